@@ -1,0 +1,33 @@
+/* Subcommands: one file in commands/ exports one `const am_command am_command_<file>`.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_COMMAND_H
+#define AM_JOBS_COMMAND_H
+
+#include <stddef.h>
+#include "mpi/param.h"
+
+typedef struct am_args {
+    int n_positional;
+    char **positional; /* [n] borrowed from argv */
+    int n_set;
+    char **set;    /* --set KEY=VALUE, in order; borrowed */
+    void *options; /* the command's own struct, filled through its table */
+} am_args;
+
+typedef struct am_command {
+    const char *name;
+    const char *synopsis;               /* "RECIPE -o OUT [--overwrite]" */
+    const char *summary;                /* one line */
+    const char *help;                   /* further text, may be NULL */
+    int min_positional, max_positional; /* max -1: any number */
+    const am_param *options; /* long options: --key VALUE, bools --key / --no-key; NULL: none */
+    size_t options_bytes;    /* sizeof the struct */
+    bool takes_set;          /* accepts --set */
+    /* Collective [am_world()]. Returns an agreed am_error code; *exit_status may be set to another
+     * status (diff: 1) when it returns 0. */
+    int (*run_all)(const am_args *args, int *exit_status);
+} am_command;
+
+extern const am_command *const am_command_table[]; /* NULL-terminated */
+
+#endif

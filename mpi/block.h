@@ -1,0 +1,55 @@
+/* The small vtables through which io and solver meet without seeing each other, bound by jobs:
+ * where blocks of tensors come from, where they go, and where training samples come from.
+ * All calls are local (not collective) and return am_error codes.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_MPI_BLOCK_H
+#define AM_MPI_BLOCK_H
+
+#include "mpi/tensor.h"
+
+/* Half-open element range [lo, hi) of one tensor. */
+typedef struct am_span {
+    int64_t tensor; /* index in the source's or sink's table */
+    int64_t lo, hi; /* elements */
+} am_span;
+
+/* A checkpoint to read. Any number of spans may be loaded in any order; staging is a hint that lets
+ * a file source read ahead of the loads. */
+typedef struct am_source {
+    void *self;
+    const char *label;              /* borrowed: path or name, for messages */
+    const am_tensor_table *tensors; /* borrowed */
+    /* Announce that spans[0..n) are loaded next, in this order; they stay valid until the call
+     * after the next. May be NULL. */
+    int (*stage)(void *self, const am_span *spans, int64_t n);
+    /* Elements [lo, lo+n) of `tensor`, converted exactly to f64 (floats) into dst[n]. */
+    int (*load)(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst);
+    /* The same as raw little-endian bytes of the tensor's own dtype (copies, integer buffers). */
+    int (*load_raw)(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst);
+} am_source;
+
+/* A checkpoint to write. Each element is stored exactly once by exactly one rank. */
+typedef struct am_sink {
+    void *self;
+    const char *label;
+    const am_tensor_table *tensors; /* borrowed: the output's names, shapes, dtypes */
+    /* Round src[n] once, to nearest even, to the tensor's dtype and write. */
+    int (*store)(void *self, int64_t tensor, int64_t lo, int64_t n, const double *src);
+    int (*store_raw)(void *self, int64_t tensor, int64_t lo, int64_t n, const void *src);
+    /* End of a batch: what was stored may be written out and forgotten. May be NULL. */
+    int (*flush)(void *self);
+} am_sink;
+
+/* Labelled samples in memory or on disk; one split of one task. */
+typedef struct am_samples {
+    void *self;
+    const char *label; /* task name, for messages */
+    int64_t n;         /* samples */
+    int64_t features;  /* inputs per sample */
+    int64_t classes;   /* K */
+    /* Inputs x[count, features] f32 and labels y[count] in [0, classes) of samples index[0..count).
+     */
+    int (*gather)(void *self, const int64_t *index, int64_t count, float *x, int32_t *y);
+} am_samples;
+
+#endif

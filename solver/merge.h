@@ -1,0 +1,44 @@
+/* The merge engine: streams blocks from the inputs through a method into the output.
+ * Knows no file: sources and sinks are vtables. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_MERGE_H
+#define AM_SOLVER_MERGE_H
+
+#include <mpi.h>
+#include "mpi/block.h"
+#include "mpi/partition.h"
+#include "solver/method.h"
+
+typedef struct am_merge_input {
+    const am_source *source; /* borrowed */
+    const int64_t
+        *tensor; /* [output tensors] index in source->tensors for each output tensor, -1: none */
+} am_merge_input;
+
+typedef struct am_merge_job {
+    const am_method *method;
+    const am_merge_input *base; /* NULL when there is none */
+    int n_models;
+    const am_merge_input *models; /* [n_models] */
+    const am_sink *sink;          /* its table is the output's */
+    /* Resolved parameters: param[tensor * P + p], model_param[(tensor * n_models + model) * P + p],
+     * P = number of parameters of the method. */
+    const double *param, *model_param;
+    /* Output tensors copied as raw bytes from `base` (or model 0): not floats. [output tensors] */
+    const bool *copy;
+    int64_t block; /* elements loaded at a time, a multiple of AM_TILE; any value, same bytes */
+    bool allow_nonfinite; /* else NaN or Inf in an input is AM_E_DATA naming file, tensor, index */
+} am_merge_job;
+
+typedef struct am_merge_result {
+    int64_t elements, bytes_read, bytes_written; /* this rank */
+} am_merge_result;
+
+/** Run the merge over this rank's slice.
+ *
+ * Collective [comm]; job [same] except the slice. Agreement every batch; stop requests are
+ * AM_E_STOPPED. Memory: (T + 3) blocks of f64. Errors: what sources and sinks return, agreed;
+ * AM_E_DATA; AM_E_NOMEM. */
+int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
+                     am_merge_result *result);
+
+#endif
