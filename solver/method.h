@@ -46,6 +46,9 @@ typedef struct am_method {
     int min_models, max_models; /* not counting the base; max 0: AM_MAX_MODELS */
     unsigned properties;
     const am_method_param *params;
+    /* May be NULL. What is wrong with the parameters of a tensor (tile without data), NULL:
+     * nothing. Called for every tensor before any work. Local, pure. */
+    const char *(*check)(const am_tile *tile);
     /* out from the inputs of one tile. Local, pure. */
     void (*combine)(const am_tile *tile);
 } am_method;

@@ -1,0 +1,64 @@
+/* Weighted mean of models: the skeleton of an elementwise method without a base.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <stddef.h>
+#include "solver/method.h"
+
+enum { WEIGHT, NORMALIZE };
+
+static const am_method_param params[] = {
+    [WEIGHT] = {.key = "weight", .per_model = true, .required = true, .help = "factor of a model"},
+    [NORMALIZE] = {.key = "normalize",
+                   .is_bool = true,
+                   .fallback = 1,
+                   .help = "divide by the sum of the weights"},
+    {0}};
+
+static double sum_weights(const am_tile *tile)
+{
+    double total = 0;
+    for (int t = 0; t < tile->models; t++) {
+        total += tile->model_param[t][WEIGHT];
+    }
+    return total;
+}
+
+static const char *check(const am_tile *tile)
+{
+    return tile->param[NORMALIZE] != 0 && sum_weights(tile) == 0
+               ? "the weights sum to zero: change them or set `normalize: false`"
+               : NULL;
+}
+
+/* out = sum_t w_t x_t / sum_t w_t, models in the order of the recipe. */
+static void combine(const am_tile *tile)
+{
+    for (int64_t i = 0; i < tile->n; i++) {
+        tile->out[i] = 0;
+    }
+    for (int t = 0; t < tile->models; t++) {
+        const double weight = tile->model_param[t][WEIGHT];
+        const double *x = tile->x[t];
+        for (int64_t i = 0; i < tile->n; i++) {
+            tile->out[i] += weight * x[i];
+        }
+    }
+    if (tile->param[NORMALIZE] != 0) {
+        const double total = sum_weights(tile);
+        for (int64_t i = 0; i < tile->n; i++) {
+            tile->out[i] /= total;
+        }
+    }
+}
+
+const am_method am_method_linear = {
+    .name = "linear",
+    .summary = "weighted mean of the models",
+    .source = "model soups, Wortsman et al. 2022 (arXiv:2203.05482): "
+              "sum_t w_t theta_t / sum_t w_t",
+    .min_models = 1,
+    .properties =
+        AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .params = params,
+    .check = check,
+    .combine = combine,
+};

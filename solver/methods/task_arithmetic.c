@@ -1,0 +1,61 @@
+/* Task arithmetic: base plus a weighted sum of task vectors.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <math.h>
+#include <stddef.h>
+#include "solver/method.h"
+
+enum { WEIGHT, LAMBDA, NORMALIZE };
+
+static const am_method_param params[] = {
+    [WEIGHT] = {.key = "weight",
+                .per_model = true,
+                .required = true,
+                .help = "factor of a task vector; negative forgets the task"},
+    [LAMBDA] = {.key = "lambda", .fallback = 1, .help = "factor of the summed task vectors"},
+    [NORMALIZE] = {.key = "normalize", .is_bool = true, .help = "divide by the sum of the weights"},
+    {0}};
+
+/* mergekit divides by 1 where the weights cancel; so do we, for its recipes. */
+static double divisor(const am_tile *tile)
+{
+    double total = 0;
+    for (int t = 0; t < tile->models; t++) {
+        total += tile->model_param[t][WEIGHT];
+    }
+    return fabs(total) < 1e-8 ? 1 : total;
+}
+
+/* out = base + lambda * sum_t w_t (x_t - base) [/ sum_t w_t], models in the order of the recipe. */
+static void combine(const am_tile *tile)
+{
+    double scale = tile->param[LAMBDA];
+    if (tile->param[NORMALIZE] != 0) {
+        scale /= divisor(tile);
+    }
+    for (int64_t i = 0; i < tile->n; i++) {
+        tile->out[i] = 0;
+    }
+    for (int t = 0; t < tile->models; t++) {
+        const double weight = tile->model_param[t][WEIGHT];
+        const double *x = tile->x[t];
+        for (int64_t i = 0; i < tile->n; i++) {
+            tile->out[i] += weight * (x[i] - tile->base[i]);
+        }
+    }
+    for (int64_t i = 0; i < tile->n; i++) {
+        tile->out[i] = tile->base[i] + scale * tile->out[i];
+    }
+}
+
+const am_method am_method_task_arithmetic = {
+    .name = "task_arithmetic",
+    .summary = "base plus a weighted sum of task vectors",
+    .source = "Ilharco et al. 2023 (arXiv:2212.04089), section 2: "
+              "theta_0 + lambda sum_t w_t (theta_t - theta_0)",
+    .needs_base = true,
+    .min_models = 1,
+    .properties =
+        AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .params = params,
+    .combine = combine,
+};
