@@ -28,7 +28,12 @@ void am_json_real(am_json *j, const char *key,
                                     same double; not finite -> null */
 void am_json_bool(am_json *j, const char *key, bool value);
 void am_json_raw(am_json *j, const char *key, const char *json); /* text that is JSON already */
-int am_json_finish(const am_json *j);                            /* 0 or AM_E_NOMEM */
+/** Append members (values with keys, added to `members` without am_json_object) to an object. */
+void am_json_members(am_json *j, const am_json *members);
+void am_json_newline(am_json *j); /* ends a line of JSON Lines */
+/** Bytes of the valid UTF-8 sequence at `text` (NUL-terminated), 0 if it is not one. */
+int am_utf8_step(const char *text);
+int am_json_finish(const am_json *j); /* 0 or AM_E_NOMEM */
 void am_json_free(am_json *j);
 
 #endif

@@ -4,12 +4,19 @@
 #ifndef AM_MPI_LOG_H
 #define AM_MPI_LOG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "mpi/jsonw.h"
 
 typedef enum am_log_level { AM_LOG_QUIET, AM_LOG_WARN, AM_LOG_INFO, AM_LOG_DEBUG } am_log_level;
 
 void am_log_set_level(am_log_level level);
+am_log_level am_log_get_level(void);
+
+/** True if stderr, or that of the launcher on this node, is a terminal that can redraw a line. */
+bool am_log_is_terminal(void);
+/** Redraw the status line of a terminal (NULL: erase it); lines for people appear above it. */
+void am_log_status(const char *text);
 
 /** A line for people, from rank 0 only (other ranks: nothing). No newline in `format`. */
 void am_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -22,7 +29,7 @@ int am_events_open(const char *path);
 void am_events_close(void);
 
 /** Write one event line {"event": name, "seconds": since start, ...members}.
- * members  an am_json that holds the members of one object (am_json_members), or NULL. */
+ * members  an am_json to which values with keys were added without am_json_object, or NULL. */
 void am_event(const char *name, const am_json *members);
 
 /** The one JSON line of a command, on stdout, rank 0 only. */

@@ -27,9 +27,12 @@ bool am_stop_requested(void);
 /** Make a stop request on this rank (time limit, halt file). */
 void am_request_stop(void);
 
-/** Tell the watchdog that this rank moves: call once a batch or step. `phase` is a string literal
- * that the watchdog prints when nothing has moved for `am_watchdog_seconds`; it then ends the job
- * with exit code 124 on all ranks. */
+/** What asked for the stop: "SIGTERM", "SIGUSR1", ... or "time limit or halt file". */
+const char *am_stop_reason(void);
+
+/** Tell the watchdog that this rank moves: call once a batch or step (agreements do it too).
+ * `phase` is a string literal (NULL: as before) that the watchdog prints when nothing has moved for
+ * `am_watchdog_seconds`; it then ends the job with exit code 124 on all ranks. */
 void am_alive(const char *phase);
 /** Watchdog time-out in seconds, 0 turns it off; default 600, environment AM_STALL_SECONDS. */
 void am_watchdog_set(double seconds);
