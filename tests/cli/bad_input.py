@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Run a table of bad inputs: each must end with one message, one exit code on every rank, no output.
+
+usage: bad_input.py TABLE.toml [CASE]...       (environment: AM_BIN, AM_MPIRUN)
+The table's keys are described in tests/cli/README.md.
+SPDX-License-Identifier: BSD-3-Clause
+"""
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "support"))
+import rankrun  # noqa: E402
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    rankrun.skip("needs Python 3.11 (tomllib)")
+
+KEYS = {"name", "setup", "command", "exit", "message", "absent", "leaves", "np", "timeout",
+        "as_user", "env"}
+NOBODY = 65534
+
+
+def read_table(path: Path) -> tuple[str, list[dict]]:
+    """The common set-up and the cases; a table that says nothing or something unknown is an error."""
+    table = tomllib.loads(path.read_text())
+    cases = table.get("case", [])
+    if not cases:
+        sys.exit(f"{path}: no [[case]]")
+    names = [c.get("name") for c in cases]
+    for case in cases:
+        unknown = set(case) - KEYS
+        missing = {"name", "command", "exit", "message"} - set(case)
+        if unknown or missing:
+            sys.exit(f"{path}: case {case.get('name')}: unknown {unknown}, missing {missing}")
+        if names.count(case["name"]) > 1:
+            sys.exit(f"{path}: two cases are named {case['name']}")
+    if set(table) - {"case", "setup"}:
+        sys.exit(f"{path}: unknown keys {set(table) - {'case', 'setup'}}")
+    return table.get("setup", ""), cases
+
+
+def prepare(folder: Path, script: str) -> None:
+    """Run the set-up shell lines in the case's folder."""
+    support = HERE.parent / "support"
+    env = dict(os.environ, AM_BIN=rankrun.binary(), AM_TESTS=str(HERE.parent))
+    prologue = f'set -eu\nckpt() {{ "{sys.executable}" "{support}/make_ckpt.py" "$@"; }}\n'
+    subprocess.run(["bash", "-c", prologue + script], cwd=folder, env=env, check=True,
+                   stdin=subprocess.DEVNULL)
+
+
+def run_case(common: str, case: dict, ranks: int) -> rankrun.Result:
+    top = Path(tempfile.mkdtemp(prefix="am_bad."))
+    folder = top / "case"
+    folder.mkdir()
+    program, user = rankrun.binary(), None
+    try:
+        prepare(folder, common + "\n" + case.get("setup", ""))
+        if case.get("as_user") and os.getuid() == 0:
+            # Root passes every permission check: run as nobody, from a copy that nobody can read.
+            user = NOBODY
+            program = str(shutil.copy(program, top / "allmerge"))
+            top.chmod(0o755)
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        before = rankrun.snapshot(folder)
+        result = rankrun.run(case["command"].split(), ranks, folder, program=program, user=user,
+                             timeout=case.get("timeout", 60), env=case.get("env"))
+        result.expect_code(case["exit"])
+        result.expect_message(case["message"])
+        for name in case.get("absent", []):
+            if (folder / name).exists():
+                result.problems.append(f"must not exist: {name}")
+        allowed = case.get("leaves", [])
+        for line in rankrun.changes(before, rankrun.snapshot(folder)):
+            kind, _, name = line.partition(": ")
+            if kind != "left behind" or not any(re.fullmatch(p, name) for p in allowed):
+                result.problems.append(line)
+        return result
+    finally:
+        for path in [folder, *folder.rglob("*")]: # a read-only folder of the case
+            if path.is_dir() and not path.is_symlink():
+                path.chmod(path.stat().st_mode | stat.S_IRWXU)
+        shutil.rmtree(top)
+
+
+def main() -> int:
+    if len(sys.argv) < 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    common, cases = read_table(Path(sys.argv[1]))
+    wanted = sys.argv[2:]
+    if set(wanted) - {c["name"] for c in cases}:
+        sys.exit(f"no such case: {set(wanted) - {c['name'] for c in cases}}")
+    failed = runs = 0
+    for case in cases:
+        if wanted and case["name"] not in wanted:
+            continue
+        for ranks in case.get("np", [0, 3]):
+            result = run_case(common, case, ranks)
+            runs += 1
+            failed += bool(result.problems)
+            word = "FAIL" if result.problems else "ok"
+            print(f"{word:4} np {ranks}  {result.seconds:5.1f} s  {case['name']}", flush=True)
+            if result.problems:
+                print(result.report(), flush=True)
+    print(f"{runs - failed} of {runs} runs as they should be")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
