@@ -20,4 +20,8 @@ int am_optim_find(const char *name);
 /** NULL-terminated names, for messages and help. */
 const char *const *am_optim_names(void);
 
+/** Parameter table of am_optim_options for recipes: optimizer, lr, momentum, weight_decay, beta1,
+ * beta2, epsilon, clip, with defaults and ranges. The choices come from the optimiser table. */
+const am_param *am_optim_params(void);
+
 #endif

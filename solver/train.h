@@ -19,7 +19,7 @@ typedef struct am_task {
 } am_task;
 
 typedef struct am_train_options {
-    am_optim_options optim; /* method, learning rate, momentum, weight decay, schedule */
+    am_optim_options optim; /* method, learning rate, momentum, weight decay, clip */
     int64_t batch;          /* samples a step; 0: the whole task (full batch) */
     int64_t micro_batches;  /* leaves a step, >= 1: fixed by the recipe, never by ranks */
     int64_t epochs;

@@ -1,0 +1,48 @@
+/* Hyperbolic tangent with bias, in place: y = tanh(y + b). SPDX-License-Identifier: BSD-3-Clause */
+#include "solver/real_layer.h"
+
+#include <math.h>
+#include <stddef.h>
+
+#if AM_REAL == 32
+#define real_tanh tanhf
+#else
+#define real_tanh tanh
+#endif
+
+static void am_tanh_forward(const am_layer_args *a)
+{
+    for (int64_t b = 0; b < a->B; b++) {
+        real *y = a->y + b * a->K;
+        for (int64_t k = 0; k < a->K; k++) {
+            y[k] = real_tanh(y[k] + a->param[k]);
+        }
+    }
+}
+
+/* dy[b,k] := dy[b,k] (1 - y[b,k]^2);  db[k] = sum over b of dy[b,k] */
+static void am_tanh_backward(const am_layer_args *a)
+{
+    for (int64_t lo = 0; lo < a->K; lo += AM_LAYER_COLUMNS) {
+        const int64_t n = a->K - lo < AM_LAYER_COLUMNS ? a->K - lo : AM_LAYER_COLUMNS;
+        double sum[AM_LAYER_COLUMNS] = {0};
+        for (int64_t b = 0; b < a->B; b++) {
+            const real *y = a->y + b * a->K + lo;
+            real *dy = a->dy + b * a->K + lo;
+            for (int64_t k = 0; k < n; k++) {
+                dy[k] *= (1 - y[k]) * (1 + y[k]);
+                sum[k] += (double)dy[k];
+            }
+        }
+        for (int64_t k = 0; a->dparam != NULL && k < n; k++) {
+            a->dparam[lo + k] = (real)sum[k];
+        }
+    }
+}
+
+const am_layer AM_R(am_layer_tanh) = {
+    .name = "tanh",
+    .summary = "tanh(y + bias)",
+    .forward = am_tanh_forward,
+    .backward = am_tanh_backward,
+};
