@@ -135,10 +135,11 @@ void am_help_general(FILE *out, const am_command *const *commands)
     }
     print_entry(out, "help [COMMAND]", "this text, or the help of a command");
     print_common(out);
-    fputs("\nExit status: 0 done, 2 usage or recipe, 65 bad data, 66 input missing, 70 internal\n"
-          "error, 71 memory, 73 cannot create the output, 74 input/output error, 75 stopped at\n"
-          "a safe point (run it again), 76 numerical failure, 124 stalled.\n",
-          out);
+    fputc('\n', out);
+    am_help_wrap(out, 0, 0,
+                 "Exit status: 0 done, 2 usage or recipe, 65 bad data, 66 input missing, 70 "
+                 "internal error, 71 memory, 73 cannot create the output, 74 input/output error, "
+                 "75 stopped at a safe point (run it again), 76 numerical failure, 124 stalled.");
 }
 
 void am_help_command(FILE *out, const am_command *command)
