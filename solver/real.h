@@ -23,6 +23,15 @@ typedef double real;
 #error "compile with -DAM_REAL=32 or -DAM_REAL=64"
 #endif
 
+/* Elementwise loops are compiled for AVX2 too and chosen at start. Same bits: no products are fused
+ * (-ffp-contract=off) and sums run over lanes that the source fixes. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__)
+#define AM_WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define AM_WIDE
+#endif
+
 /** C[M,N] := op(A) op(B), row-major and densely packed; op(A) is [M,K], op(B) is [K,N].
  * A is stored [K,M] when transpose_a, B is stored [N,K] when transpose_b. K = 0 gives zeros. */
 void AM_R(am_gemm)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,

@@ -15,9 +15,6 @@
 #include <stdint.h>
 #include "solver/real.h"
 
-/* Columns whose bias gradient is summed at a time: f64 sums that stay in the L1 cache. */
-enum { AM_LAYER_COLUMNS = 512 };
-
 /* Arrays of one layer on one micro-batch; a layer uses those that it names. All are borrowed and
  * overwritten, never added to: a leaf gradient is made whole in one pass. */
 typedef struct am_layer_args {
@@ -42,6 +39,10 @@ typedef struct am_layer {
     /* Needs y (and x) as forward left them. */
     void (*backward)(const am_layer_args *a);
 } am_layer;
+
+/** dparam[k] = sum over b of dy[b,k], in f64; nothing when dparam is NULL. For layers with a bias.
+ */
+void AM_R(am_layer_bias_gradient)(const am_layer_args *a);
 
 extern const am_layer AM_R(am_layer_linear), AM_R(am_layer_relu), AM_R(am_layer_tanh),
     AM_R(am_layer_softmax_xent);

@@ -3,7 +3,6 @@
 #include "solver/real_layer.h"
 
 #include <math.h>
-#include <stddef.h>
 
 /* One row: z[k] = y[k] + b[k], m = max z;  loss = log(sum exp(z - m)) - (z[label] - m);
  * y[k] := exp(z[k] - m) / sum. NaN and Inf in z give a loss that is not finite. */
@@ -43,21 +42,14 @@ static void am_softmax_xent_forward(const am_layer_args *a)
 /* dy[b,k] = scale (y[b,k] - [k = label[b]]);  db[k] = sum over b of dy[b,k] */
 static void am_softmax_xent_backward(const am_layer_args *a)
 {
-    for (int64_t lo = 0; lo < a->K; lo += AM_LAYER_COLUMNS) {
-        const int64_t n = a->K - lo < AM_LAYER_COLUMNS ? a->K - lo : AM_LAYER_COLUMNS;
-        double sum[AM_LAYER_COLUMNS] = {0};
-        for (int64_t b = 0; b < a->B; b++) {
-            const real *y = a->y + b * a->K + lo;
-            real *dy = a->dy + b * a->K + lo;
-            for (int64_t k = 0; k < n; k++) {
-                dy[k] = (real)(a->scale * ((double)y[k] - (lo + k == a->label[b])));
-                sum[k] += (double)dy[k];
-            }
-        }
-        for (int64_t k = 0; a->dparam != NULL && k < n; k++) {
-            a->dparam[lo + k] = (real)sum[k];
+    for (int64_t b = 0; b < a->B; b++) {
+        const real *y = a->y + b * a->K;
+        real *dy = a->dy + b * a->K;
+        for (int64_t k = 0; k < a->K; k++) {
+            dy[k] = (real)(a->scale * ((double)y[k] - (k == a->label[b])));
         }
     }
+    AM_R(am_layer_bias_gradient)(a);
 }
 
 const am_layer AM_R(am_layer_softmax_xent) = {

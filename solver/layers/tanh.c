@@ -2,7 +2,6 @@
 #include "solver/real_layer.h"
 
 #include <math.h>
-#include <stddef.h>
 
 #if AM_REAL == 32
 #define real_tanh tanhf
@@ -23,21 +22,12 @@ static void am_tanh_forward(const am_layer_args *a)
 /* dy[b,k] := dy[b,k] (1 - y[b,k]^2);  db[k] = sum over b of dy[b,k] */
 static void am_tanh_backward(const am_layer_args *a)
 {
-    for (int64_t lo = 0; lo < a->K; lo += AM_LAYER_COLUMNS) {
-        const int64_t n = a->K - lo < AM_LAYER_COLUMNS ? a->K - lo : AM_LAYER_COLUMNS;
-        double sum[AM_LAYER_COLUMNS] = {0};
-        for (int64_t b = 0; b < a->B; b++) {
-            const real *y = a->y + b * a->K + lo;
-            real *dy = a->dy + b * a->K + lo;
-            for (int64_t k = 0; k < n; k++) {
-                dy[k] *= (1 - y[k]) * (1 + y[k]);
-                sum[k] += (double)dy[k];
-            }
-        }
-        for (int64_t k = 0; a->dparam != NULL && k < n; k++) {
-            a->dparam[lo + k] = (real)sum[k];
-        }
+    const real *restrict y = a->y;
+    real *restrict dy = a->dy;
+    for (int64_t i = 0; i < a->B * a->K; i++) {
+        dy[i] *= (1 - y[i]) * (1 + y[i]);
     }
+    AM_R(am_layer_bias_gradient)(a);
 }
 
 const am_layer AM_R(am_layer_tanh) = {
