@@ -128,7 +128,7 @@ static const struct {
                   {"TiB", INT64_C(1) << 40},
                   {"TB", 1000000000000}};
 
-int am_parse_bytes(const char *text, int64_t *bytes)
+static bool parse_size(const char *text, int64_t *bytes)
 {
     size_t digits = strspn(text, "0123456789"), length = digits;
     if (text[length] == '.') {
@@ -136,16 +136,21 @@ int am_parse_bytes(const char *text, int64_t *bytes)
     }
     const char *unit = text + length + strspn(text + length, " ");
     for (size_t i = 0; digits > 0 && i < sizeof byte_units / sizeof byte_units[0]; i++) {
-        if (strcasecmp(unit, byte_units[i].name) == 0) {
-            long double value = strtold(text, NULL) * (long double)byte_units[i].bytes;
-            if (value >= 0x1p63L) {
-                return am_fail(AM_E_USAGE, "the size `%s` is beyond 64 bits", text);
-            }
+        long double value = strtold(text, NULL) * (long double)byte_units[i].bytes;
+        if (strcasecmp(unit, byte_units[i].name) == 0 && value < 0x1p63L) {
             *bytes = (int64_t)value;
-            return 0;
+            return true;
         }
     }
-    return am_fail(AM_E_USAGE, "`%s` is not a size: write 65536, 512MiB, 1.5GiB or 4GB", text);
+    return false;
+}
+
+int am_parse_bytes(const char *text, int64_t *bytes)
+{
+    return parse_size(text, bytes)
+               ? 0
+               : am_fail(AM_E_USAGE, "`%s` is not a size: write 65536, 512MiB, 1.5GiB or 4GB",
+                         text);
 }
 
 const char *am_format_bytes(int64_t bytes)

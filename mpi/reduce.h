@@ -31,8 +31,8 @@ double am_exact_round(const am_exact *a); /* nearest even; NaN, Inf as IEEE addi
  * Errors: AM_E_NOMEM, agreed. */
 int am_exact_sum_all(MPI_Comm comm, am_exact *a, int64_t n);
 
-/** value[n] := sum / min / max over ranks of integers or doubles (data movement only). Collective.
- */
+/** value[n] := sum / max over ranks of integers or doubles (data movement only). A NaN wins the
+ * maximum. Collective [comm]; n [same]. */
 int am_sum_i64_all(MPI_Comm comm, int64_t *value, int64_t n);
 int am_max_i64_all(MPI_Comm comm, int64_t *value, int64_t n);
 int am_max_f64_all(MPI_Comm comm, double *value, int64_t n);
@@ -51,8 +51,9 @@ void am_dot_chunk(const double *x, const double *y, int64_t n, am_exact *out);
 typedef struct am_tree am_tree;
 
 /** Plan a sum of M leaves of n reals of `bytes_per_real` (4 or 8) over comm. Collective [comm];
- * all arguments [same]. `window` reals are exchanged at a time (0: a default).
- * Owned by the caller, freed by am_tree_free. Memory: at most log2(M)+1 vectors per rank.
+ * all arguments [same]. Owned by the caller, freed by am_tree_free. Memory: a vector for each
+ * maximal complete subtree of the own leaves (1 for a power of two at its own multiple, at most
+ * 2 log2(own leaves)) and one for each level below it, and an inbox of at most 64 MiB.
  * Errors: AM_E_NOMEM, agreed. */
 int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_real, am_tree **out);
 void am_tree_free(am_tree **tree);

@@ -1,0 +1,421 @@
+/* Sums of vectors on a fixed binary tree over the leaves.
+ *
+ * A rank adds its leaves as they come and keeps a stack of maximal complete subtrees (at most two
+ * for each level). For the exchange every rank is the owner of a part of the elements: it receives
+ * that part of all other ranks' subtrees, straight from their stacks, finishes the tree on it, and
+ * hands the result round.
+ *
+ *   leaves   0 1 2 | 3 4 5 | 6 7      M = 8 on 3 ranks
+ *   subtrees (01)(2) (3)(45) (67)     what travels: 5 vectors, not 8
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "mpi/reduce.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/bigcount.h"
+#include "mpi/clones.h"
+#include "mpi/partition.h"
+#include "mpi/rng.h"
+
+enum { DEEPEST = 128 }; /* two subtrees for each of at most 63 levels, and the newest */
+static const int64_t window_most = INT64_C(1) << 18; /* reals */
+static const int64_t inbox_bytes = INT64_C(64) << 20;
+
+/* A node of the tree and the vector that holds its sum. */
+typedef struct node {
+    int level;
+    int64_t index;
+    void *vector;
+} node;
+
+typedef struct stack {
+    int depth;
+    node at[DEEPEST];
+} stack;
+
+struct am_tree {
+    MPI_Comm comm;
+    int rank, size, bytes_per_real;
+    int64_t leaves, n, lo, hi, next; /* next: the leaf that am_tree_push takes */
+    stack own;
+    int buffers;
+    void *spare[DEEPEST]; /* vectors not on the stack */
+    int spares;
+    /* the exchange */
+    int64_t window;     /* reals of each part exchanged at a time */
+    int64_t nodes;      /* subtrees of all ranks */
+    int64_t most_nodes; /* of one rank */
+    node *all;          /* [nodes] in leaf order; vectors point into the inbox */
+    int64_t *first;     /* [size + 1] first subtree of a rank in all */
+    int64_t *lengths;   /* [4][size] scratch: offsets and lengths of messages */
+    am_arena vectors, inbox;
+};
+
+/* ---- the shape of the tree ---- */
+
+/* The last node of a level with an even index has no partner and is its own parent. */
+static void climb_alone(node *top, int64_t leaves)
+{
+    while ((leaves - 1) >> top->level > 0 && top->index % 2 == 0 &&
+           top->index == (leaves - 1) >> top->level) {
+        top->level++;
+        top->index /= 2;
+    }
+}
+
+static bool can_merge(const stack *s)
+{
+    if (s->depth < 2) {
+        return false;
+    }
+    const node *left = &s->at[s->depth - 2], *right = &s->at[s->depth - 1];
+    return left->level == right->level && left->index % 2 == 0 && left->index + 1 == right->index;
+}
+
+/* Replace the two topmost nodes by their parent, which takes the vector of the left one. */
+static void merge_top(stack *s, int64_t leaves)
+{
+    node *left = &s->at[s->depth - 2];
+    s->depth--;
+    left->level++;
+    left->index /= 2;
+    climb_alone(left, leaves);
+}
+
+static void put_on(stack *s, node new, int64_t leaves)
+{
+    AM_ASSERT(s->depth < DEEPEST);
+    climb_alone(&new, leaves);
+    s->at[s->depth++] = new;
+}
+
+/* The subtrees that leaves [lo, hi) end in; *deepest: vectors in use on the way. */
+static void plan_stack(int64_t leaves, int64_t lo, int64_t hi, stack *s, int *deepest)
+{
+    s->depth = 0;
+    *deepest = 0;
+    for (int64_t i = lo; i < hi; i++) {
+        put_on(s, (node){.index = i}, leaves);
+        *deepest = s->depth > *deepest ? s->depth : *deepest;
+        while (can_merge(s)) {
+            merge_top(s, leaves);
+        }
+    }
+}
+
+/* ---- additions ---- */
+
+AM_CLONES static void add_f32(float *restrict to, const float *a, const float *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = a[i] + b[i];
+    }
+}
+
+AM_CLONES static void add_f64(double *restrict to, const double *a, const double *b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        to[i] = a[i] + b[i];
+    }
+}
+
+AM_CLONES static void add_to_f32(float *restrict a, const float *restrict b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        a[i] += b[i];
+    }
+}
+
+AM_CLONES static void add_to_f64(double *restrict a, const double *restrict b, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        a[i] += b[i];
+    }
+}
+
+/* to := a + b; `to` may be a. */
+static void add(const am_tree *tree, void *to, void *a, const void *b, int64_t n)
+{
+    if (tree->bytes_per_real == 4) {
+        if (to == a) {
+            add_to_f32(a, b, n);
+        } else {
+            add_f32(to, a, b, n);
+        }
+    } else if (to == a) {
+        add_to_f64(a, b, n);
+    } else {
+        add_f64(to, a, b, n);
+    }
+}
+
+/* ---- plan ---- */
+
+static int64_t part_length(const am_tree *tree, int part)
+{
+    int64_t lo = 0, hi = 0;
+    am_part_range(tree->n, tree->size, part, &lo, &hi);
+    return hi - lo;
+}
+
+/* List every rank's subtrees; with `all` NULL only count them. */
+static void list_nodes(am_tree *tree, node *all)
+{
+    stack s;
+    int deepest = 0;
+    tree->nodes = 0;
+    tree->most_nodes = 0;
+    for (int r = 0; r < tree->size; r++) {
+        int64_t lo = 0, hi = 0;
+        am_part_range(tree->leaves, tree->size, r, &lo, &hi);
+        plan_stack(tree->leaves, lo, hi, &s, &deepest);
+        if (all != NULL) {
+            tree->first[r] = tree->nodes;
+            memcpy(all + tree->nodes, s.at, (size_t)s.depth * sizeof *all);
+        }
+        if (r == tree->rank) {
+            tree->buffers = deepest;
+        }
+        tree->nodes += s.depth;
+        tree->most_nodes = s.depth > tree->most_nodes ? s.depth : tree->most_nodes;
+    }
+    if (all != NULL) {
+        tree->first[tree->size] = tree->nodes;
+    }
+}
+
+/* Vectors for the own stack. */
+static int make_vectors(am_tree *tree)
+{
+    int rc = 0;
+    size_t bytes = am_arena_need((size_t)(tree->n * tree->bytes_per_real));
+    AM_TRY(am_arena_create(&tree->vectors, bytes * (size_t)tree->buffers, "the sums of gradients"));
+    for (int i = 0; i < tree->buffers; i++) {
+        tree->spare[tree->spares++] = am_arena_take(&tree->vectors, bytes);
+    }
+cleanup:
+    return rc;
+}
+
+/* Room for one window of every other rank's subtrees. */
+static int make_inbox(am_tree *tree)
+{
+    int rc = 0;
+    int64_t foreign = tree->nodes - (tree->first[tree->rank + 1] - tree->first[tree->rank]);
+    int64_t fits = inbox_bytes / tree->bytes_per_real / (foreign > 0 ? foreign : 1);
+    tree->window = fits < window_most ? fits : window_most;
+    tree->window = tree->window > 1024 ? tree->window : 1024;
+    if (tree->window > part_length(tree, 0)) {
+        tree->window = part_length(tree, 0); /* the longest */
+    }
+    size_t bytes = am_arena_need((size_t)(tree->window * tree->bytes_per_real));
+    AM_TRY(am_arena_create(&tree->inbox, bytes * (size_t)foreign, "the exchange of gradients"));
+    for (int64_t i = 0; i < tree->nodes; i++) {
+        bool is_own = i >= tree->first[tree->rank] && i < tree->first[tree->rank + 1];
+        tree->all[i].vector = is_own ? NULL : am_arena_take(&tree->inbox, bytes);
+    }
+cleanup:
+    return rc;
+}
+
+static int make_local(am_tree *tree)
+{
+    int rc = 0;
+    list_nodes(tree, NULL);
+    AM_TRY(make_vectors(tree));
+    if (tree->size == 1) {
+        goto cleanup;
+    }
+    tree->all = am_new(tree->nodes, sizeof *tree->all, "a reduction tree");
+    tree->first = am_new(tree->size + 1, sizeof *tree->first, "a reduction tree");
+    tree->lengths = am_new(4 * (int64_t)tree->size, sizeof *tree->lengths, "a reduction tree");
+    if (tree->all == NULL || tree->first == NULL || tree->lengths == NULL) {
+        rc = AM_E_NOMEM;
+        goto cleanup;
+    }
+    list_nodes(tree, tree->all);
+    AM_TRY(make_inbox(tree));
+cleanup:
+    return rc;
+}
+
+int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_real, am_tree **out)
+{
+    int rc = 0;
+    const int64_t arguments[3] = {leaves, n, bytes_per_real};
+    AM_ASSERT(leaves > 0 && n >= 0 && (bytes_per_real == 4 || bytes_per_real == 8));
+    *out = NULL;
+    AM_TRY(am_same_all(comm, am_hash64(arguments, (int64_t)sizeof arguments, 0),
+                       "the shape of a reduction tree"));
+    am_tree *tree = am_new(1, sizeof *tree, "a reduction tree");
+    if (tree == NULL) {
+        rc = AM_E_NOMEM;
+    } else {
+        *tree = (am_tree){.comm = comm, .leaves = leaves, .n = n, .bytes_per_real = bytes_per_real};
+        AM_KEEP(am_mpi_code(MPI_Comm_rank(comm, &tree->rank), "MPI_Comm_rank"));
+        AM_KEEP(am_mpi_code(MPI_Comm_size(comm, &tree->size), "MPI_Comm_size"));
+        am_part_range(leaves, tree->size, tree->rank, &tree->lo, &tree->hi);
+        tree->next = tree->lo;
+        AM_KEEP(make_local(tree));
+    }
+    *out = tree;
+    AM_AGREE(comm);
+cleanup:
+    if (rc != 0) {
+        am_tree_free(out);
+    }
+    return rc;
+}
+
+void am_tree_free(am_tree **tree)
+{
+    if (*tree != NULL) {
+        free((*tree)->all);
+        free((*tree)->first);
+        free((*tree)->lengths);
+        am_arena_destroy(&(*tree)->vectors);
+        am_arena_destroy(&(*tree)->inbox);
+        free(*tree);
+        *tree = NULL;
+    }
+}
+
+/* ---- leaves ---- */
+
+void am_tree_leaves(const am_tree *tree, int64_t *lo, int64_t *hi)
+{
+    *lo = tree->lo;
+    *hi = tree->hi;
+}
+
+void *am_tree_next(am_tree *tree)
+{
+    AM_ASSERT(tree->next < tree->hi && tree->spares > 0);
+    return tree->spare[tree->spares - 1];
+}
+
+void am_tree_push(am_tree *tree)
+{
+    void *filled = am_tree_next(tree);
+    stack *s = &tree->own;
+    tree->spares--;
+    put_on(s, (node){.index = tree->next++, .vector = filled}, tree->leaves);
+    while (can_merge(s)) {
+        node *left = &s->at[s->depth - 2], *right = &s->at[s->depth - 1];
+        add(tree, left->vector, left->vector, right->vector, tree->n);
+        tree->spare[tree->spares++] = right->vector;
+        merge_top(s, tree->leaves);
+    }
+}
+
+/* ---- exchange ---- */
+
+/* Window [from, from + window) of part r: its place in the vector and length, in bytes. */
+static void window_of(const am_tree *tree, int r, int64_t from, int64_t *at, int64_t *bytes)
+{
+    int64_t lo = 0, hi = 0;
+    am_part_range(tree->n, tree->size, r, &lo, &hi);
+    int64_t begin = lo + from < hi ? lo + from : hi;
+    int64_t end = begin + tree->window < hi ? begin + tree->window : hi;
+    *at = begin * tree->bytes_per_real;
+    *bytes = (end - begin) * tree->bytes_per_real;
+}
+
+/* Exchange one window of the k-th subtree of every rank. The own part stays where it is. */
+static int exchange_window_all(am_tree *tree, int64_t from, int64_t k)
+{
+    int size = tree->size;
+    int64_t *send_at = tree->lengths, *send_bytes = send_at + size, *receive_at = send_bytes + size;
+    int64_t *receive_bytes = receive_at + size, own_at = 0, own_bytes = 0;
+    window_of(tree, tree->rank, from, &own_at, &own_bytes);
+    for (int r = 0; r < size; r++) {
+        bool is_sent = k < tree->own.depth && r != tree->rank;
+        bool is_received = k < tree->first[r + 1] - tree->first[r] && r != tree->rank;
+        send_at[r] = send_bytes[r] = receive_at[r] = receive_bytes[r] = 0;
+        if (is_sent) {
+            window_of(tree, r, from, &send_at[r], &send_bytes[r]);
+        }
+        if (is_received) {
+            const unsigned char *slot = tree->all[tree->first[r] + k].vector;
+            receive_at[r] = slot - tree->inbox.base;
+            receive_bytes[r] = own_bytes;
+        }
+    }
+    return am_exchange_all(tree->comm, k < tree->own.depth ? tree->own.at[k].vector : NULL,
+                           send_bytes, send_at, tree->inbox.base, receive_bytes, receive_at);
+}
+
+/* Add the window of all subtrees up to the root; the last addition writes to the sum. */
+static void finish_window(am_tree *tree, int64_t from, unsigned char *sum)
+{
+    stack s = {.depth = 0};
+    int64_t at = 0, bytes = 0, merges = 0;
+    window_of(tree, tree->rank, from, &at, &bytes);
+    int64_t reals = bytes / tree->bytes_per_real;
+    if (reals == 0) {
+        return;
+    }
+    for (int64_t i = 0; i < tree->nodes; i++) {
+        node new = tree->all[i];
+        if (new.vector == NULL) {
+            new.vector = (unsigned char *)tree->own.at[i - tree->first[tree->rank]].vector + at;
+        }
+        put_on(&s, new, tree->leaves);
+        while (can_merge(&s)) {
+            node *left = &s.at[s.depth - 2], *right = &s.at[s.depth - 1];
+            merges++;
+            void *to = merges == tree->nodes - 1 ? sum + at : left->vector;
+            add(tree, to, left->vector, right->vector, reals);
+            merge_top(&s, tree->leaves);
+        }
+    }
+    AM_ASSERT(s.depth == 1);
+    if (tree->nodes == 1) {
+        memcpy(sum + at, s.at[0].vector, (size_t)bytes);
+    }
+}
+
+static int gather_parts_all(am_tree *tree, void *sum)
+{
+    int64_t *at = tree->lengths, *bytes = at + tree->size;
+    for (int r = 0; r < tree->size; r++) {
+        int64_t lo = 0, hi = 0;
+        am_part_range(tree->n, tree->size, r, &lo, &hi);
+        at[r] = lo * tree->bytes_per_real;
+        bytes[r] = (hi - lo) * tree->bytes_per_real;
+    }
+    return am_gather_all(tree->comm, sum, bytes, at);
+}
+
+static void make_ready(am_tree *tree)
+{
+    while (tree->own.depth > 0) {
+        tree->spare[tree->spares++] = tree->own.at[--tree->own.depth].vector;
+    }
+    tree->next = tree->lo;
+}
+
+int am_tree_sum_all(am_tree *tree, void *sum, bool everywhere)
+{
+    int rc = 0;
+    AM_ASSERT(tree->next == tree->hi); /* every own leaf is pushed */
+    if (tree->size == 1) {
+        memcpy(sum, tree->own.at[0].vector, (size_t)(tree->n * tree->bytes_per_real));
+    } else {
+        for (int64_t from = 0; from < part_length(tree, 0); from += tree->window) {
+            for (int64_t k = 0; k < tree->most_nodes; k++) {
+                AM_TRY(exchange_window_all(tree, from, k));
+            }
+            finish_window(tree, from, sum);
+        }
+        if (everywhere) {
+            AM_TRY(gather_parts_all(tree, sum));
+        }
+    }
+cleanup:
+    make_ready(tree);
+    return rc;
+}
