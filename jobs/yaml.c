@@ -215,8 +215,8 @@ static int apply_tag(am_composer *c, const yaml_event_t *event, const char *tag,
 {
     static const char prefix[] = "tag:yaml.org,2002:";
     static const char *const names[] = {"null", "bool", "int", "float", "str"};
-    if (strcmp(tag, "!") == 0) {
-        node->scalar = AM_SCALAR_TEXT;
+    if (strcmp(tag, "!") == 0) { /* PyYAML resolves what carries it */
+        am_yaml_resolve(node);
         return 0;
     }
     for (int i = 0; strncmp(tag, prefix, sizeof prefix - 1) == 0 && i < 5; i++) {

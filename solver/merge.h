@@ -25,7 +25,8 @@ typedef struct am_merge_job {
     const double *param, *model_param;
     /* Output tensors copied as raw bytes from `base` (or model 0): not floats. [output tensors] */
     const bool *copy;
-    int64_t block; /* elements loaded at a time, a multiple of AM_TILE; any value, same bytes */
+    int64_t block;        /* elements loaded at a time, >= 1; any value, same bytes */
+    const char *progress; /* title of the progress display, NULL: none */
     bool allow_nonfinite; /* else NaN or Inf in an input is AM_E_DATA naming file, tensor, index */
 } am_merge_job;
 
@@ -33,7 +34,7 @@ typedef struct am_merge_result {
     int64_t elements, bytes_read, bytes_written; /* this rank */
 } am_merge_result;
 
-/** Run the merge over this rank's slice.
+/** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it.
  *
  * Collective [comm]; job [same] except the slice. Agreement every batch; stop requests are
  * AM_E_STOPPED. Memory: (T + 3) blocks of f64. Errors: what sources and sinks return, agreed;
