@@ -63,7 +63,7 @@ class Result:
         return [line for line in self.err.splitlines() if re.match(ERROR_LINE, line)]
 
     def expect_message(self, pattern: str | None = None) -> None:
-        """Exactly one error line, once for all ranks; it matches `pattern`."""
+        """Exactly one line that says why, for all ranks together; one line matches `pattern`."""
         lines = self.error_lines()
         if len(lines) != 1:
             self.problems.append(f"{len(lines)} error lines on stderr, expected one")
@@ -77,7 +77,7 @@ class Result:
         return "\n".join([f"    $ {self.command}"] + [f"    {p}" for p in self.problems] + [tail])
 
 
-ERROR_LINE = r"allmerge: error: "
+ERROR_LINE = r"allmerge: (error|stopped|bug): "
 
 
 def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 60.0,
@@ -87,7 +87,8 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
 
     preload   shared library for the ranks only (tests/fault/shim.c)
     user      user id to run as (the test itself must be root)
-    during    called with the Popen object right after the start, in this process
+    during    called right after the start with a function that lists the process ids of the ranks
+              that run (by rank)
     """
     status = Path(tempfile.mkdtemp(prefix="am_status."))
     status.chmod(0o777)
@@ -107,7 +108,7 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
                                **({"user": user, "group": user, "extra_groups": []} if user else {}))
     try:
         if during is not None:
-            during(process)
+            during(lambda: rank_pids(status))
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         hung = True
@@ -123,6 +124,20 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
                   seconds=time.monotonic() - start, hung=hung,
                   command=(f"mpirun -n {ranks} " if ranks else "") + shown
                   + (f"   ({env['AM_SHIM']})" if env and "AM_SHIM" in env else ""))
+
+
+def rank_pids(status: Path) -> dict[int, int]:
+    """Process id of the program on each rank that has started: the child of its `rank_status`."""
+    pids = {}
+    for path in status.glob("shell.*"):
+        text = path.read_text().strip()
+        try:
+            children = Path(f"/proc/{text}/task/{text}/children").read_text().split()
+        except OSError:
+            continue
+        if children:
+            pids[int(path.suffix[1:])] = int(children[0])
+    return pids
 
 
 def end(process: subprocess.Popen) -> tuple[str, str]:

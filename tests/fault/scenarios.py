@@ -1,0 +1,51 @@
+"""The jobs that the fault tests disturb: small, but every rank reads and writes.
+SPDX-License-Identifier: BSD-3-Clause
+"""
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAKE_CKPT = Path(__file__).resolve().parent.parent / "support" / "make_ckpt.py"
+
+
+@dataclass
+class Scenario:
+    prepare: Callable[[Path], None]  # writes the inputs into an empty folder
+    arguments: list[str]             # of allmerge, run in that folder
+    results: list[str]               # patterns of the final outputs: there if and only if it is done
+    steady: list[str]                # patterns of files that are always whole, and the same bytes
+    kept: list[str] = field(default_factory=list)  # patterns of files that a failed run may leave
+    must_strike: tuple[str, ...] = ("open", "pread", "pwrite", "fsync", "rename")
+    timeout: float = 60.0            # seconds: longer is a hang
+    seconds: float = 0.6             # a clean run lasts about so long: kills come within it
+
+
+def merge_inputs(folder: Path) -> None:
+    """Three checkpoints of 3.5 blocks, so that each of 3 ranks owns a slice, and a recipe."""
+    shapes = ["embed=1024x1024:f16", "layer.0.weight=1100x1000:f16", "layer.1.weight=1500x1000:f16",
+              "layer.1.bias=1000:f16", "scale=scalar:f16"]
+    for seed, name in enumerate(("base", "ft0", "ft1"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors",
+                        *[f"{s}:{seed}" for s in shapes]], check=True)
+    (folder / "recipe.yml").write_text(
+        "merge_method: task_arithmetic\n"
+        "base_model: base.safetensors\n"
+        "models:\n"
+        "  - model: ft0.safetensors\n"
+        "    parameters: {weight: 0.5}\n"
+        "  - model: ft1.safetensors\n"
+        "    parameters: {weight: 0.25}\n"
+        "dtype: float16\n")
+
+
+def merge_into(out: str) -> Scenario:
+    return Scenario(prepare=merge_inputs, arguments=["merge", "recipe.yml", "-o", out],
+                    results=[out], steady=[out])
+
+
+SCENARIOS = {
+    "merge_h5": merge_into("out.h5"),
+    "merge_safetensors": merge_into("out.safetensors"),
+}
