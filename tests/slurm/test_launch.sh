@@ -16,7 +16,7 @@ out=$(OPENBLAS_NUM_THREADS=2 "$launch" -n 1 -x program)
 if "$launch" -n 0 program 2>/dev/null || "$launch" -n two program 2>/dev/null || "$launch" 2>/dev/null; then
     fail 'accepts nonsense'
 fi
-# shellcheck disable=SC2016
+# shellcheck disable=SC2016 # the ranks expand it
 out=$("$launch" -n 2 bash -c 'echo rank $OMPI_COMM_WORLD_RANK' | sort | tr '\n' ' ')
 [ "$out" = 'rank 0 rank 1 ' ] || fail "two ranks: $out"
 exit $failed

@@ -7,5 +7,5 @@ cd "$AM_SOURCE"
 mapfile -t scripts < <(git ls-files -z 2>/dev/null | xargs -0 -r grep -lE -m1 -d skip '^#!.*[/ ](ba)?sh$' |
     while read -r file; do if head -n 1 "$file" | grep -q '^#!'; then echo "$file"; fi; done)
 if [ ${#scripts[@]} -lt 5 ]; then echo "found only ${#scripts[@]} scripts"; exit 1; fi
-shellcheck -S info "${scripts[@]}"
+shellcheck -S warning "${scripts[@]}"
 echo "${#scripts[@]} scripts"
