@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "mpi/clones.h" /* AM_CLONES: the same bits at every vector width */
 
 #define AM_REAL_JOIN(name, suffix) name##suffix
 
@@ -21,15 +22,6 @@ typedef double real;
 #define AM_REAL_DTYPE AM_DTYPE_F64
 #else
 #error "compile with -DAM_REAL=32 or -DAM_REAL=64"
-#endif
-
-/* Elementwise loops are compiled for AVX2 too and chosen at start. Same bits: no products are fused
- * (-ffp-contract=off) and sums run over lanes that the source fixes. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__)
-#define AM_WIDE __attribute__((target_clones("avx2", "default")))
-#else
-#define AM_WIDE
 #endif
 
 /** C[M,N] := op(A) op(B), row-major and densely packed; op(A) is [M,K], op(B) is [K,N].

@@ -7,8 +7,8 @@
 enum { AM_LAYER_COLUMNS = 512 };
 
 /* sum[k] += d[b,k] over four rows at a time; rows lie `stride` apart. */
-AM_WIDE static void am_layer_column_sums(int64_t B, int64_t stride, int64_t n,
-                                         const real *restrict d, double *restrict sum)
+AM_CLONES static void am_layer_column_sums(int64_t B, int64_t stride, int64_t n,
+                                           const real *restrict d, double *restrict sum)
 {
     int64_t b = 0;
     for (; b + 4 <= B; b += 4) {

@@ -14,7 +14,7 @@ const char *AM_R(am_optim_name)(int index)
 
 enum { AM_NORM_LANES = 16 };
 
-AM_WIDE double AM_R(am_norm2)(const real *g, int64_t n)
+AM_CLONES double AM_R(am_norm2)(const real *g, int64_t n)
 {
     double lane[AM_NORM_LANES] = {0};
     const int64_t whole = n - n % AM_NORM_LANES;

@@ -21,6 +21,8 @@
 #include "solver/real_pass.h"
 #include "solver/schedule.h"
 
+enum { AM_SWEEP = 4096 }; /* reals of each array at a time in an update: all in the L1 cache */
+
 /* Parameters that take steps together: the trunk or one head. */
 typedef struct am_segment {
     real *w;    /* [n] borrowed */
@@ -34,6 +36,7 @@ typedef struct am_trainer {
     MPI_Comm comm;
     const am_train_options *options;
     const am_optim *optim;
+    int states;     /* of the optimiser */
     real *trunk;    /* borrowed */
     am_task *tasks; /* borrowed */
     am_schedule schedule;
@@ -120,9 +123,9 @@ static int am_train_segments(am_trainer *t, const am_net_spec *spec, int n_tasks
     return 0;
 }
 
-static void am_train_take_state(am_trainer *t, am_segment *s, int states)
+static void am_train_take_state(am_trainer *t, am_segment *s)
 {
-    for (int i = 0; i < states; i++) {
+    for (int i = 0; i < t->states; i++) {
         s->state[i] = am_arena_take(&t->arena, (size_t)s->n * sizeof(real));
         memset(s->state[i], 0, (size_t)s->n * sizeof(real));
     }
@@ -140,12 +143,12 @@ static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
     t->schedule = am_schedule_make(t->tasks, n_tasks, t->options);
     t->leaves = t->schedule.parts * t->options->micro_batches;
     int64_t classes = 0;
-    const int states = t->optim->states(&t->options->optim);
+    t->states = t->optim->states(&t->options->optim);
     size_t need = am_arena_need((size_t)t->n * sizeof(real));
-    need += (size_t)states * am_arena_need((size_t)t->of_trunk.n * sizeof(real));
+    need += (size_t)t->states * am_arena_need((size_t)t->of_trunk.n * sizeof(real));
     for (int i = 0; i < n_tasks; i++) {
         classes = t->tasks[i].classes > classes ? t->tasks[i].classes : classes;
-        need += (size_t)states * am_arena_need((size_t)t->of_head[i].n * sizeof(real));
+        need += (size_t)t->states * am_arena_need((size_t)t->of_head[i].n * sizeof(real));
     }
     AM_KEEP(AM_R(am_pass_make)(spec, am_schedule_rows(&t->schedule), classes, true, &t->pass));
     AM_KEEP(am_arena_create(&t->arena, need, "gradient and optimiser state"));
@@ -153,9 +156,9 @@ static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
         return rc;
     }
     t->gradient = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
-    am_train_take_state(t, &t->of_trunk, states);
+    am_train_take_state(t, &t->of_trunk);
     for (int i = 0; i < n_tasks; i++) {
-        am_train_take_state(t, &t->of_head[i], states);
+        am_train_take_state(t, &t->of_head[i]);
     }
     return 0;
 }
@@ -223,16 +226,28 @@ cleanup:
     return rc;
 }
 
-static void am_train_update(am_trainer *t, am_segment *s, double scale)
+/* One sweep over a segment, a cached run at a time: its norm, then its step. With a clip the norm
+ * of the whole gradient is known before. A run that is not finite ends the sweep; a loss that was
+ * not finite is in the very first run, so that nothing has moved then. Adds to *norm2. */
+static void am_train_sweep(am_trainer *t, am_segment *s, double scale, double *norm2)
 {
-    if (s->n > 0) {
-        s->steps++;
-        t->optim->update(&t->options->optim, s->steps, scale, s->n, s->w, t->gradient + s->at,
-                         s->state);
+    const am_optim_options *optim = &t->options->optim;
+    s->steps++;
+    for (int64_t lo = 0; lo < s->n && isfinite(*norm2); lo += AM_SWEEP) {
+        const int64_t n = s->n - lo < AM_SWEEP ? s->n - lo : AM_SWEEP;
+        const real *g = t->gradient + s->at + lo;
+        real *state[AM_OPTIM_MAX_STATES] = {NULL};
+        *norm2 += AM_R(am_norm2)(g, n);
+        for (int i = 0; i < t->states; i++) {
+            state[i] = s->state[i] + lo;
+        }
+        if (isfinite(*norm2)) {
+            t->optim->update(optim, s->steps, scale, n, s->w + lo, g, state);
+        }
     }
 }
 
-/* One step. Nothing is updated when the gradient is not finite. */
+/* One step; diverged when the gradient is not finite. */
 static int am_train_step_all(am_trainer *t, int64_t epoch, int64_t step, bool *diverged)
 {
     const int rc = am_train_gradient_all(t, epoch, step);
@@ -240,19 +255,20 @@ static int am_train_step_all(am_trainer *t, int64_t epoch, int64_t step, bool *d
         return rc;
     }
     const double clip = t->options->optim.clip;
-    t->norm = sqrt(AM_R(am_norm2)(t->gradient, t->n - 1));
-    *diverged = !isfinite(t->norm);
-    if (!*diverged) {
-        am_train_update(t, &t->of_trunk, clip > 0 && t->norm > clip ? clip / t->norm : 1);
+    double norm2 = 0, scale = 1;
+    if (clip > 0) {
+        const double norm = sqrt(AM_R(am_norm2)(t->gradient, t->n - 1));
+        scale = norm > clip ? clip / norm : 1;
+        norm2 = isfinite(norm) ? 0 : norm;
     }
+    am_train_sweep(t, &t->of_trunk, scale, &norm2);
     for (int i = 0; i < t->schedule.parts; i++) {
         const am_part part = am_schedule_part(&t->schedule, epoch, step, i);
         t->samples += part.hi - part.lo;
-        if (!*diverged) {
-            am_train_update(t, &t->of_head[part.task],
-                            clip > 0 && t->norm > clip ? clip / t->norm : 1);
-        }
+        am_train_sweep(t, &t->of_head[part.task], scale, &norm2);
     }
+    t->norm = sqrt(norm2);
+    *diverged = !isfinite(norm2);
     am_alive("train");
     return 0;
 }

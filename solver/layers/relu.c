@@ -2,7 +2,7 @@
 #include "solver/real_layer.h"
 
 /* The comparison lets NaN through, so that a bad input reaches the loss and is seen there. */
-AM_WIDE static void am_relu_forward(const am_layer_args *a)
+AM_CLONES static void am_relu_forward(const am_layer_args *a)
 {
     for (int64_t b = 0; b < a->B; b++) {
         real *restrict y = a->y + b * a->K;
@@ -15,7 +15,7 @@ AM_WIDE static void am_relu_forward(const am_layer_args *a)
 }
 
 /* dy[b,k] := dy[b,k] [y[b,k] > 0];  db[k] = sum over b of dy[b,k] */
-AM_WIDE static void am_relu_backward(const am_layer_args *a)
+AM_CLONES static void am_relu_backward(const am_layer_args *a)
 {
     const real *restrict y = a->y;
     real *restrict dy = a->dy;

@@ -19,9 +19,9 @@ static int am_adamw_states(const am_optim_options *options)
     return 2;
 }
 
-AM_WIDE static void am_adamw_update(const am_optim_options *options, int64_t step, double scale,
-                                    int64_t n, real *restrict w, const real *restrict g,
-                                    real *const *state)
+AM_CLONES static void am_adamw_update(const am_optim_options *options, int64_t step, double scale,
+                                      int64_t n, real *restrict w, const real *restrict g,
+                                      real *const *state)
 {
     const double t = (double)step;
     const real s = (real)scale, epsilon = (real)options->epsilon;

@@ -8,9 +8,9 @@ static int am_sgd_states(const am_optim_options *options)
     return options->momentum != 0 ? 1 : 0;
 }
 
-AM_WIDE static void am_sgd_update(const am_optim_options *options, int64_t step, double scale,
-                                  int64_t n, real *restrict w, const real *restrict g,
-                                  real *const *state)
+AM_CLONES static void am_sgd_update(const am_optim_options *options, int64_t step, double scale,
+                                    int64_t n, real *restrict w, const real *restrict g,
+                                    real *const *state)
 {
     (void)step;
     const real lr = (real)options->lr, decay = (real)options->weight_decay;
