@@ -19,7 +19,13 @@ np = [{np}]
 timeout = 5
 """
 SAY = 'echo "allmerge: error: input: damaged" >&2'
+STAY = "while :; do sleep 1; done"
 RANK = "${OMPI_COMM_WORLD_RANK:-0}"
+# As allmerge does: all ranks start before one ends, and SIGTERM does not end one at once.
+MEET = """trap : TERM
+touch "$AM_STATUS_FOLDER/up.${OMPI_COMM_WORLD_RANK:-0}"
+until [ "$(ls "$AM_STATUS_FOLDER" | grep -c up)" -ge "${OMPI_COMM_WORLD_SIZE:-1}" ]; do sleep 0.02; done
+"""
 # name, ranks, body of the stand-in program, what the runner must say (None: all is well)
 CASES = [
     ("well", 3, f"[ {RANK} != 0 ] || {SAY}; exit 65", None),
@@ -35,9 +41,9 @@ CASES = [
     ("changes the input", 0, f"{SAY}; echo >>input; exit 65", "changed: input"),
     ("removes the input", 0, f"{SAY}; rm input; exit 65", "removed: input"),
     ("killed", 0, "kill -9 $$", "exit code 137"),
-    ("one rank stays behind", 3, f"[ {RANK} != 1 ] || sleep 100; {SAY}; exit 65",
+    ("one rank stays behind", 3, f"[ {RANK} != 1 ] || {STAY}; {SAY}; exit 65",
      "exit codes of the ranks"),
-    ("hangs", 3, "sleep 100", "hung"),
+    ("hangs", 3, STAY, "hung"),
 ]
 
 
@@ -46,7 +52,7 @@ def main() -> int:
     for name, ranks, body, expected in CASES:
         Path("case.toml").write_text(TABLE.format(np=ranks))
         program = Path("stand_in").absolute()
-        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.write_text(f"#!/bin/sh\n{MEET}{body}\n")
         program.chmod(0o755)
         done = subprocess.run([sys.executable, HERE / "bad_input.py", "case.toml"],
                               env=dict(os.environ, AM_BIN=str(program)), text=True, check=False,
