@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Make system calls of one rank fail and look at how the whole job takes it.
 
-usage: fault.py SCENARIO KIND       SCENARIO: merge_h5, merge_safetensors, iterate
+usage: fault.py SCENARIO KIND [long]    SCENARIO: a name in scenarios.py; long: every N of every rank
+                                        instead of a sample
   calls   the N-th open, pread, pwrite, ... of each rank fails, N = 1, 2, ... until there is no N-th
   memory  the same for the program's own allocations
   kill    a rank dies by SIGKILL at its N-th write, and at random times; run again
   term    a rank receives SIGTERM at its N-th write; run again
   full    the output goes to a file system that is too small (needs root for the mount)
-Environment: AM_BIN, AM_MPIRUN, AM_SHIM_LIB (tests/fault/shim.c), AM_FAULT_LONG=1 for every N of
-every rank instead of a sample, AM_SEED for the random times.
+Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so, from shim.c), AM_SEED for the random times.
 What must hold is written in README.md beside this file.
 SPDX-License-Identifier: BSD-3-Clause
 """
@@ -29,7 +29,7 @@ import rankrun  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 
 RANKS = 3
-LONG = bool(os.environ.get("AM_FAULT_LONG"))
+LONG = sys.argv[3:] == ["long"]
 # Each call with the error that it gets and the exit codes that are right for it.
 CALLS = {
     "open": ("EIO", {66, 73, 74}),
@@ -89,7 +89,7 @@ class Bench:
         preload = None
         if shim is not None:
             env.update(AM_SHIM=f"{shim},path={self.folder}", AM_SHIM_LOG=str(self.log))
-            preload = os.environ["AM_SHIM_LIB"]
+            preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so")
         result = rankrun.run(self.scenario.arguments, RANKS, self.folder, env=env, preload=preload,
                              timeout=self.scenario.timeout, during=during)
         self.runs += 1
@@ -300,7 +300,7 @@ TESTS = {"calls": test_calls, "memory": test_memory, "kill": test_kill, "term": 
 
 
 def main() -> int:
-    if len(sys.argv) != 3 or sys.argv[1] not in SCENARIOS or sys.argv[2] not in TESTS:
+    if len(sys.argv) != 3 + LONG or sys.argv[1] not in SCENARIOS or sys.argv[2] not in TESTS:
         print(__doc__, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="am_fault.") as top:
