@@ -5,13 +5,17 @@
 
 enum { WEIGHT, NORMALIZE };
 
-static const am_method_param params[] = {
-    [WEIGHT] = {.key = "weight", .per_model = true, .required = true, .help = "factor of a model"},
-    [NORMALIZE] = {.key = "normalize",
-                   .is_bool = true,
-                   .fallback = 1,
-                   .help = "divide by the sum of the weights"},
-    {0}};
+static const am_method_param params[] = {[WEIGHT] = {.key = "weight",
+                                                     .per_model = true,
+                                                     .required = true,
+                                                     .low = -1e9,
+                                                     .high = 1e9,
+                                                     .help = "factor of a model"},
+                                         [NORMALIZE] = {.key = "normalize",
+                                                        .is_bool = true,
+                                                        .fallback = 1,
+                                                        .help = "divide by the sum of the weights"},
+                                         {0}};
 
 static double sum_weights(const am_tile *tile)
 {

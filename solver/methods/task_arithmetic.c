@@ -10,8 +10,14 @@ static const am_method_param params[] = {
     [WEIGHT] = {.key = "weight",
                 .per_model = true,
                 .required = true,
+                .low = -100,
+                .high = 100,
                 .help = "factor of a task vector; negative forgets the task"},
-    [LAMBDA] = {.key = "lambda", .fallback = 1, .help = "factor of the summed task vectors"},
+    [LAMBDA] = {.key = "lambda",
+                .fallback = 1,
+                .low = -100,
+                .high = 100,
+                .help = "factor of the summed task vectors"},
     [NORMALIZE] = {.key = "normalize", .is_bool = true, .help = "divide by the sum of the weights"},
     {0}};
 

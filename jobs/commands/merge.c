@@ -1,0 +1,176 @@
+/* allmerge merge RECIPE -o OUT: merge checkpoints by a recipe in mergekit's form.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include "jobs/command.h"
+#include "jobs/merge_plan.h"
+#include "mpi/agree.h"
+#include "mpi/log.h"
+#include "mpi/reduce.h"
+#include "mpi/runtime.h"
+
+enum { AM_IO_POSIX, AM_IO_MPIIO };
+
+typedef struct merge_options {
+    char *output;
+    bool overwrite, allow_nonfinite;
+    int64_t seed, block_bytes;
+    int io;
+} merge_options;
+
+#define AM_AT(member) offsetof(merge_options, member)
+static const am_param options[] = {
+    {"output", AM_PARAM_STRING, AM_AT(output), NULL, 0, 0, NULL,
+     "output: NAME.safetensors, NAME.h5, or a folder"},
+    {"overwrite", AM_PARAM_BOOL, AM_AT(overwrite), "false", 0, 0, NULL,
+     "replace an output that exists"},
+    {"seed", AM_PARAM_INT, AM_AT(seed), "-1", -1, INT64_MAX, NULL,
+     "seed of random methods, before the recipe's; -1: the recipe's"},
+    {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "8MiB", 8, 1LL << 40, NULL,
+     "memory for one input, 8 bytes an element; any size gives the same output"},
+    {"io", AM_PARAM_CHOICE, AM_AT(io), "posix", 0, 0, "posix|mpiio", "how files are written"},
+    {"allow_nonfinite", AM_PARAM_BOOL, AM_AT(allow_nonfinite), "false", 0, 0, NULL,
+     "merge inputs with NaN or infinite values"},
+    {0}};
+#undef AM_AT
+
+static int refuse_mpiio(const merge_options *o)
+{
+    return o->io == AM_IO_MPIIO
+               ? am_fail(AM_E_USAGE,
+                         "--io mpiio is refused: with this MPI and HDF5 a full disk or an I/O "
+                         "error hangs the job or loses data without an error; use --io posix")
+               : 0;
+}
+
+/* --seed N stands in the recipe like --set seed=N, so that the manifest shows it. */
+static int plan_all(const am_args *args, am_merge_plan *plan)
+{
+    const merge_options *o = args->options;
+    char text[64];
+    char *set[] = {text};
+    char *const *all = args->set;
+    int n = args->n_set;
+    am_merge_options mo = {.block = o->block_bytes / (int64_t)sizeof(double),
+                           .allow_nonfinite = o->allow_nonfinite};
+    if (o->seed >= 0) {
+        (void)snprintf(text, sizeof text, "seed=%" PRId64, o->seed);
+        args->set[n++] = set[0];
+    }
+    mo.n_set = n;
+    mo.set = all;
+    return am_merge_plan_all(am_world(), args->positional[0], &mo, plan);
+}
+
+static int make_meta(const am_merge_plan *plan, am_meta *meta)
+{
+    int rc = am_meta_set(meta, "format", "pt"); /* what readers of this format expect */
+    AM_KEEP(am_meta_set(meta, "allmerge.method", plan->recipe.method->name));
+    AM_KEEP(am_meta_set(meta, "allmerge.recipe", plan->resolved.text));
+    return rc;
+}
+
+/* Create the output, merge into it, publish it or remove it. */
+static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
+                     am_merge_result *result)
+{
+    am_slice slice = {0};
+    am_sink sink = {0};
+    am_ckpt_writer *writer = NULL;
+    const am_ckpt_options co = {.overwrite = o->overwrite,
+                                .meta = meta,
+                                .recipe = plan->resolved.text,
+                                .inputs = (const char *const *)plan->inputs.path};
+    int rc = am_slice_make(&plan->tensors, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
+    AM_AGREE(am_world());
+    AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->tensors, &co, &writer));
+    rc = am_ckpt_sink(writer, &sink);
+    rc = am_agree_all(am_world(), rc);
+    if (rc == 0) {
+        plan->job.sink = &sink;
+        rc = am_merge_run_all(am_world(), &plan->job, &slice, result);
+    }
+    rc = am_ckpt_publish_all(&writer, rc);
+cleanup:
+    am_slice_free(&slice);
+    return rc;
+}
+
+static const char *format_name(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    if (dot != NULL && strcmp(dot, ".safetensors") == 0) {
+        return "safetensors";
+    }
+    return dot != NULL && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0) ? "h5" : "hf";
+}
+
+static int report_all(const merge_options *o, const am_merge_plan *plan,
+                      const am_merge_result *result, double seconds)
+{
+    int64_t sums[] = {result->bytes_read, result->bytes_written};
+    am_json j = {0};
+    int rc = am_sum_i64_all(am_world(), sums, 2);
+    if (rc != 0) {
+        return rc;
+    }
+    am_json_object(&j, NULL);
+    am_json_string(&j, "output", o->output);
+    am_json_string(&j, "format", format_name(o->output));
+    am_json_string(&j, "method", plan->recipe.method->name);
+    am_json_int(&j, "models", plan->recipe.n_models);
+    am_json_int(&j, "tensors", plan->tensors.n);
+    am_json_int(&j, "parameters", am_tensor_table_numel(&plan->tensors));
+    am_json_int(&j, "read_bytes", sums[0]);
+    am_json_int(&j, "written_bytes", sums[1]);
+    am_json_real(&j, "seconds", seconds);
+    am_json_end_object(&j);
+    rc = am_json_finish(&j);
+    if (rc == 0) {
+        am_result(&j);
+    }
+    am_json_free(&j);
+    return am_agree_all(am_world(), rc);
+}
+
+static int run_all(const am_args *args, int *exit_status)
+{
+    const merge_options *o = args->options;
+    const double start = am_seconds();
+    am_merge_plan plan = {0};
+    am_merge_result result = {0};
+    am_meta meta = {0};
+    (void)exit_status;
+    int rc = refuse_mpiio(o);
+    AM_AGREE(am_world());
+    AM_TRY(plan_all(args, &plan));
+    am_info("%s: %d models, %" PRId64 " tensors, %" PRId64 " parameters", plan.recipe.method->name,
+            plan.recipe.n_models, plan.tensors.n, am_tensor_table_numel(&plan.tensors));
+    rc = make_meta(&plan, &meta);
+    AM_AGREE(am_world());
+    AM_TRY(write_all(o, &plan, &meta, &result));
+    rc = report_all(o, &plan, &result, am_seconds() - start);
+cleanup:
+    am_meta_free(&meta);
+    am_merge_plan_free(&plan);
+    return rc;
+}
+
+const am_command am_command_merge = {
+    .name = "merge",
+    .synopsis = "RECIPE -o OUT [--overwrite] [--seed N] [--set KEY=VALUE]... [--block SIZE] "
+                "[--io posix|mpiio] [--allow-nonfinite]",
+    .summary = "Merge checkpoints by a recipe in mergekit's form.",
+    .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "
+            "the recipe relative to the working folder, or else to the folder of the recipe. "
+            "Everything is computed in double precision and rounded once. The output appears when "
+            "it is complete; it is the same, byte for byte, for any number of ranks.",
+    .min_positional = 1,
+    .max_positional = 1,
+    .options = options,
+    .options_bytes = sizeof(merge_options),
+    .takes_set = true,
+    .run_all = run_all,
+};

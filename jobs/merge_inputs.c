@@ -1,0 +1,239 @@
+/* Checkpoints that must match: opening, indexing, comparing. SPDX-License-Identifier: BSD-3-Clause
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "jobs/merge_plan.h"
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/reduce.h"
+#include "mpi/runtime.h"
+
+enum { AM_MAX_LISTED = 20, AM_COMPARE_BYTES = 1 << 20 };
+
+/* A list of complaints for one message: the first 20 and how many in all. */
+typedef struct am_complaints {
+    char text[AM_MESSAGE_BYTES];
+    size_t used;
+    int64_t n;
+} am_complaints;
+
+static void complain(am_complaints *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void complain(am_complaints *c, const char *format, ...)
+{
+    if (c->n++ >= AM_MAX_LISTED || c->used + 200 >= sizeof c->text) {
+        return;
+    }
+    va_list arguments;
+    va_start(arguments, format);
+    c->text[c->used++] = '\n';
+    c->text[c->used++] = ' ';
+    c->text[c->used++] = ' ';
+    const size_t room = sizeof c->text - 64 - c->used;
+    int n = vsnprintf(c->text + c->used, room, format, arguments);
+    va_end(arguments);
+    c->used += n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static int fail_complaints(const am_complaints *c, const char *title)
+{
+    if (c->n == 0) {
+        return 0;
+    }
+    return c->n > AM_MAX_LISTED
+               ? am_fail(AM_E_DATA, "%s (%" PRId64 " in all):%s\n  ...", title, c->n, c->text)
+               : am_fail(AM_E_DATA, "%s (%" PRId64 "):%s", title, c->n, c->text);
+}
+
+static bool has_same_shape(const am_tensor *a, const am_tensor *b)
+{
+    if (a->ndim != b->ndim) {
+        return false;
+    }
+    for (int d = 0; d < a->ndim; d++) {
+        if (a->shape[d] != b->shape[d]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Floats of any width merge with each other; other tensors must be of the same type. */
+static bool has_same_kind(am_dtype a, am_dtype b)
+{
+    return am_dtype_is_float(a) ? am_dtype_is_float(b) : a == b;
+}
+
+/* Index input k by the reference's tensors, and list everything that does not match. */
+static void index_input(am_inputs *in, int k, am_complaints *c)
+{
+    const am_tensor_table *ours = am_ckpt_tensors(in->ckpt[0]);
+    const am_tensor_table *theirs = am_ckpt_tensors(in->ckpt[k]);
+    int64_t *index = (int64_t *)in->input[k].tensor;
+    for (int64_t i = 0; i < ours->n; i++) {
+        const am_tensor *a = &ours->t[i];
+        index[i] = k == 0 ? i : am_tensor_table_find(theirs, a->name);
+        const am_tensor *b = index[i] >= 0 ? &theirs->t[index[i]] : NULL;
+        if (b == NULL) {
+            complain(c, "%s: tensor '%s' is missing (%s has it)", in->path[k], a->name,
+                     in->path[0]);
+        } else if (!has_same_shape(a, b) || !has_same_kind(a->dtype, b->dtype)) {
+            complain(c, "%s: tensor '%s' is %s, but %s in %s", in->path[k], a->name,
+                     am_tensor_describe(b), am_tensor_describe(a), in->path[0]);
+        }
+    }
+    for (int64_t i = 0; i < theirs->n; i++) {
+        if (am_tensor_table_find(ours, theirs->t[i].name) < 0) {
+            complain(c, "%s: tensor '%s' is not in %s", in->path[k], theirs->t[i].name,
+                     in->path[0]);
+        }
+    }
+}
+
+static int allocate_inputs(am_inputs *in, char *const *path, int n)
+{
+    int rc = 0;
+    in->path = am_new(n + 1, sizeof *in->path, "input paths");
+    in->ckpt = am_new(n + 1, sizeof *in->ckpt, "inputs");
+    in->source = am_new(n + 1, sizeof *in->source, "inputs");
+    in->input = am_new(n + 1, sizeof *in->input, "inputs");
+    if (in->path == NULL || in->ckpt == NULL || in->source == NULL || in->input == NULL) {
+        return AM_E_NOMEM;
+    }
+    in->n = n;
+    for (int k = 0; rc == 0 && k < n; k++) {
+        in->path[k] = strdup(path[k]);
+        rc = in->path[k] != NULL ? 0 : am_fail(AM_E_NOMEM, "no memory for a path");
+    }
+    return rc;
+}
+
+static int bind_inputs(am_inputs *in, int64_t buffer_bytes)
+{
+    const int64_t n_tensors = am_ckpt_tensors(in->ckpt[0])->n;
+    am_complaints c = {.n = 0};
+    int rc = 0;
+    for (int k = 0; rc == 0 && k < in->n; k++) {
+        rc = am_ckpt_source(in->ckpt[k], buffer_bytes, &in->source[k]);
+        in->input[k].source = &in->source[k];
+        in->input[k].tensor = am_new(n_tensors + 1, sizeof *in->input[k].tensor, "tensor index");
+        if (rc == 0 && in->input[k].tensor == NULL) {
+            rc = AM_E_NOMEM;
+        }
+        if (rc == 0) {
+            index_input(in, k, &c);
+        }
+    }
+    AM_KEEP(fail_complaints(&c, "the inputs do not match"));
+    return rc;
+}
+
+int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+                       am_inputs *out)
+{
+    *out = (am_inputs){0};
+    int rc = allocate_inputs(out, path, n);
+    AM_AGREE(comm);
+    for (int k = 0; k < n; k++) {
+        AM_TRY(am_ckpt_open_all(comm, out->path[k], &out->ckpt[k]));
+    }
+    rc = bind_inputs(out, buffer_bytes);
+    AM_AGREE(comm);
+cleanup:
+    return rc;
+}
+
+void am_inputs_close(am_inputs *inputs)
+{
+    for (int k = 0; k < inputs->n; k++) {
+        am_ckpt_close(&inputs->ckpt[k]);
+        free(inputs->path[k]);
+        free((void *)inputs->input[k].tensor);
+    }
+    free(inputs->path);
+    free(inputs->ckpt);
+    free(inputs->source);
+    free(inputs->input);
+    *inputs = (am_inputs){0};
+}
+
+/* ---- tensors that are not floats ---- */
+
+/* Bytes of one piece of every input against the reference's; differs[k] is set. */
+static int compare_piece(const am_inputs *in, const am_span *piece, int64_t bytes, char *ours,
+                         char *theirs, int64_t *differs)
+{
+    const int64_t n = piece->hi - piece->lo;
+    int rc = in->source[0].load_raw(in->source[0].self, piece->tensor, piece->lo, n, ours);
+    for (int k = 1; rc == 0 && k < in->n; k++) {
+        const am_source *source = &in->source[k];
+        rc = source->load_raw(source->self, in->input[k].tensor[piece->tensor], piece->lo, n,
+                              theirs);
+        if (rc == 0 && memcmp(ours, theirs, (size_t)(n * bytes)) != 0) {
+            differs[k] = 1;
+        }
+    }
+    return rc;
+}
+
+/* This rank's share of all such tensors; differs [tensors, n]. */
+static int compare_slice(const am_inputs *in, const am_slice *slice, int64_t *differs)
+{
+    const am_tensor_table *tensors = am_ckpt_tensors(in->ckpt[0]);
+    char *buffer = am_new(2, AM_COMPARE_BYTES, "comparing buffers");
+    int rc = buffer != NULL ? 0 : AM_E_NOMEM;
+    for (int64_t s = 0; rc == 0 && s < slice->n; s++) {
+        const am_span *span = &slice->spans[s];
+        const am_dtype dtype = tensors->t[span->tensor].dtype;
+        const int64_t bytes = am_dtype_bytes(dtype), step = AM_COMPARE_BYTES / bytes;
+        for (int64_t lo = span->lo; rc == 0 && lo < span->hi && !am_dtype_is_float(dtype);
+             lo += step) {
+            const int64_t hi = span->hi - lo < step ? span->hi : lo + step;
+            am_alive("compare");
+            rc = compare_piece(in, &(am_span){.tensor = span->tensor, .lo = lo, .hi = hi}, bytes,
+                               buffer, buffer + AM_COMPARE_BYTES, differs + span->tensor * in->n);
+        }
+    }
+    free(buffer);
+    return rc;
+}
+
+static int list_differing(const am_inputs *in, const int64_t *differs)
+{
+    const am_tensor_table *tensors = am_ckpt_tensors(in->ckpt[0]);
+    am_complaints c = {.n = 0};
+    for (int64_t i = 0; i < tensors->n; i++) {
+        for (int k = 1; k < in->n; k++) {
+            if (differs[i * in->n + k] != 0) {
+                complain(&c, "%s: tensor '%s' (%s) differs from %s", in->path[k],
+                         tensors->t[i].name, am_tensor_describe(&tensors->t[i]), in->path[0]);
+            }
+        }
+    }
+    return fail_complaints(&c, "tensors that are not floats are copied, so they must be equal");
+}
+
+int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs)
+{
+    const am_tensor_table *tensors = am_ckpt_tensors(inputs->ckpt[0]);
+    am_slice slice = {0};
+    int rank = 0, size = 0, rc = 0;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    int64_t *differs = am_new(tensors->n * inputs->n + 1, sizeof *differs, "comparison");
+    AM_KEEP(differs != NULL ? 0 : AM_E_NOMEM);
+    AM_KEEP(am_slice_make(tensors, AM_BLOCK, size, rank, &slice));
+    AM_KEEP(compare_slice(inputs, &slice, differs));
+    AM_AGREE(comm);
+    AM_TRY(am_max_i64_all(comm, differs, tensors->n * inputs->n));
+    rc = list_differing(inputs, differs);
+    AM_AGREE(comm);
+cleanup:
+    am_slice_free(&slice);
+    free(differs);
+    return rc;
+}

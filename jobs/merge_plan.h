@@ -1,0 +1,60 @@
+/* From a merge recipe to a job of the merge engine: opens the inputs, matches their tensors, and
+ * resolves every parameter. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_MERGE_PLAN_H
+#define AM_JOBS_MERGE_PLAN_H
+
+#include "io/checkpoint.h"
+#include "jobs/merge_recipe.h"
+#include "solver/merge.h"
+
+/* Checkpoints with the same tensors, in the order given; the first is the reference. */
+typedef struct am_inputs {
+    int n;
+    char **path;           /* [n] owned, NULL-terminated */
+    am_ckpt **ckpt;        /* [n] owned */
+    am_source *source;     /* [n] */
+    am_merge_input *input; /* [n] index tables owned: output tensor -> tensor of the source */
+} am_inputs;
+
+/** Open n checkpoints and index their tensors by those of the first one.
+ *
+ * Collective [comm]; path [n, same] is copied; buffer_bytes: read-ahead of each input.
+ * Errors: those of am_ckpt_open_all; AM_E_DATA listing every tensor that is missing, extra, of
+ * another shape or of another kind (the first 20, and how many); agreed. out: freed by
+ * am_inputs_close, also after an error. */
+int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+                       am_inputs *out);
+void am_inputs_close(am_inputs *inputs);
+
+/** Check that the tensors that are not floats hold the same bytes in all inputs.
+ * Collective [comm]. Errors: AM_E_DATA listing those that differ; sources' errors; agreed. */
+int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs);
+
+typedef struct am_merge_plan {
+    am_yaml *yaml;
+    am_merge_recipe recipe;
+    am_inputs inputs;        /* base first when the method needs one */
+    am_tensor_table tensors; /* of the output */
+    bool *copy;              /* [tensors.n] */
+    double *param, *model_param;
+    am_merge_job job; /* all but the sink */
+    am_json resolved; /* the recipe after --set, as JSON text */
+} am_merge_plan;
+
+typedef struct am_merge_options {
+    int64_t block; /* elements loaded at a time */
+    bool allow_nonfinite;
+    int n_set; /* --set KEY=VALUE */
+    char *const *set;
+} am_merge_options;
+
+/** Read, check and plan the whole merge; nothing is written.
+ *
+ * Collective [comm]; arguments [same]. out: freed by am_merge_plan_free, also after an error.
+ * Memory: two tables of (models x parameters) f64 a tensor. Errors: those of am_yaml_read_all,
+ * am_merge_recipe_read, am_inputs_open_all, am_inputs_compare_all; agreed. */
+int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options *options,
+                      am_merge_plan *out);
+void am_merge_plan_free(am_merge_plan *plan);
+
+#endif
