@@ -2,9 +2,11 @@
  * A source that can be prepared (fashion, mnist5k, glyphs, ...) is one file in io/datasets/.
  *
  * File layout:  /train/x [n,28,28] u8  /train/y [n] i32   the same for /validation and /test;
- * root attributes: name, classes (JSON array of class names), source (package and version),
- * licence, features, and allmerge (format version). No time stamps: the same input gives the same
- * bytes. SPDX-License-Identifier: BSD-3-Clause */
+ * root attributes: name, classes (JSON array of class names), source (packages and versions),
+ * licence, features, seed, and allmerge (format version). Where samples come in groups (font
+ * families): /train/group [n] i32 and the root attribute groups (JSON array). No time stamps: the
+ * same input gives the same bytes. Files that users make need x and y only: io/datasets/README.md.
+ * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_IO_DATASET_H
 #define AM_IO_DATASET_H
 
@@ -25,26 +27,45 @@ void am_dataset_close(am_dataset **data);
 const char *am_dataset_name(const am_dataset *data);
 int64_t am_dataset_classes(const am_dataset *data);
 int64_t am_dataset_features(const am_dataset *data);
-/** Samples of a split; inputs scaled to [0,1] f32. Borrowed from `data`. */
+/** Name of class k, borrowed; NULL if the file does not name its classes. */
+const char *am_dataset_class_name(const am_dataset *data, int64_t k);
+/** Samples of a split; u8 inputs scaled to [0,1] f32, real inputs as they are. Borrowed from
+ * `data`. */
 am_samples am_dataset_samples(const am_dataset *data, am_split split);
 
 /* ---- preparation ---- */
 typedef struct am_prepared { /* what a source hands over; freed by the caller */
     int64_t n[AM_SPLITS];
-    uint8_t *x[AM_SPLITS]; /* [n, 28*28] owned */
-    int32_t *y[AM_SPLITS]; /* [n] owned */
-    int64_t classes;
+    uint8_t *x[AM_SPLITS];     /* [n, 28*28] owned */
+    int32_t *y[AM_SPLITS];     /* [n] owned */
+    int32_t *group[AM_SPLITS]; /* [n] owned: font family or pattern of a sample; may be NULL */
+    int64_t classes, groups;
     char **class_name;      /* [classes] owned */
+    char **group_name;      /* [groups] owned; NULL: the samples have no groups */
     char *source, *licence; /* owned */
 } am_prepared;
+void am_prepared_free(am_prepared *prepared); /* accepts a zeroed or half-filled one */
+
+/** Write a prepared task as PATH (temporary name, fsync, rename). Local. The bytes depend on the
+ * arguments only. seed is recorded.
+ * Errors: AM_E_CREATE (PATH exists and not overwrite, folder missing or not writable); AM_E_IO. */
+int am_prepared_write(const char *path, const char *name, uint64_t seed, const am_prepared *p,
+                      bool overwrite);
+
+/** Is PATH a file that am_prepared_write made for this name and seed? Local.
+ * *is_present false if PATH does not exist.
+ * Errors: AM_E_CREATE when PATH is something else: it is not overwritten without being asked. */
+int am_prepared_present(const char *path, const char *name, uint64_t seed, bool *is_present);
 
 typedef struct am_dataset_source {
     const char *name;     /* "fashion" */
     const char *help;     /* one line */
     const char *packages; /* Debian packages that hold it, space separated */
+    const char *licence;  /* of the data, one line */
     /* Several tasks from one file (glyph scripts): names, NULL-terminated; NULL: just `name`. */
     const char *const *tasks;
-    bool optional; /* not part of the suite */
+    const char *const *extra; /* further tasks that are not part of the suite; NULL: none */
+    bool optional;            /* no task of it is part of the suite */
     /* Make `task` from the files below `root` ("" for /, or a folder of unpacked packages; both are
      * tried). Local, rank 0. Errors: AM_E_NOINPUT naming file and package; AM_E_DATA. */
     int (*prepare)(const char *task, const char *const *roots, uint64_t seed, am_prepared *out);
