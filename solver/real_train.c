@@ -198,12 +198,13 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real 
     return 0;
 }
 
-/* This rank's leaves, summed over all ranks into t->gradient. */
-static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step)
+/* This rank's leaves onto the tree, or the only one into t->gradient. After a failure the rank goes
+ * on with empty leaves until the others learn of it. Local. */
+static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
 {
+    const int64_t M = t->options->micro_batches;
     int rc = 0;
     for (int64_t leaf = t->lo; leaf < t->hi; leaf++) {
-        const int64_t M = t->options->micro_batches;
         const am_part part = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M));
         real *g = t->tree != NULL ? am_tree_next(t->tree) : t->gradient;
         AM_KEEP(am_train_leaf(t, &part, leaf % M, g));
@@ -215,15 +216,19 @@ static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step)
             am_tree_push(t->tree);
         }
     }
-    if (t->tree != NULL) {
-        AM_TRY(am_tree_sum_all(t->tree, t->gradient, true));
-    }
-    if (t->has_idle || t->gradient[t->n - 1] != 0) {
-        AM_TRY(am_agree_step_all(t->comm, rc));
-    }
-    rc = 0;
-cleanup:
     return rc;
+}
+
+/* The gradient of a step, the same on every rank, in t->gradient. */
+static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step)
+{
+    const int own = am_train_leaves(t, epoch, step);
+    const int rc = t->tree != NULL ? am_tree_sum_all(t->tree, t->gradient, true) : 0;
+    if (rc != 0) {
+        return rc;
+    }
+    const bool is_called = t->has_idle || t->gradient[t->n - 1] != 0;
+    return is_called ? am_agree_step_all(t->comm, own) : 0;
 }
 
 /* One sweep over a segment, a cached run at a time: its norm, then its step. With a clip the norm
