@@ -1,0 +1,84 @@
+/* A suite: the tasks of a training job with their data, one shared trunk shape, one head per task,
+ * and the task groups that the ranks are split into. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_SUITE_H
+#define AM_JOBS_SUITE_H
+
+#include <mpi.h>
+#include "io/checkpoint.h"
+#include "io/dataset.h"
+#include "solver/train.h"
+
+typedef struct am_suite {
+    MPI_Comm comm;           /* all ranks of the job; borrowed */
+    const am_train_ops *ops; /* f32 or f64 arithmetic */
+    am_net_spec spec;
+    am_layout trunk;    /* of one trunk */
+    int n;              /* tasks */
+    am_dataset **data;  /* [n] owned */
+    am_layout *head;    /* [n] owned */
+    void **head_params; /* [n] owned reals, equal on all ranks */
+
+    MPI_Comm group; /* this rank's task group: it trains its tasks data-parallel */
+    int n_groups, my_group;
+    int *owner; /* [n] group that trains task i */
+} am_suite;
+
+/** Bytes of one real. */
+int64_t am_suite_real_bytes(const am_suite *suite);
+/** Name of task i. */
+const char *am_suite_task(const am_suite *suite, int i);
+
+/** Open FOLDER/<task>.h5 for every task, lay out trunk and heads, split the ranks.
+ *
+ * Collective [comm]; arguments [same]. Groups = min(ranks, tasks), ranks spread evenly over them,
+ * tasks given to groups by training samples, longest first; no result depends on it. spec->inputs
+ * is taken from the data (0 on entry). Heads start at zero. Errors: AM_E_RECIPE no task;
+ * AM_E_NOINPUT, AM_E_DATA from the data sets (feature counts must agree); AM_E_NOMEM; agreed. On
+ * error the suite can be (and must be) closed. */
+int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *tasks, int n,
+                      const int64_t limit[AM_SPLITS], const am_net_spec *spec, am_dtype dtype,
+                      am_suite *out);
+/** Collective [suite->comm] (frees the group communicator). */
+void am_suite_close_all(am_suite *suite);
+
+/** A trunk's worth of reals. Owned. NULL with AM_E_NOMEM in the slot. */
+void *am_suite_trunk_new(const am_suite *suite);
+
+/** Train the heads on the features of a frozen trunk: every group its own tasks; then every rank
+ * has all heads. Collective [suite->comm]. options: train_trunk and train_head are set here. */
+int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_options *options);
+
+/** Finetune the group's own tasks one after the other, each from its own trunk, heads frozen.
+ *
+ * Collective [suite->comm] (groups work side by side, then agree).
+ * trunks [n] reals: trunk of task i, trained in place; used only where owner[i] is my_group, may be
+ * NULL elsewhere. A task that diverges is AM_E_NUMERIC naming it. */
+int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_options *options);
+
+/* Accuracy and loss of one trunk on every task. */
+typedef struct am_scores {
+    int n;
+    am_eval_result *task; /* [n] owned */
+    double accuracy;      /* mean over tasks, 0..1 */
+    double loss;          /* mean over tasks */
+} am_scores;
+void am_scores_free(am_scores *scores);
+
+/** Evaluate. Collective [suite->comm]; trunk [same values]. trunks_of: NULL for one trunk for all
+ * tasks. */
+int am_suite_eval_all(const am_suite *suite, const void *trunk, am_split split, am_scores *out);
+/** Evaluate task i with its own trunk (individual models): trunks as in am_suite_finetune_all. */
+int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split split,
+                          am_scores *out);
+
+/** All heads as one checkpoint, tensors "<task>.head.weight" and "<task>.head.bias"; and back.
+ * Collective. */
+int am_suite_save_heads_all(const am_suite *suite, const char *path,
+                            const am_ckpt_options *options);
+int am_suite_load_heads_all(am_suite *suite, const char *path);
+/** A trunk as a checkpoint; and back. Collective. */
+int am_suite_save_trunk_all(const am_suite *suite, const char *path, const void *trunk,
+                            const am_ckpt_options *options);
+int am_suite_load_trunk_all(const am_suite *suite, const char *path, void *trunk);
+
+#endif
