@@ -214,6 +214,28 @@ int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_o
     return am_agree_all(suite->comm, rc);
 }
 
+int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *options)
+{
+    am_train_options joint = *options;
+    am_train_result result = {0};
+    joint.train_trunk = true;
+    am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
+    int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(suite->comm);
+    for (int i = 0; i < suite->n; i++) {
+        tasks[i] = task_of(suite, i);
+    }
+    AM_TRY(
+        suite->ops->train_all(suite->comm, &suite->spec, trunk, tasks, suite->n, &joint, &result));
+    if (result.diverged) { /* the same on all ranks */
+        rc = am_fail(AM_E_NUMERIC, "training (%s) diverged: lower the learning rate (now %g)",
+                     options->purpose, options->optim.lr);
+    }
+cleanup:
+    free(tasks);
+    return rc;
+}
+
 /* ---- evaluation ---- */
 
 void am_scores_free(am_scores *scores)

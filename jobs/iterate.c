@@ -1,0 +1,553 @@
+/* Iterative task arithmetic: see iterate.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/iterate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/log.h"
+#include "mpi/progress.h"
+#include "mpi/runtime.h"
+#include "solver/analysis/gram.h"
+
+/* A model chosen on validation data. */
+typedef struct choice {
+    void *trunk; /* owned */
+    bool is_set;
+    am_table_choice how;
+} choice;
+
+static size_t trunk_bytes(const am_iterate *it)
+{
+    return (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite));
+}
+
+static void copy_trunk(const am_iterate *it, void *to, const void *from)
+{
+    memcpy(to, from, trunk_bytes(it));
+}
+
+static bool is_mine(const am_iterate *it, int task)
+{
+    return it->suite.owner[task] == it->suite.my_group;
+}
+
+/* Every own task starts from `from`. */
+static void start_tasks(am_iterate *it, const void *from)
+{
+    for (int i = 0; i < it->suite.n; i++) {
+        if (is_mine(it, i)) {
+            copy_trunk(it, it->trunk[i], from);
+        }
+    }
+}
+
+/* Keep `trunk` if it beats the choice on validation data; the earlier one wins ties. */
+static void offer(const am_iterate *it, choice *best, const void *trunk, am_table_choice how)
+{
+    if (!best->is_set || how.validation > best->how.validation) {
+        copy_trunk(it, best->trunk, trunk);
+        best->how = how;
+        best->is_set = true;
+    }
+}
+
+static int new_choice(const am_iterate *it, choice *out)
+{
+    *out = (choice){.trunk = am_suite_trunk_new(&it->suite)};
+    return out->trunk == NULL ? AM_E_NOMEM : AM_OK;
+}
+
+/* ---- set up ---- */
+
+static int allocate(am_iterate *it)
+{
+    am_suite *suite = &it->suite;
+    it->base = am_suite_trunk_new(suite);
+    it->merged = am_suite_trunk_new(suite);
+    it->final = am_suite_trunk_new(suite);
+    it->trunk = am_new(suite->n, sizeof *it->trunk, "trunks");
+    it->best = am_new(suite->n, sizeof *it->best, "trunks");
+    if (!it->base || !it->merged || !it->final || !it->trunk || !it->best) {
+        return AM_E_NOMEM;
+    }
+    for (int i = 0; i < suite->n; i++) {
+        if (is_mine(it, i)) {
+            it->trunk[i] = am_suite_trunk_new(suite);
+            it->best[i] = am_suite_trunk_new(suite);
+            if (!it->trunk[i] || !it->best[i]) {
+                return AM_E_NOMEM;
+            }
+        }
+    }
+    return AM_OK;
+}
+
+void am_iterate_close_all(am_iterate *it)
+{
+    for (int i = 0; i < it->suite.n; i++) {
+        if (it->trunk) {
+            free(it->trunk[i]);
+        }
+        if (it->best) {
+            free(it->best[i]);
+        }
+    }
+    free(it->trunk);
+    free(it->best);
+    free(it->base);
+    free(it->merged);
+    free(it->final);
+    am_pool_free(&it->pool);
+    am_table_free(&it->table);
+    am_suite_close_all(&it->suite);
+}
+
+static int save_all(const am_iterate *it, const char *name, const void *trunk)
+{
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(it->folder, path, "%s", name);
+    am_ckpt_options options = {.overwrite = true, .recipe = it->recipe->text};
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_suite_save_trunk_all(&it->suite, path, trunk, &options));
+cleanup:
+    return rc;
+}
+
+/* ---- base and heads ---- */
+
+/* Pretrain the trunk with a head of its own, which is then dropped. */
+static int pretrain_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_suite pretraining = {.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
+    const char *task[] = {recipe->base_task};
+    int rc = AM_OK;
+    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, recipe->base_limit,
+                             &recipe->net, recipe->dtype, &pretraining));
+    if (pretraining.spec.inputs != it->suite.spec.inputs) {
+        rc = am_fail(AM_E_DATA, "the pretraining set %s has %lld features, the tasks have %lld",
+                     task[0], (long long)pretraining.spec.inputs, (long long)it->suite.spec.inputs);
+        goto cleanup; /* equal on all ranks */
+    }
+    am_train_options options = am_train_section_options(&recipe->base, recipe->seed, "pretrain", 0);
+    options.train_head = true;
+    AM_TRY(am_suite_joint_all(&pretraining, it->base, &options));
+cleanup:
+    am_suite_close_all(&pretraining);
+    return rc;
+}
+
+static int make_base_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_suite *suite = &it->suite;
+    int rc = suite->ops->init(&suite->trunk, suite->spec.activation, (uint64_t)recipe->seed, "init",
+                              it->base);
+    AM_AGREE(suite->comm);
+    if (recipe->base_checkpoint != NULL) {
+        AM_TRY(am_suite_load_trunk_all(suite, recipe->base_checkpoint, it->base));
+        am_info("base: read from %s", recipe->base_checkpoint);
+    } else if (recipe->base_task != NULL) {
+        am_info("base: pretraining on %s, %lld epochs", recipe->base_task,
+                (long long)recipe->base.epochs);
+        AM_TRY(pretrain_all(it));
+    } else {
+        am_info("base: random, seed %lld", (long long)recipe->seed);
+    }
+    AM_TRY(save_all(it, "base.h5", it->base));
+cleanup:
+    return rc;
+}
+
+static int make_heads_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_suite *suite = &it->suite;
+    am_ckpt_options options = {.overwrite = true, .recipe = recipe->text};
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(it->folder, path, "heads.h5");
+    AM_AGREE(suite->comm);
+    if (recipe->heads_checkpoint != NULL) {
+        am_info("heads: read from %s", recipe->heads_checkpoint);
+        AM_TRY(am_suite_load_heads_all(suite, recipe->heads_checkpoint));
+    } else {
+        am_info("heads: one linear probe a task on the frozen base, %lld epochs",
+                (long long)recipe->heads.epochs);
+        am_train_options probe = am_train_section_options(&recipe->heads, recipe->seed, "probe", 0);
+        AM_TRY(am_suite_probe_all(suite, it->base, &probe));
+    }
+    AM_TRY(am_suite_save_heads_all(suite, path, &options));
+cleanup:
+    return rc;
+}
+
+/* ---- merging ---- */
+
+static int merge_all(am_iterate *it, double alpha, void *out)
+{
+    const am_train_recipe *recipe = it->recipe;
+    double param[AM_METHOD_MAX_PARAMS];
+    memcpy(param, recipe->param, sizeof param);
+    if (recipe->lambda >= 0) {
+        param[recipe->lambda] = alpha;
+    }
+    return am_pool_merge_all(it->pool, recipe->method, param, recipe->param, out);
+}
+
+/* Write norms and cosines of the task vectors in the pool as one event. */
+static int report_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step)
+{
+    int n = it->suite.n, rc = AM_OK;
+    am_json json = {0};
+    double *gram = am_new((int64_t)n * n, sizeof *gram, "the Gram matrix");
+    double *cosine = am_new((int64_t)n * n, sizeof *cosine, "the Gram matrix");
+    double *norm = am_new(n, sizeof *norm, "the Gram matrix");
+    rc = !gram || !cosine || !norm ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_pool_gram_all(it->pool, NULL, gram));
+    am_gram_cosines(gram, n, norm, cosine);
+    am_json_string(&json, "phase", phase);
+    am_json_real(&json, "alpha", alpha);
+    am_json_int(&json, "step", step);
+    am_json_array(&json, "norms");
+    for (int i = 0; i < n; i++) {
+        am_json_real(&json, NULL, norm[i]);
+    }
+    am_json_end_array(&json);
+    am_json_array(&json, "cosines");
+    for (int i = 0; i < n; i++) {
+        am_json_array(&json, NULL);
+        for (int j = 0; j < n; j++) {
+            am_json_real(&json, NULL, cosine[i * n + j]);
+        }
+        am_json_end_array(&json);
+    }
+    am_json_end_array(&json);
+    am_event("task_vectors", &json);
+cleanup:
+    am_json_free(&json);
+    free(gram);
+    free(cosine);
+    free(norm);
+    return rc;
+}
+
+static void report_scores(const char *phase, am_table_choice how, const am_scores *scores)
+{
+    am_json json = {0};
+    am_json_string(&json, "phase", phase);
+    am_json_real(&json, "alpha", how.alpha);
+    am_json_int(&json, "epochs", how.epochs);
+    am_json_int(&json, "round", how.round);
+    am_json_real(&json, "validation_accuracy", scores->accuracy);
+    am_json_real(&json, "validation_loss_nats", scores->loss);
+    am_json_array(&json, "task_accuracy");
+    for (int i = 0; i < scores->n; i++) {
+        const am_eval_result *task = &scores->task[i];
+        am_json_real(&json, NULL, task->n > 0 ? (double)task->correct / (double)task->n : 0.0);
+    }
+    am_json_end_array(&json);
+    am_event("validation", &json);
+    am_json_free(&json);
+}
+
+/* Validation accuracy of one trunk on all tasks, into how->validation. */
+static int validate_all(const am_iterate *it, const char *phase, const void *trunk,
+                        am_table_choice *how)
+{
+    am_scores scores = {0};
+    int rc = am_suite_eval_all(&it->suite, trunk, AM_VALIDATION, &scores);
+    if (rc == AM_OK) {
+        how->validation = scores.accuracy;
+        report_scores(phase, *how, &scores);
+        am_scores_free(&scores);
+    }
+    return rc;
+}
+
+/* Test accuracy of a chosen model: one more row of the table. */
+static int test_all(am_iterate *it, const char *key, const char *name, const void *trunk,
+                    am_table_choice how)
+{
+    am_scores scores = {0};
+    int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
+    AM_KEEP(am_table_add(&it->table, key, name, how, &scores));
+    am_scores_free(&scores);
+    return rc;
+}
+
+/* ---- one shot, and individual models ---- */
+
+/* Keep the snapshot of each own task that has the best validation accuracy so far. */
+static int keep_individuals_all(am_iterate *it, double *best_accuracy)
+{
+    am_scores scores = {0};
+    int rc = am_suite_eval_own_all(&it->suite, it->trunk, AM_VALIDATION, &scores);
+    for (int i = 0; i < it->suite.n && rc == AM_OK; i++) {
+        double accuracy = (double)scores.task[i].correct / (double)scores.task[i].n;
+        if (accuracy > best_accuracy[i]) {
+            best_accuracy[i] = accuracy;
+            if (is_mine(it, i)) {
+                copy_trunk(it, it->best[i], it->trunk[i]);
+            }
+        }
+    }
+    am_scores_free(&scores);
+    return rc;
+}
+
+/* The best merge of what the pool holds, over all alphas. */
+static int best_merge_all(am_iterate *it, int64_t epochs, choice *best)
+{
+    int rc = AM_OK;
+    for (int a = 0; a < it->recipe->n_alphas; a++) {
+        am_table_choice how = {.alpha = it->recipe->alpha[a], .epochs = epochs, .round = -1};
+        AM_TRY(merge_all(it, how.alpha, it->merged));
+        AM_TRY(validate_all(it, "one_shot", it->merged, &how));
+        offer(it, best, it->merged, how);
+    }
+    am_info("one-shot merge of %lld-epoch models: validation %.4f at alpha %g", (long long)epochs,
+            best->how.validation, best->how.alpha);
+cleanup:
+    return rc;
+}
+
+static int test_individuals_all(am_iterate *it, const double *best_accuracy)
+{
+    am_scores scores = {0};
+    am_table_choice how = {.alpha = NAN, .epochs = -1, .round = -1};
+    int rc = am_suite_eval_own_all(&it->suite, it->best, AM_TEST, &scores);
+    for (int i = 0; i < it->suite.n; i++) {
+        how.validation += best_accuracy[i] / it->suite.n;
+    }
+    AM_KEEP(am_table_add(&it->table, "individual", "individual models", how, &scores));
+    am_scores_free(&scores);
+    return rc;
+}
+
+/* Finetune every task from the base, merging at each listed number of epochs. */
+static int one_shot_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    choice best = {0}, overall = {0};
+    int64_t done = 0;
+    double best_accuracy[AM_RECIPE_MAX_TASKS];
+    int rc = new_choice(it, &best);
+    AM_KEEP(new_choice(it, &overall));
+    AM_AGREE(it->suite.comm);
+    for (int i = 0; i < it->suite.n; i++) {
+        best_accuracy[i] = -1.0;
+    }
+    start_tasks(it, it->base);
+    for (int k = 0; k < recipe->n_epochs; k++) {
+        am_train_options options =
+            am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done);
+        options.epochs = recipe->one_shot_epochs[k] - done;
+        AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
+        done = recipe->one_shot_epochs[k];
+        AM_TRY(keep_individuals_all(it, best_accuracy));
+        AM_TRY(am_pool_fill_all(it->pool, it->base, it->trunk));
+        AM_TRY(report_vectors_all(it, "one_shot", NAN, done));
+        best.is_set = false;
+        AM_TRY(best_merge_all(it, done, &best));
+        offer(it, &overall, best.trunk, best.how);
+        char key[AM_TABLE_NAME], name[AM_TABLE_NAME];
+        snprintf(key, sizeof key, "one_shot_%lld", (long long)done);
+        snprintf(name, sizeof name, "one-shot merge, %lld epoch%s", (long long)done,
+                 done == 1 ? "" : "s");
+        AM_TRY(test_all(it, key, name, best.trunk, best.how));
+    }
+    if (overall.is_set) {
+        AM_TRY(save_all(it, "one-shot.h5", overall.trunk));
+        AM_TRY(test_all(it, "one_shot", "one-shot merge, best", overall.trunk, overall.how));
+        AM_TRY(test_individuals_all(it, best_accuracy));
+    }
+cleanup:
+    free(best.trunk);
+    free(overall.trunk);
+    return rc;
+}
+
+/* ---- iterative task arithmetic ---- */
+
+/* One round: finetune every task from `current`, merge into `current`. */
+static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_train_options options =
+        am_train_section_options(&recipe->finetune, recipe->seed, "iterate", round);
+    int rc = AM_OK;
+    start_tasks(it, current);
+    AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
+    AM_TRY(am_pool_fill_all(it->pool, current, it->trunk));
+    AM_TRY(report_vectors_all(it, "iterate", alpha, round));
+    AM_TRY(merge_all(it, alpha, current));
+cleanup:
+    return rc;
+}
+
+static int save_round_all(const am_iterate *it, double alpha, int64_t round, const void *trunk)
+{
+    char name[128];
+    if (!it->recipe->keep_rounds) {
+        return AM_OK;
+    }
+    snprintf(name, sizeof name, "rounds/alpha-%g-round-%03lld.h5", alpha, (long long)round);
+    return save_all(it, name, trunk);
+}
+
+/* All rounds of one alpha, until the last or until validation has not improved for `patience`
+ * rounds. */
+static int rounds_all(am_iterate *it, double alpha, void *current, choice *best)
+{
+    const am_train_recipe *recipe = it->recipe;
+    double best_here = -1.0;
+    int64_t best_round = 0;
+    int rc = AM_OK;
+    copy_trunk(it, current, it->base);
+    for (int64_t round = 1; round <= recipe->rounds; round++) {
+        am_table_choice how = {
+            .alpha = alpha, .epochs = round * recipe->finetune.epochs, .round = round};
+        AM_TRY(round_all(it, alpha, round, current));
+        AM_TRY(validate_all(it, "iterate", current, &how));
+        AM_TRY(save_round_all(it, alpha, round, current));
+        offer(it, best, current, how);
+        if (how.validation > best_here) {
+            best_here = how.validation;
+            best_round = round;
+        }
+        am_debug("alpha %g, round %lld: validation %.4f", alpha, (long long)round, how.validation);
+        if (recipe->patience > 0 && round - best_round >= recipe->patience) {
+            break;
+        }
+    }
+    am_info("iterative, alpha %g: validation %.4f in round %lld", alpha, best_here,
+            (long long)best_round);
+cleanup:
+    if (rc == AM_E_NUMERIC) { /* this alpha is too large; the others may do */
+        am_warn("iterative, alpha %g: abandoned: %s", alpha, am_error_message());
+        am_error_clear();
+        rc = AM_OK;
+    }
+    return rc;
+}
+
+static int iterate_phase_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    choice best = {0};
+    void *current = am_suite_trunk_new(&it->suite);
+    int rc = current == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(new_choice(it, &best));
+    AM_AGREE(it->suite.comm);
+    if (recipe->keep_rounds) {
+        AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
+    }
+    for (int a = 0; a < recipe->n_iterate_alphas; a++) {
+        AM_TRY(rounds_all(it, recipe->iterate_alpha[a], current, &best));
+    }
+    if (!best.is_set) {
+        rc =
+            am_fail(AM_E_NUMERIC, "every iterative run diverged: lower finetune: lr or the alphas");
+        goto cleanup; /* equal on all ranks */
+    }
+    copy_trunk(it, it->final, best.trunk);
+    AM_TRY(test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
+    AM_TRY(save_all(it, "final.h5", it->final));
+cleanup:
+    free(current);
+    free(best.trunk);
+    return rc;
+}
+
+/* ---- joint training ---- */
+
+static int joint_phase_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    choice best = {0};
+    void *current = am_suite_trunk_new(&it->suite);
+    int rc = current == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(new_choice(it, &best));
+    AM_AGREE(it->suite.comm);
+    int64_t epochs =
+        recipe->joint.epochs > 0 ? recipe->joint.epochs : recipe->rounds * recipe->finetune.epochs;
+    copy_trunk(it, current, it->base);
+    for (int64_t epoch = 1; epoch <= epochs; epoch++) {
+        am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
+        am_train_options options =
+            am_train_section_options(&recipe->joint, recipe->seed, "joint", epoch);
+        options.epochs = 1;
+        AM_TRY(am_suite_joint_all(&it->suite, current, &options));
+        AM_TRY(validate_all(it, "joint", current, &how));
+        offer(it, &best, current, how);
+    }
+    am_info("joint training: validation %.4f after %lld epochs", best.how.validation,
+            (long long)best.how.epochs);
+    AM_TRY(test_all(it, "joint", "joint training", best.trunk, best.how));
+    AM_TRY(save_all(it, "joint.h5", best.trunk));
+cleanup:
+    free(current);
+    free(best.trunk);
+    return rc;
+}
+
+/* ---- the job ---- */
+
+static int test_base_all(am_iterate *it)
+{
+    am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
+    int rc = validate_all(it, "base", it->base, &how);
+    AM_KEEP(test_all(it, "base", "base", it->base, how));
+    return rc;
+}
+
+int am_iterate_run_all(MPI_Comm comm, const am_train_recipe *recipe, const am_run_folder *folder,
+                       am_iterate *it)
+{
+    int rc = AM_OK;
+    *it = (am_iterate){.recipe = recipe, .folder = folder};
+    it->suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
+    AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
+                             recipe->n_tasks, recipe->limit, &recipe->net, recipe->dtype,
+                             &it->suite));
+    it->table.suite = &it->suite;
+    rc = allocate(it);
+    AM_AGREE(comm);
+    AM_TRY(am_pool_create_all(&it->suite, &it->pool));
+    am_info("%d tasks in %d group%s, trunk of %lld parameters", it->suite.n, it->suite.n_groups,
+            it->suite.n_groups == 1 ? "" : "s", (long long)it->suite.trunk.n);
+    AM_TRY(make_base_all(it));
+    AM_TRY(make_heads_all(it));
+    AM_TRY(test_base_all(it));
+    AM_TRY(one_shot_all(it));
+    AM_TRY(iterate_phase_all(it));
+    if (recipe->run_joint) {
+        AM_TRY(joint_phase_all(it));
+    }
+cleanup:
+    return rc;
+}
+
+void am_iterate_json(const am_iterate *it, am_json *json)
+{
+    am_table_json(&it->table, json);
+    const am_table_row *one_shot = am_table_find(&it->table, "one_shot");
+    const am_table_row *iterative = am_table_find(&it->table, "iterative");
+    const am_table_row *joint = am_table_find(&it->table, "joint");
+    if (one_shot && iterative) {
+        am_json_real(json, "gain_over_one_shot",
+                     iterative->scores.accuracy - one_shot->scores.accuracy);
+    }
+    if (joint && iterative) {
+        am_json_real(json, "below_joint", joint->scores.accuracy - iterative->scores.accuracy);
+    }
+    if (one_shot && iterative && joint) {
+        am_json_real(json, "gap_closed",
+                     (iterative->scores.accuracy - one_shot->scores.accuracy) /
+                         (joint->scores.accuracy - one_shot->scores.accuracy));
+    }
+}

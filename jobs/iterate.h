@@ -1,0 +1,42 @@
+/* Iterative task arithmetic and what it is compared with: the phases of `allmerge iterate`.
+ *
+ *   base -> heads -> finetune each task (1, 5, 20 ... epochs) -> one-shot merges, individual models
+ *                 -> rounds of { finetune each task from the current model; merge }   for each
+ * alpha
+ *                 -> joint training
+ *   selection on validation data; the test data is used once, for the table.
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_ITERATE_H
+#define AM_JOBS_ITERATE_H
+
+#include "jobs/pool.h"
+#include "jobs/run_folder.h"
+#include "jobs/suite.h"
+#include "jobs/table.h"
+#include "jobs/train_recipe.h"
+
+typedef struct am_iterate {
+    const am_train_recipe *recipe; /* borrowed */
+    const am_run_folder *folder;   /* borrowed */
+    am_suite suite;
+    am_pool *pool;
+    void *base, *merged, *final; /* trunks, equal on all ranks; final: the chosen iterative model */
+    void **trunk;                /* [tasks] own group's tasks, NULL elsewhere */
+    void **best;                 /* [tasks] likewise: individual model with the best validation */
+    am_table table;
+} am_iterate;
+
+/** Run all phases and fill the table. Collective [comm]; everything [same].
+ * Writes into the run folder: base.h5, heads.h5, rounds/, one-shot.h5, joint.h5, final.h5.
+ * Errors: those of the parts, agreed. `it` is closed by am_iterate_close_all whatever is returned.
+ */
+int am_iterate_run_all(MPI_Comm comm, const am_train_recipe *recipe, const am_run_folder *folder,
+                       am_iterate *it);
+void am_iterate_close_all(am_iterate *it);
+
+/** Members of the job's result: the table and the comparison (gains over one-shot, gap to joint
+ * closed). */
+void am_iterate_json(const am_iterate *it, am_json *json);
+
+#endif

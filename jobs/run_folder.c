@@ -1,0 +1,259 @@
+/* The folder of a run: see run_folder.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/run_folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "mpi/agree.h"
+#include "mpi/bigcount.h"
+#include "mpi/log.h"
+
+int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
+{
+    int at = snprintf(out, AM_RUN_PATH, "%s/", folder->path);
+    if (at >= 0 && at < AM_RUN_PATH) {
+        va_list arguments;
+        va_start(arguments, name);
+        int length = vsnprintf(out + at, (size_t)(AM_RUN_PATH - at), name, arguments);
+        va_end(arguments);
+        if (length >= 0 && length < AM_RUN_PATH - at) {
+            return AM_OK;
+        }
+    }
+    return am_fail(AM_E_CREATE, "the path of the run folder is too long: %.200s...", folder->path);
+}
+
+/* ---- local steps of rank 0 ---- */
+
+static int make_folder(const char *path)
+{
+    if (mkdir(path, 0777) == 0) {
+        return AM_OK;
+    }
+    int error = errno;
+    struct stat status;
+    if (error == EEXIST && stat(path, &status) == 0) {
+        if (S_ISDIR(status.st_mode)) {
+            return AM_OK;
+        }
+        return am_fail(AM_E_CREATE, "%s exists and is not a folder", path);
+    }
+    return am_fail_errno(AM_E_CREATE, error,
+                         error == ENOENT ? "cannot make the run folder %s: make its parent first"
+                                         : "cannot make the run folder %s",
+                         path);
+}
+
+static int take_lock(am_run_folder *folder)
+{
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(folder, path, ".lock");
+    if (rc != AM_OK) {
+        return rc;
+    }
+    folder->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (folder->lock < 0) {
+        return am_fail_errno(AM_E_CREATE, errno, "cannot write in the run folder %s", folder->path);
+    }
+    if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        return am_fail(AM_E_CREATE, "another job is running in %s: wait for it, or use another -o",
+                       folder->path);
+    }
+    return AM_OK;
+}
+
+/* Whole small file as a string; NULL (no error) if it does not exist. */
+static int read_text(const char *path, char **out)
+{
+    *out = NULL;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        return errno == ENOENT ? AM_OK : am_fail_errno(AM_E_IO, errno, "cannot read %s", path);
+    }
+    size_t length = 0, room = 0;
+    char *text = NULL;
+    int rc = AM_OK;
+    while (rc == AM_OK) {
+        if (room - length < 2) {
+            room = room == 0 ? 4096 : 2 * room;
+            char *larger = realloc(text, room);
+            if (larger == NULL) {
+                rc = am_fail(AM_E_NOMEM, "out of memory reading %s", path);
+                break;
+            }
+            text = larger;
+        }
+        size_t got = fread(text + length, 1, room - length - 1, file);
+        if (got == 0) {
+            break;
+        }
+        length += got;
+    }
+    if (rc == AM_OK && ferror(file)) {
+        rc = am_fail(AM_E_IO, "cannot read %s", path);
+    }
+    fclose(file);
+    if (rc != AM_OK) {
+        free(text);
+        return rc;
+    }
+    text[length] = '\0';
+    *out = text;
+    return AM_OK;
+}
+
+static int sync_folder(const char *path)
+{
+    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0 || fsync(folder) != 0) {
+        int error = errno;
+        if (folder >= 0) {
+            close(folder);
+        }
+        return am_fail_errno(AM_E_IO, error, "cannot sync the folder %s", path);
+    }
+    return close(folder) == 0 ? AM_OK : am_fail_errno(AM_E_IO, errno, "cannot close %s", path);
+}
+
+static int write_text(const am_run_folder *folder, const char *name, const char *text)
+{
+    char path[AM_RUN_PATH], partial[AM_RUN_PATH];
+    int rc = am_run_folder_file(folder, path, "%s", name);
+    AM_KEEP(am_run_folder_file(folder, partial, "%s.partial", name));
+    if (rc != AM_OK) {
+        return rc;
+    }
+    FILE *file = fopen(partial, "wb");
+    if (file == NULL) {
+        return am_fail_errno(AM_E_CREATE, errno, "cannot write %s", partial);
+    }
+    bool is_written = fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    int error = errno;
+    if (fclose(file) != 0 && is_written) {
+        is_written = false;
+        error = errno;
+    }
+    if (is_written && rename(partial, path) == 0) {
+        return sync_folder(folder->path);
+    }
+    error = is_written ? errno : error;
+    unlink(partial);
+    return am_fail_errno(AM_E_IO, error, "cannot write %s", path);
+}
+
+/* Is there a run of this recipe, and is it finished? */
+static int recognise(am_run_folder *folder, const char *recipe)
+{
+    char path[AM_RUN_PATH], *there = NULL;
+    int rc = am_run_folder_file(folder, path, "recipe.yml");
+    AM_KEEP(read_text(path, &there));
+    if (rc == AM_OK && there != NULL && strcmp(there, recipe) != 0) {
+        rc = am_fail(AM_E_CREATE,
+                     "%s holds a run of another recipe (its recipe.yml differs): use another -o, "
+                     "or --overwrite",
+                     folder->path);
+    }
+    if (rc == AM_OK && there != NULL) {
+        rc = am_run_folder_file(folder, path, "result.json");
+        folder->is_finished = rc == AM_OK && access(path, F_OK) == 0;
+    }
+    free(there);
+    return rc;
+}
+
+/* Begin again: the marks of an earlier run go first, its models are replaced one by one. */
+static int forget(const am_run_folder *folder)
+{
+    static const char *const marks[] = {"result.json", "recipe.yml", "events.jsonl"};
+    char path[AM_RUN_PATH];
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
+        int rc = am_run_folder_file(folder, path, "%s", marks[i]);
+        if (rc != AM_OK) {
+            return rc;
+        }
+        if (unlink(path) != 0 && errno != ENOENT) {
+            return am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
+        }
+    }
+    return AM_OK;
+}
+
+static int open_here(am_run_folder *folder, const char *recipe, bool overwrite)
+{
+    int rc = make_folder(folder->path);
+    AM_KEEP(take_lock(folder));
+    if (!overwrite) {
+        AM_KEEP(recognise(folder, recipe));
+    }
+    if (rc == AM_OK && !folder->is_finished) {
+        char events[AM_RUN_PATH];
+        AM_KEEP(forget(folder));
+        AM_KEEP(write_text(folder, "recipe.yml", recipe));
+        AM_KEEP(am_run_folder_file(folder, events, "events.jsonl"));
+        AM_KEEP(am_events_open(events));
+    }
+    return rc;
+}
+
+/* ---- collective ---- */
+
+int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, bool overwrite,
+                           am_run_folder *out)
+{
+    int rc = AM_OK, rank;
+    MPI_Comm_rank(comm, &rank);
+    *out = (am_run_folder){.lock = -1};
+    int length = snprintf(out->path, sizeof out->path, "%s", path);
+    while (length > 1 && length < AM_RUN_PATH && out->path[length - 1] == '/') {
+        out->path[--length] = '\0';
+    }
+    if (length < 1 || length >= AM_RUN_PATH) {
+        rc = am_fail(AM_E_CREATE, "the run folder needs a name shorter than %d bytes", AM_RUN_PATH);
+    }
+    if (rank == 0) {
+        AM_KEEP(open_here(out, recipe, overwrite));
+    }
+    AM_AGREE(comm);
+    AM_TRY(am_bcast_all(comm, 0, &out->is_finished, sizeof out->is_finished));
+    return AM_OK;
+cleanup:
+    am_run_folder_close(out);
+    return rc;
+}
+
+void am_run_folder_close(am_run_folder *folder)
+{
+    am_events_close();
+    if (folder->lock >= 0) {
+        close(folder->lock); /* drops the lock; nothing was written through it */
+    }
+    folder->lock = -1;
+}
+
+int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name)
+{
+    char path[AM_RUN_PATH];
+    int rank, rc = am_run_folder_file(folder, path, "%s", name);
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        AM_KEEP(make_folder(path));
+    }
+    return am_agree_all(comm, rc);
+}
+
+int am_run_folder_text_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                           const char *text)
+{
+    int rank, rc = AM_OK;
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        rc = write_text(folder, name, text);
+    }
+    return am_agree_all(comm, rc);
+}

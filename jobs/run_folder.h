@@ -1,0 +1,38 @@
+/* The folder of a run: RUN/recipe.yml, RUN/events.jsonl, RUN/result.json, checkpoints.
+ * A folder whose recipe.yml is another recipe is refused; a finished run is recognised; an
+ * unfinished one is run again (every result is the same bytes). SPDX-License-Identifier:
+ * BSD-3-Clause */
+#ifndef AM_JOBS_RUN_FOLDER_H
+#define AM_JOBS_RUN_FOLDER_H
+
+#include <mpi.h>
+#include <stdbool.h>
+
+enum { AM_RUN_PATH = 4096 };
+
+typedef struct am_run_folder {
+    char path[AM_RUN_PATH];
+    bool is_finished; /* result.json is there: nothing to do */
+    int lock;         /* rank 0: file descriptor of RUN/.lock, else -1 */
+} am_run_folder;
+
+/** Make or enter the folder, lock it, write recipe.yml, open events.jsonl.
+ *
+ * Collective [comm]; arguments [same]. overwrite: an existing run of any recipe is started over.
+ * Errors: AM_E_CREATE (parent missing, not writable, another recipe, another job is running in it).
+ */
+int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, bool overwrite,
+                           am_run_folder *out);
+void am_run_folder_close(am_run_folder *folder);
+
+/** "RUN/<name>" into `out` [AM_RUN_PATH]. Errors: AM_E_CREATE too long. Local. */
+int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
+    __attribute__((format(printf, 3, 4)));
+/** Make the subfolder RUN/<name>. Collective [comm]. */
+int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name);
+/** Write a small text file by temporary name, fsync and rename. Collective [comm]; rank 0 writes.
+ */
+int am_run_folder_text_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                           const char *text);
+
+#endif

@@ -1,0 +1,68 @@
+/* The recipe of the training jobs (iterate, train, eval): YAML sections bound to typed tables.
+ * Reference: jobs/README.md; annotated examples: jobs/recipes/. SPDX-License-Identifier:
+ * BSD-3-Clause */
+#ifndef AM_JOBS_TRAIN_RECIPE_H
+#define AM_JOBS_TRAIN_RECIPE_H
+
+#include <mpi.h>
+#include "io/dataset.h"
+#include "solver/method.h"
+#include "solver/train.h"
+
+enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
+
+/* One training section: finetune, joint, heads, base. */
+typedef struct am_train_section {
+    int optimizer; /* index in am_optim_names() */
+    double lr, momentum, weight_decay, beta1, beta2, epsilon, clip;
+    int64_t epochs, batch, micro_batches;
+    bool sum_tasks; /* joint only */
+} am_train_section;
+
+typedef struct am_train_recipe {
+    char *text; /* resolved recipe, YAML, owned: written beside the output */
+
+    int64_t seed;
+    am_dtype dtype;
+    am_net_spec net;
+
+    char *folder; /* owned */
+    char **task;  /* [n_tasks] owned */
+    int n_tasks;
+    int64_t limit[AM_SPLITS];
+
+    char *base_checkpoint; /* NULL: pretrain */
+    char *base_task;       /* data set to pretrain on; NULL with no checkpoint: random trunk */
+    int64_t base_limit[AM_SPLITS];
+    am_train_section base;
+    char *heads_checkpoint; /* NULL: probe */
+    am_train_section heads;
+
+    am_train_section finetune; /* epochs: per round */
+    am_train_section joint;    /* epochs 0: rounds * finetune epochs */
+
+    const am_method *method;
+    double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters */
+    int lambda; /* index of the parameter that alpha sets, -1 if the method has none */
+
+    int n_alphas, n_iterate_alphas, n_epochs;
+    double alpha[AM_RECIPE_MAX_LIST];            /* one-shot candidates */
+    double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
+    int64_t one_shot_epochs[AM_RECIPE_MAX_LIST]; /* ascending */
+    int64_t rounds, patience;
+    bool run_joint, keep_rounds;
+} am_train_recipe;
+
+/** Read and check a recipe.
+ *
+ * Collective [comm]; path, set [same]; set: n_set texts "KEY=VALUE" that override keys.
+ * Errors: AM_E_NOINPUT; AM_E_RECIPE with file:line:column; agreed. */
+int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, int n_set,
+                             am_train_recipe *out);
+void am_train_recipe_free(am_train_recipe *recipe);
+
+/** Options of a section. purpose and round key the shuffles. */
+am_train_options am_train_section_options(const am_train_section *section, int64_t seed,
+                                          const char *purpose, int64_t round);
+
+#endif
