@@ -122,11 +122,12 @@ cleanup:
 static int pretrain_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
+    const int64_t no_limit[AM_SPLITS] = {0};
     am_suite pretraining = {.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     const char *task[] = {recipe->base_task};
     int rc = AM_OK;
-    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, recipe->base_limit,
-                             &recipe->net, recipe->dtype, &pretraining));
+    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->net,
+                             recipe->dtype, &pretraining));
     if (pretraining.spec.inputs != it->suite.spec.inputs) {
         rc = am_fail(AM_E_DATA, "the pretraining set %s has %lld features, the tasks have %lld",
                      task[0], (long long)pretraining.spec.inputs, (long long)it->suite.spec.inputs);

@@ -11,16 +11,15 @@
 
 enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 
-/* One training section: finetune, joint, heads, base. */
+/* One training section: base, heads, finetune, joint. */
 typedef struct am_train_section {
-    int optimizer; /* index in am_optim_names() */
-    double lr, momentum, weight_decay, beta1, beta2, epsilon, clip;
+    am_optim_options optim; /* first: shares the optimisers' parameter table */
     int64_t epochs, batch, micro_batches;
-    bool sum_tasks; /* joint only */
+    bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 
 typedef struct am_train_recipe {
-    char *text; /* resolved recipe, YAML, owned: written beside the output */
+    char *text; /* resolved recipe with all defaults, YAML, owned: written beside the output */
 
     int64_t seed;
     am_dtype dtype;
@@ -29,26 +28,21 @@ typedef struct am_train_recipe {
     char *folder; /* owned */
     char **task;  /* [n_tasks] owned */
     int n_tasks;
-    int64_t limit[AM_SPLITS];
+    int64_t limit[AM_SPLITS]; /* samples of each split at most, 0: all */
 
-    char *base_checkpoint; /* NULL: pretrain */
-    char *base_task;       /* data set to pretrain on; NULL with no checkpoint: random trunk */
-    int64_t base_limit[AM_SPLITS];
-    am_train_section base;
-    char *heads_checkpoint; /* NULL: probe */
-    am_train_section heads;
-
-    am_train_section finetune; /* epochs: per round */
-    am_train_section joint;    /* epochs 0: rounds * finetune epochs */
+    char *base_checkpoint;  /* owned; NULL: pretrain */
+    char *base_task;        /* owned; data set to pretrain on; NULL with no checkpoint: random */
+    char *heads_checkpoint; /* owned; NULL: probe */
+    am_train_section base, heads, finetune, joint;
 
     const am_method *method;
-    double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters */
-    int lambda; /* index of the parameter that alpha sets, -1 if the method has none */
+    double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters, in table order */
+    int lambda;                         /* parameter that alpha sets, -1: the method has none */
 
-    int n_alphas, n_iterate_alphas, n_epochs;
-    double alpha[AM_RECIPE_MAX_LIST];            /* one-shot candidates */
-    double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
+    int n_epochs, n_alphas, n_iterate_alphas;
     int64_t one_shot_epochs[AM_RECIPE_MAX_LIST]; /* ascending */
+    double alpha[AM_RECIPE_MAX_LIST];            /* candidates of one-shot merges */
+    double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
     int64_t rounds, patience;
     bool run_joint, keep_rounds;
 } am_train_recipe;
