@@ -105,7 +105,7 @@ void am_iterate_close_all(am_iterate *it)
     am_suite_close_all(&it->suite);
 }
 
-static int save_all(const am_iterate *it, const char *name, const void *trunk)
+int am_iterate_save_all(const am_iterate *it, const char *name, const void *trunk)
 {
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(it->folder, path, "%s", name);
@@ -158,7 +158,7 @@ static int make_base_all(am_iterate *it)
     } else {
         am_info("base: random, seed %lld", (long long)recipe->seed);
     }
-    AM_TRY(save_all(it, "base.h5", it->base));
+    AM_TRY(am_iterate_save_all(it, "base.h5", it->base));
 cleanup:
     return rc;
 }
@@ -256,8 +256,8 @@ static void report_scores(const char *phase, am_table_choice how, const am_score
 }
 
 /* Validation accuracy of one trunk on all tasks, into how->validation. */
-static int validate_all(const am_iterate *it, const char *phase, const void *trunk,
-                        am_table_choice *how)
+int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
+                            am_table_choice *how)
 {
     am_scores scores = {0};
     int rc = am_suite_eval_all(&it->suite, trunk, AM_VALIDATION, &scores);
@@ -270,8 +270,8 @@ static int validate_all(const am_iterate *it, const char *phase, const void *tru
 }
 
 /* Test accuracy of a chosen model: one more row of the table. */
-static int test_all(am_iterate *it, const char *key, const char *name, const void *trunk,
-                    am_table_choice how)
+int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const void *trunk,
+                        am_table_choice how)
 {
     am_scores scores = {0};
     int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
@@ -307,7 +307,7 @@ static int best_merge_all(am_iterate *it, int64_t epochs, choice *best)
     for (int a = 0; a < it->recipe->n_alphas; a++) {
         am_table_choice how = {.alpha = it->recipe->alpha[a], .epochs = epochs, .round = -1};
         AM_TRY(merge_all(it, how.alpha, it->merged));
-        AM_TRY(validate_all(it, "one_shot", it->merged, &how));
+        AM_TRY(am_iterate_validate_all(it, "one_shot", it->merged, &how));
         offer(it, best, it->merged, how);
     }
     am_info("one-shot merge of %lld-epoch models: validation %.4f at alpha %g", (long long)epochs,
@@ -359,11 +359,12 @@ static int one_shot_all(am_iterate *it)
         snprintf(key, sizeof key, "one_shot_%lld", (long long)done);
         snprintf(name, sizeof name, "one-shot merge, %lld epoch%s", (long long)done,
                  done == 1 ? "" : "s");
-        AM_TRY(test_all(it, key, name, best.trunk, best.how));
+        AM_TRY(am_iterate_test_all(it, key, name, best.trunk, best.how));
     }
     if (overall.is_set) {
-        AM_TRY(save_all(it, "one-shot.h5", overall.trunk));
-        AM_TRY(test_all(it, "one_shot", "one-shot merge, best", overall.trunk, overall.how));
+        AM_TRY(am_iterate_save_all(it, "one-shot.h5", overall.trunk));
+        AM_TRY(am_iterate_test_all(it, "one_shot", "one-shot merge, best", overall.trunk,
+                                   overall.how));
         AM_TRY(test_individuals_all(it, best_accuracy));
     }
 cleanup:
@@ -397,7 +398,7 @@ static int save_round_all(const am_iterate *it, double alpha, int64_t round, con
         return AM_OK;
     }
     snprintf(name, sizeof name, "rounds/alpha-%g-round-%03lld.h5", alpha, (long long)round);
-    return save_all(it, name, trunk);
+    return am_iterate_save_all(it, name, trunk);
 }
 
 /* All rounds of one alpha, until the last or until validation has not improved for `patience`
@@ -413,7 +414,7 @@ static int rounds_all(am_iterate *it, double alpha, void *current, choice *best)
         am_table_choice how = {
             .alpha = alpha, .epochs = round * recipe->finetune.epochs, .round = round};
         AM_TRY(round_all(it, alpha, round, current));
-        AM_TRY(validate_all(it, "iterate", current, &how));
+        AM_TRY(am_iterate_validate_all(it, "iterate", current, &how));
         AM_TRY(save_round_all(it, alpha, round, current));
         offer(it, best, current, how);
         if (how.validation > best_here) {
@@ -456,8 +457,8 @@ static int iterate_phase_all(am_iterate *it)
         goto cleanup; /* equal on all ranks */
     }
     copy_trunk(it, it->final, best.trunk);
-    AM_TRY(test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
-    AM_TRY(save_all(it, "final.h5", it->final));
+    AM_TRY(am_iterate_test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
+    AM_TRY(am_iterate_save_all(it, "final.h5", it->final));
 cleanup:
     free(current);
     free(best.trunk);
@@ -483,13 +484,13 @@ static int joint_phase_all(am_iterate *it)
             am_train_section_options(&recipe->joint, recipe->seed, "joint", epoch);
         options.epochs = 1;
         AM_TRY(am_suite_joint_all(&it->suite, current, &options));
-        AM_TRY(validate_all(it, "joint", current, &how));
+        AM_TRY(am_iterate_validate_all(it, "joint", current, &how));
         offer(it, &best, current, how);
     }
     am_info("joint training: validation %.4f after %lld epochs", best.how.validation,
             (long long)best.how.epochs);
-    AM_TRY(test_all(it, "joint", "joint training", best.trunk, best.how));
-    AM_TRY(save_all(it, "joint.h5", best.trunk));
+    AM_TRY(am_iterate_test_all(it, "joint", "joint training", best.trunk, best.how));
+    AM_TRY(am_iterate_save_all(it, "joint.h5", best.trunk));
 cleanup:
     free(current);
     free(best.trunk);
@@ -501,16 +502,15 @@ cleanup:
 static int test_base_all(am_iterate *it)
 {
     am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
-    int rc = validate_all(it, "base", it->base, &how);
-    AM_KEEP(test_all(it, "base", "base", it->base, how));
+    int rc = am_iterate_validate_all(it, "base", it->base, &how);
+    AM_KEEP(am_iterate_test_all(it, "base", "base", it->base, how));
     return rc;
 }
 
-int am_iterate_run_all(MPI_Comm comm, const am_train_recipe *recipe, const am_run_folder *folder,
-                       am_iterate *it)
+int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate *it)
 {
     int rc = AM_OK;
-    *it = (am_iterate){.recipe = recipe, .folder = folder};
+    *it = (am_iterate){.recipe = recipe};
     it->suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
                              recipe->n_tasks, recipe->limit, &recipe->net, recipe->dtype,
@@ -519,14 +519,31 @@ int am_iterate_run_all(MPI_Comm comm, const am_train_recipe *recipe, const am_ru
     rc = allocate(it);
     AM_AGREE(comm);
     AM_TRY(am_pool_create_all(&it->suite, &it->pool));
-    am_info("%d tasks in %d group%s, trunk of %lld parameters", it->suite.n, it->suite.n_groups,
-            it->suite.n_groups == 1 ? "" : "s", (long long)it->suite.trunk.n);
-    AM_TRY(make_base_all(it));
-    AM_TRY(make_heads_all(it));
+    am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,
+            it->suite.n == 1 ? "" : "s", it->suite.n_groups, it->suite.n_groups == 1 ? "" : "s",
+            (long long)it->suite.trunk.n);
+    return AM_OK;
+cleanup:
+    am_iterate_close_all(it);
+    return rc;
+}
+
+int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder)
+{
+    it->folder = folder;
+    int rc = make_base_all(it);
+    AM_KEEP(make_heads_all(it));
+    return rc;
+}
+
+int am_iterate_run_all(am_iterate *it, const am_run_folder *folder)
+{
+    int rc = AM_OK;
+    AM_TRY(am_iterate_prepare_all(it, folder));
     AM_TRY(test_base_all(it));
     AM_TRY(one_shot_all(it));
     AM_TRY(iterate_phase_all(it));
-    if (recipe->run_joint) {
+    if (it->recipe->run_joint) {
         AM_TRY(joint_phase_all(it));
     }
 cleanup:

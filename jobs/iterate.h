@@ -27,13 +27,30 @@ typedef struct am_iterate {
     am_table table;
 } am_iterate;
 
-/** Run all phases and fill the table. Collective [comm]; everything [same].
- * Writes into the run folder: base.h5, heads.h5, rounds/, one-shot.h5, joint.h5, final.h5.
- * Errors: those of the parts, agreed. `it` is closed by am_iterate_close_all whatever is returned.
- */
-int am_iterate_run_all(MPI_Comm comm, const am_train_recipe *recipe, const am_run_folder *folder,
-                       am_iterate *it);
+/** Open the data and allocate everything; nothing is written.
+ * Collective [comm]; recipe [same], borrowed. Errors: those of the suite, agreed; nothing to close
+ * then. */
+int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate *it);
+/** Collective [comm]. */
 void am_iterate_close_all(am_iterate *it);
+
+/** The base (trained, read or random) and the heads (probed or read), saved as base.h5 and
+ * heads.h5. Collective; the first step of every training job. */
+int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder);
+
+/** Validation accuracy of a trunk, into how->validation and as an event of `phase`. Collective. */
+int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
+                            am_table_choice *how);
+/** Test accuracy of a chosen trunk: one more row of the table. Collective. */
+int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const void *trunk,
+                        am_table_choice how);
+/** Save a trunk as RUN/<name>. Collective. */
+int am_iterate_save_all(const am_iterate *it, const char *name, const void *trunk);
+
+/** Run all phases and fill the table. Collective; folder [same], borrowed.
+ * Writes base.h5, heads.h5, rounds/, one-shot.h5, joint.h5, final.h5. Errors: those of the parts.
+ */
+int am_iterate_run_all(am_iterate *it, const am_run_folder *folder);
 
 /** Members of the job's result: the table and the comparison (gains over one-shot, gap to joint
  * closed). */

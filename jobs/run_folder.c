@@ -236,6 +236,22 @@ void am_run_folder_close(am_run_folder *folder)
     folder->lock = -1;
 }
 
+int am_run_folder_result_all(MPI_Comm comm, const am_run_folder *folder)
+{
+    int rank, rc = AM_OK;
+    char path[AM_RUN_PATH], *text = NULL;
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        rc = am_run_folder_file(folder, path, "result.json");
+        AM_KEEP(read_text(path, &text));
+        if (text != NULL) {
+            am_result(&(am_json){.text = text, .length = strlen(text)});
+        }
+    }
+    free(text);
+    return am_agree_all(comm, rc);
+}
+
 int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name)
 {
     char path[AM_RUN_PATH];

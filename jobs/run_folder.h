@@ -25,6 +25,10 @@ int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, 
                            am_run_folder *out);
 void am_run_folder_close(am_run_folder *folder);
 
+/** Print the line for programs of a finished run again (result.json, on stdout). Collective [comm].
+ */
+int am_run_folder_result_all(MPI_Comm comm, const am_run_folder *folder);
+
 /** "RUN/<name>" into `out` [AM_RUN_PATH]. Errors: AM_E_CREATE too long. Local. */
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
     __attribute__((format(printf, 3, 4)));

@@ -434,7 +434,7 @@ static int read_comparison(const am_node *root, am_train_recipe *out)
 static void json_section(am_json *json, const char *name, const am_train_section *section,
                          const char *checkpoint, const char *pretrain)
 {
-    am_json_object(json, name);
+    am_json_object(json, name); /* left open: the caller adds and ends */
     if (checkpoint != NULL) {
         am_json_string(json, "checkpoint", checkpoint);
     }
@@ -442,7 +442,6 @@ static void json_section(am_json *json, const char *name, const am_train_section
         am_json_string(json, "pretrain", pretrain);
     }
     am_param_print_json(section_table(), section, json);
-    am_json_end_object(json);
 }
 
 static void json_reals(am_json *json, const char *key, const double *values, int n)
@@ -518,19 +517,25 @@ static void json_merge(const am_train_recipe *r, am_json *json)
 }
 
 /* All values with their defaults, as JSON (which is YAML): reads back to the same recipe. */
-static int resolve_text(am_train_recipe *r)
+int am_train_recipe_resolve(am_train_recipe *r)
 {
     am_json json = {0};
     am_json_object(&json, NULL);
     json_head(r, &json);
     json_section(&json, "base", &r->base, r->base_checkpoint, r->base_task);
+    am_json_end_object(&json);
     json_section(&json, "heads", &r->heads, r->heads_checkpoint, NULL);
+    am_json_end_object(&json);
     json_section(&json, "finetune", &r->finetune, NULL, NULL);
+    am_json_end_object(&json);
     json_merge(r, &json);
     json_section(&json, "joint", &r->joint, NULL, NULL);
+    am_json_bool(&json, "run", r->run_joint);
+    am_json_end_object(&json);
     am_json_end_object(&json);
     int rc = am_json_finish(&json);
     if (rc == AM_OK) {
+        free(r->text);
         r->text = json.text;
         json.text = NULL;
     }
@@ -552,7 +557,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(read_sections(root, out));
     AM_KEEP(read_merge(root, out));
     AM_KEEP(read_comparison(root, out));
-    AM_KEEP(resolve_text(out));
+    AM_KEEP(am_train_recipe_resolve(out));
     return rc;
 }
 

@@ -53,6 +53,8 @@ typedef struct am_train_recipe {
  * Errors: AM_E_NOINPUT; AM_E_RECIPE with file:line:column; agreed. */
 int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, int n_set,
                              am_train_recipe *out);
+/** Make recipe->text anew, after a change. Local. Errors: AM_E_NOMEM. */
+int am_train_recipe_resolve(am_train_recipe *recipe);
 void am_train_recipe_free(am_train_recipe *recipe);
 
 /** Options of a section. purpose and round key the shuffles. */

@@ -1,0 +1,155 @@
+/* allmerge train RECIPE -o RUN/: one model on one task, or on all tasks together, data-parallel.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include "jobs/command.h"
+#include "jobs/iterate.h"
+#include "mpi/agree.h"
+#include "mpi/log.h"
+#include "mpi/runtime.h"
+
+typedef struct train_options {
+    char *output, *task;
+    bool overwrite;
+} train_options;
+
+static const am_param options[] = {
+    {"output", AM_PARAM_STRING, offsetof(train_options, output), NULL, 0, 0, NULL,
+     "run folder: trunk.h5, base.h5, heads.h5, result.json, events.jsonl"},
+    {"task", AM_PARAM_STRING, offsetof(train_options, task), "", 0, 0, NULL,
+     "train on this task of the recipe alone (keys of finetune:); else on all (joint:)"},
+    {"overwrite", AM_PARAM_BOOL, offsetof(train_options, overwrite), "no", 0, 0, NULL,
+     "start over in a folder that holds another run"},
+    {0},
+};
+
+/* Reduce the recipe to one of its tasks. */
+static int keep_task(am_train_recipe *recipe, const char *name)
+{
+    int found = -1;
+    const char *names[AM_RECIPE_MAX_TASKS + 1] = {0};
+    for (int i = 0; i < recipe->n_tasks; i++) {
+        names[i] = recipe->task[i];
+        found = strcmp(recipe->task[i], name) == 0 ? i : found;
+    }
+    if (found < 0) {
+        const char *nearest = am_nearest(names, name);
+        return am_fail(AM_E_USAGE, "--task %s is not a task of the recipe%s%s%s", name,
+                       nearest ? "; did you mean '" : "", nearest ? nearest : "",
+                       nearest ? "'?" : "");
+    }
+    char *kept = recipe->task[found];
+    recipe->task[found] = recipe->task[0];
+    recipe->task[0] = kept;
+    for (int i = 1; i < recipe->n_tasks; i++) {
+        free(recipe->task[i]);
+    }
+    recipe->n_tasks = 1;
+    return AM_OK;
+}
+
+static int epochs_all(am_iterate *it, const am_train_section *section, int64_t epochs)
+{
+    int rc = AM_OK;
+    memcpy(it->final, it->base, (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite)));
+    for (int64_t epoch = 1; epoch <= epochs; epoch++) {
+        am_train_options train =
+            am_train_section_options(section, it->recipe->seed, "train", epoch);
+        am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
+        train.epochs = 1;
+        AM_TRY(am_suite_joint_all(&it->suite, it->final, &train));
+        AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
+        am_info("epoch %lld of %lld: validation accuracy %.4f", (long long)epoch, (long long)epochs,
+                how.validation);
+        if (epoch == epochs) {
+            AM_TRY(am_iterate_test_all(it, "trained", "trained model", it->final, how));
+        }
+    }
+cleanup:
+    return rc;
+}
+
+static int train_all(am_iterate *it, const am_run_folder *folder)
+{
+    const am_train_recipe *recipe = it->recipe;
+    const am_train_section *section = recipe->n_tasks == 1 ? &recipe->finetune : &recipe->joint;
+    am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
+    am_json json = {0};
+    char *text = NULL;
+    int rc = AM_OK;
+    AM_TRY(am_iterate_prepare_all(it, folder));
+    AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
+    AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
+    AM_TRY(epochs_all(it, section,
+                      section->epochs > 0 ? section->epochs
+                                          : recipe->rounds * recipe->finetune.epochs));
+    AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
+    text = am_table_text(&it->table);
+    am_json_object(&json, NULL);
+    am_json_string(&json, "job", "train");
+    am_json_int(&json, "seed", recipe->seed);
+    am_table_json(&it->table, &json);
+    am_json_end_object(&json);
+    rc = text == NULL ? AM_E_NOMEM : am_json_finish(&json);
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "result.json", json.text));
+    am_info("\n%s", text);
+    am_result(&json);
+cleanup:
+    free(text);
+    am_json_free(&json);
+    return rc;
+}
+
+static int run_all(const am_args *args, int *exit_status)
+{
+    const train_options *given = args->options;
+    am_train_recipe recipe = {0};
+    am_run_folder folder = {.lock = -1};
+    am_iterate it = {0};
+    bool is_open = false;
+    int rc = AM_OK;
+    (void)exit_status;
+    AM_TRY(
+        am_train_recipe_read_all(am_world(), args->positional[0], args->set, args->n_set, &recipe));
+    if (given->task != NULL) {
+        AM_TRY(keep_task(&recipe, given->task)); /* the same on all ranks */
+        AM_TRY(am_train_recipe_resolve(&recipe));
+    }
+    AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
+    is_open = true;
+    AM_TRY(
+        am_run_folder_open_all(am_world(), given->output, recipe.text, given->overwrite, &folder));
+    if (folder.is_finished) {
+        am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
+        AM_TRY(am_run_folder_result_all(am_world(), &folder));
+    } else {
+        AM_TRY(train_all(&it, &folder));
+    }
+cleanup:
+    if (is_open) {
+        am_iterate_close_all(&it);
+    }
+    am_run_folder_close(&folder);
+    am_train_recipe_free(&recipe);
+    return rc;
+}
+
+const am_command am_command_train = {
+    .name = "train",
+    .synopsis = "RECIPE -o RUN/ [--task NAME] [--overwrite] [--set KEY=VALUE]...",
+    .summary = "train one model on a task, or on all tasks together",
+    .help =
+        "Uses the recipe of iterate. With --task the model is finetuned on that task from the base "
+        "(epochs and optimiser of finetune:), ready to be merged; without it on all tasks "
+        "(joint:). Heads are frozen. All ranks work on one model, data-parallel; the result is "
+        "the same bytes for any number of ranks.",
+    .min_positional = 1,
+    .max_positional = 1,
+    .options = options,
+    .options_bytes = sizeof(train_options),
+    .takes_set = true,
+    .run_all = run_all,
+};
