@@ -51,7 +51,9 @@ def prepare(folder: Path, script: str) -> None:
     """Run the set-up shell lines in the case's folder."""
     support = HERE.parent / "support"
     env = dict(os.environ, AM_BIN=rankrun.binary(), AM_TESTS=str(HERE.parent))
-    prologue = f'set -eu\nckpt() {{ "{sys.executable}" "{support}/make_ckpt.py" "$@"; }}\n'
+    prologue = "set -eu\n" + "".join(
+        f'{name}() {{ "{sys.executable}" "{support}/make_{name}.py" "$@"; }}\n'
+        for name in ("ckpt", "tasks"))
     subprocess.run(["bash", "-c", prologue + script], cwd=folder, env=env, check=True,
                    stdin=subprocess.DEVNULL)
 
