@@ -133,7 +133,8 @@ static int pretrain_all(am_iterate *it)
                      task[0], (long long)pretraining.spec.inputs, (long long)it->suite.spec.inputs);
         goto cleanup; /* equal on all ranks */
     }
-    am_train_options options = am_train_section_options(&recipe->base, recipe->seed, "pretrain", 0);
+    am_train_options options =
+        am_train_section_options(&recipe->base, recipe->seed, "pretrain", 0, 0);
     options.train_head = true;
     AM_TRY(am_suite_joint_all(&pretraining, it->base, &options));
 cleanup:
@@ -177,7 +178,8 @@ static int make_heads_all(am_iterate *it)
     } else {
         am_info("heads: one linear probe a task on the frozen base, %lld epochs",
                 (long long)recipe->heads.epochs);
-        am_train_options probe = am_train_section_options(&recipe->heads, recipe->seed, "probe", 0);
+        am_train_options probe =
+            am_train_section_options(&recipe->heads, recipe->seed, "probe", 0, 0);
         AM_TRY(am_suite_probe_all(suite, it->base, &probe));
     }
     AM_TRY(am_suite_save_heads_all(suite, path, &options));
@@ -345,7 +347,7 @@ static int one_shot_all(am_iterate *it)
     start_tasks(it, it->base);
     for (int k = 0; k < recipe->n_epochs; k++) {
         am_train_options options =
-            am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done);
+            am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done);
         options.epochs = recipe->one_shot_epochs[k] - done;
         AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
         done = recipe->one_shot_epochs[k];
@@ -379,8 +381,8 @@ cleanup:
 static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
 {
     const am_train_recipe *recipe = it->recipe;
-    am_train_options options =
-        am_train_section_options(&recipe->finetune, recipe->seed, "iterate", round);
+    am_train_options options = am_train_section_options(
+        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs);
     int rc = AM_OK;
     start_tasks(it, current);
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
@@ -481,7 +483,7 @@ static int joint_phase_all(am_iterate *it)
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
         am_train_options options =
-            am_train_section_options(&recipe->joint, recipe->seed, "joint", epoch);
+            am_train_section_options(&recipe->joint, recipe->seed, "joint", epoch, epoch - 1);
         options.epochs = 1;
         AM_TRY(am_suite_joint_all(&it->suite, current, &options));
         AM_TRY(am_iterate_validate_all(it, "joint", current, &how));

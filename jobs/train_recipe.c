@@ -22,6 +22,8 @@ static const am_param section_keys[] = {
      "samples a step, 0: all of them (full batch)"},
     {"micro_batches", AM_PARAM_INT, offsetof(am_train_section, micro_batches), "2", 1, 65536, NULL,
      "parts of a batch that ranks can share; changes the rounding, so part of the recipe"},
+    {"lr_decay", AM_PARAM_REAL, offsetof(am_train_section, lr_decay), "1", 1e-6, 1, NULL,
+     "factor on the learning rate after every epoch; epochs count on over the rounds of iterate"},
     {"sum_tasks", AM_PARAM_BOOL, offsetof(am_train_section, sum_tasks), "no", 0, 0, NULL,
      "joint: each step sums one batch of every task; else batches of all tasks in shuffled order"},
     {0},
@@ -609,12 +611,14 @@ void am_train_recipe_free(am_train_recipe *recipe)
 }
 
 am_train_options am_train_section_options(const am_train_section *section, int64_t seed,
-                                          const char *purpose, int64_t round)
+                                          const char *purpose, int64_t round, int64_t first_epoch)
 {
     return (am_train_options){.optim = section->optim,
                               .batch = section->batch,
                               .micro_batches = section->micro_batches,
                               .epochs = section->epochs,
+                              .lr_decay = section->lr_decay,
+                              .first_epoch = first_epoch,
                               .train_trunk = true,
                               .sum_tasks = section->sum_tasks,
                               .seed = (uint64_t)seed,

@@ -15,6 +15,7 @@ enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 typedef struct am_train_section {
     am_optim_options optim; /* first: shares the optimisers' parameter table */
     int64_t epochs, batch, micro_batches;
+    double lr_decay;
     bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 
@@ -57,8 +58,9 @@ int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, 
 int am_train_recipe_resolve(am_train_recipe *recipe);
 void am_train_recipe_free(am_train_recipe *recipe);
 
-/** Options of a section. purpose and round key the shuffles. */
+/** Options of a section. purpose and round key the shuffles; first_epoch: epochs trained before,
+ * for the learning rate. */
 am_train_options am_train_section_options(const am_train_section *section, int64_t seed,
-                                          const char *purpose, int64_t round);
+                                          const char *purpose, int64_t round, int64_t first_epoch);
 
 #endif

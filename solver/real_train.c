@@ -35,6 +35,7 @@ typedef struct am_segment {
 typedef struct am_trainer {
     MPI_Comm comm;
     const am_train_options *options;
+    am_optim_options step; /* options->optim with the learning rate of this epoch */
     const am_optim *optim;
     int states;     /* of the optimiser */
     real *trunk;    /* borrowed */
@@ -236,7 +237,6 @@ static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step)
  * not finite is in the very first run, so that nothing has moved then. Adds to *norm2. */
 static void am_train_sweep(am_trainer *t, am_segment *s, double scale, double *norm2)
 {
-    const am_optim_options *optim = &t->options->optim;
     s->steps++;
     for (int64_t lo = 0; lo < s->n && isfinite(*norm2); lo += AM_SWEEP) {
         const int64_t n = s->n - lo < AM_SWEEP ? s->n - lo : AM_SWEEP;
@@ -247,7 +247,7 @@ static void am_train_sweep(am_trainer *t, am_segment *s, double scale, double *n
             state[i] = s->state[i] + lo;
         }
         if (isfinite(*norm2)) {
-            t->optim->update(optim, s->steps, scale, n, s->w + lo, g, state);
+            t->optim->update(&t->step, s->steps, scale, n, s->w + lo, g, state);
         }
     }
 }
@@ -288,12 +288,22 @@ static bool am_train_is_finite(const am_trainer *t)
     return is_finite;
 }
 
+static void am_train_set_rate(am_trainer *t, int64_t epoch)
+{
+    const am_train_options *o = t->options;
+    t->step = o->optim;
+    if (o->lr_decay != 0) {
+        t->step.lr *= pow(o->lr_decay, (double)(o->first_epoch + epoch));
+    }
+}
+
 static int am_train_epochs_all(am_trainer *t, am_train_result *result)
 {
     int rc = 0;
     for (int64_t epoch = 0; epoch < t->options->epochs && !result->diverged; epoch++) {
         am_exact_zero(&t->loss);
         t->samples = 0;
+        am_train_set_rate(t, epoch);
         for (int64_t step = 0; step < t->schedule.steps && !result->diverged; step++) {
             AM_TRY(am_train_step_all(t, epoch, step, &result->diverged));
             result->steps++;

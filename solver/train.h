@@ -23,6 +23,9 @@ typedef struct am_train_options {
     int64_t batch;          /* samples a step; 0: the whole task (full batch) */
     int64_t micro_batches;  /* leaves a step, >= 1: fixed by the recipe, never by ranks */
     int64_t epochs;
+    /* Epoch e of this call trains with lr * lr_decay^(first_epoch + e); 0 or 1: constant. */
+    double lr_decay;
+    int64_t first_epoch;
     bool train_trunk, train_head;
     /* Several tasks (joint training): false: each step takes a batch of one task, batches of all
      * tasks in shuffled order; true: each step takes one batch of every task and sums their mean

@@ -56,7 +56,7 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
     memcpy(it->final, it->base, (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite)));
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
         am_train_options train =
-            am_train_section_options(section, it->recipe->seed, "train", epoch);
+            am_train_section_options(section, it->recipe->seed, "train", epoch, epoch - 1);
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
         train.epochs = 1;
         AM_TRY(am_suite_joint_all(&it->suite, it->final, &train));
