@@ -100,7 +100,7 @@ void am_iterate_close_all(am_iterate *it)
     free(it->base);
     free(it->merged);
     free(it->final);
-    am_pool_free(&it->pool);
+    am_model_pool_free(&it->pool);
     am_table_free(&it->table);
     am_suite_close_all(&it->suite);
 }
@@ -197,7 +197,7 @@ static int merge_all(am_iterate *it, double alpha, void *out)
     if (recipe->lambda >= 0) {
         param[recipe->lambda] = alpha;
     }
-    return am_pool_merge_all(it->pool, recipe->method, param, recipe->param, out);
+    return am_model_pool_merge_all(it->pool, recipe->method, param, recipe->param, out);
 }
 
 /* Write norms and cosines of the task vectors in the pool as one event. */
@@ -210,7 +210,7 @@ static int report_vectors_all(am_iterate *it, const char *phase, double alpha, i
     double *norm = am_new(n, sizeof *norm, "the Gram matrix");
     rc = !gram || !cosine || !norm ? AM_E_NOMEM : AM_OK;
     AM_AGREE(it->suite.comm);
-    AM_TRY(am_pool_gram_all(it->pool, NULL, gram));
+    AM_TRY(am_model_pool_gram_all(it->pool, NULL, gram));
     am_gram_cosines(gram, n, norm, cosine);
     am_json_string(&json, "phase", phase);
     am_json_real(&json, "alpha", alpha);
@@ -352,7 +352,7 @@ static int one_shot_all(am_iterate *it)
         AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
         done = recipe->one_shot_epochs[k];
         AM_TRY(keep_individuals_all(it, best_accuracy));
-        AM_TRY(am_pool_fill_all(it->pool, it->base, it->trunk));
+        AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
         AM_TRY(report_vectors_all(it, "one_shot", NAN, done));
         best.is_set = false;
         AM_TRY(best_merge_all(it, done, &best));
@@ -386,7 +386,7 @@ static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
     int rc = AM_OK;
     start_tasks(it, current);
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
-    AM_TRY(am_pool_fill_all(it->pool, current, it->trunk));
+    AM_TRY(am_model_pool_fill_all(it->pool, current, it->trunk));
     AM_TRY(report_vectors_all(it, "iterate", alpha, round));
     AM_TRY(merge_all(it, alpha, current));
 cleanup:
@@ -520,7 +520,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     it->table.suite = &it->suite;
     rc = allocate(it);
     AM_AGREE(comm);
-    AM_TRY(am_pool_create_all(&it->suite, &it->pool));
+    AM_TRY(am_model_pool_create_all(&it->suite, &it->pool));
     am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,
             it->suite.n == 1 ? "" : "s", it->suite.n_groups, it->suite.n_groups == 1 ? "" : "s",
             (long long)it->suite.trunk.n);

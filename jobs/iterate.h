@@ -10,7 +10,7 @@
 #ifndef AM_JOBS_ITERATE_H
 #define AM_JOBS_ITERATE_H
 
-#include "jobs/pool.h"
+#include "jobs/model_pool.h"
 #include "jobs/run_folder.h"
 #include "jobs/suite.h"
 #include "jobs/table.h"
@@ -20,7 +20,7 @@ typedef struct am_iterate {
     const am_train_recipe *recipe; /* borrowed */
     const am_run_folder *folder;   /* borrowed */
     am_suite suite;
-    am_pool *pool;
+    am_model_pool *pool;
     void *base, *merged, *final; /* trunks, equal on all ranks; final: the chosen iterative model */
     void **trunk;                /* [tasks] own group's tasks, NULL elsewhere */
     void **best;                 /* [tasks] likewise: individual model with the best validation */

@@ -131,13 +131,13 @@ void am_suite_close_all(am_suite *suite)
             am_dataset_close(&suite->data[i]);
         }
         if (suite->head) {
-            am_layout_free(&suite->head[i]);
+            am_param_layout_free(&suite->head[i]);
         }
         if (suite->head_params) {
             free(suite->head_params[i]);
         }
     }
-    am_layout_free(&suite->trunk);
+    am_param_layout_free(&suite->trunk);
     free(suite->data);
     free(suite->head);
     free(suite->head_params);
@@ -360,7 +360,7 @@ static int head_block_copy(const am_suite *suite, head_block *block, bool into_h
     int64_t start = 0, bytes = am_suite_real_bytes(suite);
     char name[AM_MAX_NAME];
     for (int i = 0; i < suite->n; i++) {
-        const am_layout *head = &suite->head[i];
+        const am_param_layout *head = &suite->head[i];
         for (int64_t k = 0; k < head->tensors.n; k++) {
             AM_TRY(head_name(suite, i, k, name, sizeof name));
             int64_t at = am_tensor_table_find(&block->tensors, name);

@@ -12,11 +12,11 @@ typedef struct am_suite {
     MPI_Comm comm;           /* all ranks of the job; borrowed */
     const am_train_ops *ops; /* f32 or f64 arithmetic */
     am_net_spec spec;
-    am_layout trunk;    /* of one trunk */
-    int n;              /* tasks */
-    am_dataset **data;  /* [n] owned */
-    am_layout *head;    /* [n] owned */
-    void **head_params; /* [n] owned reals, equal on all ranks */
+    am_param_layout trunk; /* of one trunk */
+    int n;                 /* tasks */
+    am_dataset **data;     /* [n] owned */
+    am_param_layout *head; /* [n] owned */
+    void **head_params;    /* [n] owned reals, equal on all ranks */
 
     MPI_Comm group; /* this rank's task group: it trains its tasks data-parallel */
     int n_groups, my_group;

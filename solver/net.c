@@ -10,11 +10,11 @@
 /* Longest side of a layer: a GEMM dimension must fit BLAS's int. */
 static const int64_t AM_MAX_WIDTH = INT32_MAX;
 
-void am_layout_free(am_layout *layout)
+void am_param_layout_free(am_param_layout *layout)
 {
     am_tensor_table_free(&layout->tensors);
     free(layout->offset);
-    *layout = (am_layout){0};
+    *layout = (am_param_layout){0};
 }
 
 static int am_net_check(const am_net_spec *spec)
@@ -40,7 +40,8 @@ static int am_net_check(const am_net_spec *spec)
 }
 
 /* Weight [K,C] and bias [K] of one layer. */
-static int am_net_add(am_layout *layout, const char *prefix, am_dtype dtype, int64_t K, int64_t C)
+static int am_net_add(am_param_layout *layout, const char *prefix, am_dtype dtype, int64_t K,
+                      int64_t C)
 {
     char name[64];
     snprintf(name, sizeof name, "%s.weight", prefix);
@@ -52,7 +53,7 @@ static int am_net_add(am_layout *layout, const char *prefix, am_dtype dtype, int
 
 /* Sort the table and put the tensors end to end in name order, so that a slice of the tensors is a
  * range of the block. */
-static int am_net_place(am_layout *layout)
+static int am_net_place(am_param_layout *layout)
 {
     int rc = am_tensor_table_finish(&layout->tensors);
     if (rc == 0) {
@@ -64,14 +65,14 @@ static int am_net_place(am_layout *layout)
         layout->n += layout->tensors.t[i].numel;
     }
     if (rc != 0) {
-        am_layout_free(layout);
+        am_param_layout_free(layout);
     }
     return rc;
 }
 
-int am_net_trunk_layout(const am_net_spec *spec, am_dtype dtype, am_layout *out)
+int am_net_trunk_layout(const am_net_spec *spec, am_dtype dtype, am_param_layout *out)
 {
-    *out = (am_layout){0};
+    *out = (am_param_layout){0};
     int rc = am_net_check(spec);
     for (int l = 0; rc == 0 && l < spec->n_widths; l++) {
         char prefix[32];
@@ -80,15 +81,16 @@ int am_net_trunk_layout(const am_net_spec *spec, am_dtype dtype, am_layout *out)
         rc = am_net_add(out, prefix, dtype, spec->widths[l], C);
     }
     if (rc != 0) {
-        am_layout_free(out);
+        am_param_layout_free(out);
         return rc;
     }
     return am_net_place(out);
 }
 
-int am_net_head_layout(const am_net_spec *spec, int64_t classes, am_dtype dtype, am_layout *out)
+int am_net_head_layout(const am_net_spec *spec, int64_t classes, am_dtype dtype,
+                       am_param_layout *out)
 {
-    *out = (am_layout){0};
+    *out = (am_param_layout){0};
     int rc = am_net_check(spec);
     if (rc == 0 && (classes < 1 || classes > AM_MAX_WIDTH)) {
         rc = am_fail(AM_E_RECIPE, "network: a head needs 1 or more classes, not %lld",
@@ -96,7 +98,7 @@ int am_net_head_layout(const am_net_spec *spec, int64_t classes, am_dtype dtype,
     }
     AM_KEEP(am_net_add(out, "head", dtype, classes, spec->widths[spec->n_widths - 1]));
     if (rc != 0) {
-        am_layout_free(out);
+        am_param_layout_free(out);
         return rc;
     }
     return am_net_place(out);

@@ -22,17 +22,18 @@ typedef struct am_net_spec {
 } am_net_spec;
 
 /* Where the tensors of a parameter block lie. */
-typedef struct am_layout {
+typedef struct am_param_layout {
     am_tensor_table tensors; /* owned; dtype F32 or F64; sorted by name */
     int64_t *offset;         /* [tensors.n] owned; elements from the start of the block */
     int64_t n;               /* reals in the block */
-} am_layout;
-void am_layout_free(am_layout *layout);
+} am_param_layout;
+void am_param_layout_free(am_param_layout *layout);
 
 /** Trunk "layers.I.weight" [out,in], "layers.I.bias" [out] (I zero-padded when there are ten or
  * more). Errors: AM_E_RECIPE for a bad spec; AM_E_NOMEM. */
-int am_net_trunk_layout(const am_net_spec *spec, am_dtype dtype, am_layout *out);
+int am_net_trunk_layout(const am_net_spec *spec, am_dtype dtype, am_param_layout *out);
 /** Head "head.weight" [K, widths[last]], "head.bias" [K]. */
-int am_net_head_layout(const am_net_spec *spec, int64_t classes, am_dtype dtype, am_layout *out);
+int am_net_head_layout(const am_net_spec *spec, int64_t classes, am_dtype dtype,
+                       am_param_layout *out);
 
 #endif

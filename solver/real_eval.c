@@ -14,7 +14,7 @@
 enum { AM_EVAL_GROUP = 256 }; /* samples: fixes the shape of every product, so never a setting */
 
 /* Weights normal with variance 2 / C (He et al. 2015) or 2 / (C + K) (Glorot & Bengio 2010). */
-int AM_R(am_train_init)(const am_layout *layout, am_activation activation, uint64_t seed,
+int AM_R(am_train_init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
                         const char *purpose, void *params)
 {
     for (int64_t i = 0; i < layout->tensors.n; i++) {

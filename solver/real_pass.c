@@ -11,7 +11,7 @@ static int64_t am_head_weight(int64_t classes)
 
 static int am_pass_shape(am_pass *pass, const am_net_spec *spec)
 {
-    am_layout layout;
+    am_param_layout layout;
     const int rc = am_net_trunk_layout(spec, AM_REAL_DTYPE, &layout);
     if (rc != 0) {
         return rc;
@@ -24,7 +24,7 @@ static int am_pass_shape(am_pass *pass, const am_net_spec *spec)
         pass->bias[l] = layout.offset[2 * l];
         pass->weight[l] = layout.offset[2 * l + 1];
     }
-    am_layout_free(&layout);
+    am_param_layout_free(&layout);
     return 0;
 }
 

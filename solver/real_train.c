@@ -97,13 +97,13 @@ static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, i
 /* Sizes and offsets of the segments; heads that never step together share their place. */
 static int am_train_segments(am_trainer *t, const am_net_spec *spec, int n_tasks)
 {
-    am_layout layout;
+    am_param_layout layout;
     int rc = am_net_trunk_layout(spec, AM_REAL_DTYPE, &layout);
     if (rc != 0) {
         return rc;
     }
     t->of_trunk = (am_segment){.w = t->trunk, .n = t->options->train_trunk ? layout.n : 0};
-    am_layout_free(&layout);
+    am_param_layout_free(&layout);
     t->of_head = am_new(n_tasks, sizeof *t->of_head, "heads");
     if (t->of_head == NULL) {
         return AM_E_NOMEM;
@@ -116,7 +116,7 @@ static int am_train_segments(am_trainer *t, const am_net_spec *spec, int n_tasks
         }
         am_segment *s = &t->of_head[i];
         *s = (am_segment){.w = t->tasks[i].head, .n = t->options->train_head ? layout.n : 0};
-        am_layout_free(&layout);
+        am_param_layout_free(&layout);
         s->at = t->options->sum_tasks ? end : t->of_trunk.n;
         end = s->at + s->n > end ? s->at + s->n : end;
     }

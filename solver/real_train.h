@@ -6,7 +6,7 @@
 #include "solver/real.h"
 #include "solver/train.h"
 
-int AM_R(am_train_init)(const am_layout *layout, am_activation activation, uint64_t seed,
+int AM_R(am_train_init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
                         const char *purpose, void *params);
 int AM_R(am_train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
                        int n_tasks, const am_train_options *options, am_train_result *result);

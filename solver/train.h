@@ -54,7 +54,7 @@ typedef struct am_train_ops {
 
     /** He (ReLU) or Glorot (tanh) initialisation by am_rng (seed, "init", tensor name); biases 0.
      * Local. */
-    int (*init)(const am_layout *layout, am_activation activation, uint64_t seed,
+    int (*init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
                 const char *purpose, void *params);
 
     /** Train `trunk` (and heads) in place for options->epochs over tasks[0..n_tasks).

@@ -71,7 +71,7 @@ static inline am_samples ref_samples(ref_data *d)
 /* ---- network ---- */
 
 /* Block of one tensor inside a parameter block. */
-static inline double *ref_tensor(const am_layout *layout, double *block, const char *name)
+static inline double *ref_tensor(const am_param_layout *layout, double *block, const char *name)
 {
     const int64_t i = am_tensor_table_find(&layout->tensors, name);
     AM_ASSERT(i >= 0);
@@ -81,7 +81,7 @@ static inline double *ref_tensor(const am_layout *layout, double *block, const c
 typedef struct ref_net {
     const am_net_spec *spec;
     int64_t K;
-    am_layout trunk, head;
+    am_param_layout trunk, head;
 } ref_net;
 
 static inline ref_net ref_net_make(const am_net_spec *spec, int64_t K)
@@ -94,8 +94,8 @@ static inline ref_net ref_net_make(const am_net_spec *spec, int64_t K)
 
 static inline void ref_net_free(ref_net *net)
 {
-    am_layout_free(&net->trunk);
-    am_layout_free(&net->head);
+    am_param_layout_free(&net->trunk);
+    am_param_layout_free(&net->head);
 }
 
 static inline double *ref_layer(const ref_net *net, double *trunk, int l, const char *what)

@@ -184,7 +184,7 @@ static int64_t part_leaves(int64_t micro_batches)
 static int bench_all(int64_t micro_batches, double seconds)
 {
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F32);
-    am_layout trunk_layout = {0}, head_layout = {0};
+    am_param_layout trunk_layout = {0}, head_layout = {0};
     float *trunk = NULL, *head = NULL, *buffer = NULL;
     data d = {0};
     int rc = 0;
@@ -241,8 +241,8 @@ static int bench_all(int64_t micro_batches, double seconds)
         report(with_momentum ? "momentum" : "sgd", &m, &options, rows);
     }
 cleanup:
-    am_layout_free(&trunk_layout);
-    am_layout_free(&head_layout);
+    am_param_layout_free(&trunk_layout);
+    am_param_layout_free(&head_layout);
     free(trunk);
     free(head);
     free(buffer);

@@ -30,7 +30,7 @@ static void world_make(world *w, const am_net_spec *spec, int T)
     static const char *const names[MOST_TASKS] = {"a", "b", "c", "d", "e"};
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F64);
     *w = (world){.spec = spec, .T = T};
-    am_layout layout;
+    am_param_layout layout;
     AM_CHECK_OK(am_net_trunk_layout(spec, AM_DTYPE_F64, &layout));
     w->n = layout.n;
     w->start = block(w->n);
@@ -38,7 +38,7 @@ static void world_make(world *w, const am_net_spec *spec, int T)
     w->expert = block(w->n);
     w->joint = block(w->n);
     AM_CHECK_OK(ops->init(&layout, spec->activation, am_test_seed(), "init", w->start));
-    am_layout_free(&layout);
+    am_param_layout_free(&layout);
     for (int t = 0; t < T; t++) {
         const int64_t K = 3 + t;
         w->data[t] = ref_data_make(am_test_seed(), t, 25 + 10 * t, spec->inputs, K);
@@ -47,7 +47,7 @@ static void world_make(world *w, const am_net_spec *spec, int T)
         w->tasks[t].head = block(layout.n);
         AM_CHECK_OK(
             ops->init(&layout, spec->activation, am_test_seed(), names[t], w->tasks[t].head));
-        am_layout_free(&layout);
+        am_param_layout_free(&layout);
     }
 }
 

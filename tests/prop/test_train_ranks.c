@@ -27,7 +27,7 @@ static outcome train_all(MPI_Comm comm, const setting *s, am_train_result *resul
 {
     const am_train_ops *ops = am_train_ops_of(s->dtype);
     const size_t size = (size_t)am_dtype_bytes(s->dtype);
-    am_layout trunk_layout, head_layout;
+    am_param_layout trunk_layout, head_layout;
     ref_data data[TASKS];
     am_task tasks[TASKS];
     outcome out = {0};
@@ -44,7 +44,7 @@ static outcome train_all(MPI_Comm comm, const setting *s, am_train_result *resul
         AM_CHECK_OK(am_net_head_layout(&spec, K, s->dtype, &head_layout));
         AM_CHECK_OK(ops->init(&head_layout, spec.activation, 6, "init", tasks[t].head));
         at += head_layout.n;
-        am_layout_free(&head_layout);
+        am_param_layout_free(&head_layout);
     }
     AM_CHECK_OK(ops->train_all(comm, &spec, out.data, tasks, s->n_tasks, &s->options, result));
     out.bytes = at * (int64_t)size;
@@ -60,7 +60,7 @@ static outcome train_all(MPI_Comm comm, const setting *s, am_train_result *resul
     memcpy(out.data + out.bytes, &result->loss, sizeof result->loss);
     memcpy(out.data + out.bytes + 8, &result->gradient_norm, sizeof result->gradient_norm);
     out.bytes += 16;
-    am_layout_free(&trunk_layout);
+    am_param_layout_free(&trunk_layout);
     return out;
 }
 

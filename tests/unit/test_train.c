@@ -24,16 +24,16 @@ typedef struct fixture {
 static void fixture_make(fixture *f)
 {
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F32);
-    am_layout layout;
+    am_param_layout layout;
     *f = (fixture){.data = ref_data_make(am_test_seed(), 0, SAMPLES, spec.inputs, CLASSES)};
     AM_CHECK_OK(am_net_trunk_layout(&spec, AM_DTYPE_F32, &layout));
     AM_CHECK_I64(layout.n, TRUNK);
     AM_CHECK_OK(ops->init(&layout, spec.activation, 1, "init", f->trunk));
-    am_layout_free(&layout);
+    am_param_layout_free(&layout);
     AM_CHECK_OK(am_net_head_layout(&spec, CLASSES, AM_DTYPE_F32, &layout));
     AM_CHECK_I64(layout.n, HEAD);
     AM_CHECK_OK(ops->init(&layout, spec.activation, 2, "init", f->head));
-    am_layout_free(&layout);
+    am_param_layout_free(&layout);
     f->task = (am_task){
         .name = "task", .train = ref_samples(&f->data), .head = f->head, .classes = CLASSES};
     f->options = (am_train_options){.optim = {.method = am_optim_find("sgd"), .lr = 0.05},
@@ -350,7 +350,7 @@ static void layout(void)
     for (int l = 0; l < deep.n_widths; l++) {
         deep.widths[l] = l + 2;
     }
-    am_layout out;
+    am_param_layout out;
     AM_CHECK_OK(am_net_trunk_layout(&deep, AM_DTYPE_F64, &out));
     AM_CHECK_I64(out.tensors.n, 24);
     AM_CHECK_TEXT(out.tensors.t[0].name, "layers.00.bias");
@@ -363,7 +363,7 @@ static void layout(void)
         end += out.tensors.t[i].numel;
     }
     AM_CHECK_I64(out.n, end);
-    am_layout_free(&out);
+    am_param_layout_free(&out);
     deep.widths[3] = 0;
     AM_CHECK_CODE(am_net_trunk_layout(&deep, AM_DTYPE_F64, &out), AM_E_RECIPE);
     am_error_clear();
@@ -375,7 +375,7 @@ static void layout(void)
 static void initial_parameters(void)
 {
     const am_net_spec wide = {.inputs = 200, .n_widths = 2, .widths = {300, 250}};
-    am_layout out;
+    am_param_layout out;
     AM_CHECK_OK(am_net_trunk_layout(&wide, AM_DTYPE_F64, &out));
     double *w = calloc((size_t)out.n, sizeof *w), *again = calloc((size_t)out.n, sizeof *again);
     float *narrow = calloc((size_t)out.n, sizeof *narrow);
@@ -412,7 +412,7 @@ static void initial_parameters(void)
     free(w);
     free(again);
     free(narrow);
-    am_layout_free(&out);
+    am_param_layout_free(&out);
 }
 
 static void optimiser_table(void)

@@ -1,5 +1,5 @@
-/* Slices of all models in memory: see pool.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/pool.h"
+/* Slices of all models in memory: see model_pool.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/model_pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +10,11 @@
 
 /* One model's slice, packed: span after span. */
 typedef struct packed {
-    const am_pool *pool;
+    const am_model_pool *pool;
     unsigned char *reals;
 } packed;
 
-struct am_pool {
+struct am_model_pool {
     const am_suite *suite;
     int size, rank;
     am_slice *slice;     /* [size] of every rank */
@@ -27,7 +27,7 @@ struct am_pool {
     unsigned char *outbox; /* packed sends */
 };
 
-static int64_t slice_bytes(const am_pool *pool, int rank)
+static int64_t slice_bytes(const am_model_pool *pool, int rank)
 {
     return pool->slice[rank].elements * am_suite_real_bytes(pool->suite);
 }
@@ -94,9 +94,9 @@ static am_source source_over(packed *p, const char *label)
 
 /* ---- life ---- */
 
-void am_pool_free(am_pool **pool_at)
+void am_model_pool_free(am_model_pool **pool_at)
 {
-    am_pool *pool = *pool_at;
+    am_model_pool *pool = *pool_at;
     if (pool == NULL) {
         return;
     }
@@ -119,7 +119,7 @@ void am_pool_free(am_pool **pool_at)
     *pool_at = NULL;
 }
 
-static int make_slices(am_pool *pool)
+static int make_slices(am_model_pool *pool)
 {
     const am_tensor_table *tensors = &pool->suite->trunk.tensors;
     int rc = AM_OK;
@@ -147,7 +147,7 @@ static int make_slices(am_pool *pool)
     return AM_OK;
 }
 
-static int new_packed(const am_pool *pool, packed *out)
+static int new_packed(const am_model_pool *pool, packed *out)
 {
     out->pool = pool;
     out->reals = am_new(slice_bytes(pool, pool->rank), 1, "a slice of a model");
@@ -155,7 +155,7 @@ static int new_packed(const am_pool *pool, packed *out)
 }
 
 /* Reals that this rank sends at most for one task: one whole trunk. */
-static int make_buffers(am_pool *pool)
+static int make_buffers(am_model_pool *pool)
 {
     int n = pool->suite->n, rc = AM_OK;
     pool->model = am_new(n, sizeof *pool->model, "slices");
@@ -178,10 +178,10 @@ static int make_buffers(am_pool *pool)
     return rc;
 }
 
-int am_pool_create_all(const am_suite *suite, am_pool **out)
+int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
 {
     int rc = AM_OK;
-    am_pool *pool = am_new(1, sizeof *pool, "the pool of models");
+    am_model_pool *pool = am_new(1, sizeof *pool, "the pool of models");
     rc = pool == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(suite->comm);
     pool->suite = suite;
@@ -193,14 +193,14 @@ int am_pool_create_all(const am_suite *suite, am_pool **out)
     *out = pool;
     return AM_OK;
 cleanup:
-    am_pool_free(&pool);
+    am_model_pool_free(&pool);
     return rc;
 }
 
 /* ---- exchange ---- */
 
 /* Copy the spans of a rank's slice from a whole trunk into `to`. Returns the bytes copied. */
-static int64_t pack(const am_pool *pool, int rank, const void *trunk, unsigned char *to)
+static int64_t pack(const am_model_pool *pool, int rank, const void *trunk, unsigned char *to)
 {
     const am_suite *suite = pool->suite;
     const am_slice *slice = &pool->slice[rank];
@@ -216,7 +216,7 @@ static int64_t pack(const am_pool *pool, int rank, const void *trunk, unsigned c
     return done;
 }
 
-static void unpack(const am_pool *pool, int rank, const unsigned char *from, void *trunk)
+static void unpack(const am_model_pool *pool, int rank, const unsigned char *from, void *trunk)
 {
     const am_suite *suite = pool->suite;
     const am_slice *slice = &pool->slice[rank];
@@ -231,14 +231,14 @@ static void unpack(const am_pool *pool, int rank, const unsigned char *from, voi
 }
 
 /* Which member of the group that owns a task sends the slice of rank r. */
-static int sender_of(const am_pool *pool, int task, int r)
+static int sender_of(const am_model_pool *pool, int task, int r)
 {
     int64_t lo, hi;
     am_part_range(pool->size, pool->suite->n_groups, pool->suite->owner[task], &lo, &hi);
     return (int)(lo + r % (hi - lo));
 }
 
-static int fill_task_all(am_pool *pool, int task, const void *trunk, int64_t *plan)
+static int fill_task_all(am_model_pool *pool, int task, const void *trunk, int64_t *plan)
 {
     int64_t *send = plan, *send_at = plan + pool->size;
     int64_t *receive = plan + 2 * pool->size, *receive_at = plan + 3 * pool->size;
@@ -256,7 +256,7 @@ static int fill_task_all(am_pool *pool, int task, const void *trunk, int64_t *pl
                            receive, receive_at);
 }
 
-int am_pool_fill_all(am_pool *pool, const void *base, void *const *trunks)
+int am_model_pool_fill_all(am_model_pool *pool, const void *base, void *const *trunks)
 {
     int rc = AM_OK;
     int64_t *plan = am_new(4 * (int64_t)pool->size, sizeof *plan, "the exchange of slices");
@@ -293,7 +293,7 @@ static double *repeated(const double *values, int n, int64_t times)
 }
 
 /* Bring the slices of all ranks together in a whole trunk. */
-static int gather_trunk_all(am_pool *pool, void *trunk)
+static int gather_trunk_all(am_model_pool *pool, void *trunk)
 {
     int rc = AM_OK;
     int64_t total = pool->suite->trunk.n * am_suite_real_bytes(pool->suite), at_bytes = 0;
@@ -319,8 +319,8 @@ cleanup:
     return rc;
 }
 
-int am_pool_merge_all(am_pool *pool, const am_method *method, const double *param,
-                      const double *model_param, void *merged)
+int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const double *param,
+                            const double *model_param, void *merged)
 {
     int rc = AM_OK;
     int n_params = method_params(method);
@@ -354,7 +354,7 @@ cleanup:
     return rc;
 }
 
-int am_pool_gram_all(am_pool *pool, double *per_tensor, double *global)
+int am_model_pool_gram_all(am_model_pool *pool, double *per_tensor, double *global)
 {
     return am_gram_all(pool->suite->comm, &pool->suite->trunk.tensors, &pool->base_input,
                        pool->model_input, pool->suite->n, &pool->slice[pool->rank], per_tensor,

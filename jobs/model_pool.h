@@ -7,36 +7,36 @@
  * merged
  *
  * SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_POOL_H
-#define AM_JOBS_POOL_H
+#ifndef AM_JOBS_MODEL_POOL_H
+#define AM_JOBS_MODEL_POOL_H
 
 #include "jobs/suite.h"
 #include "mpi/partition.h"
 #include "solver/merge.h"
 
-typedef struct am_pool am_pool;
+typedef struct am_model_pool am_model_pool;
 
 /** Plan the slices of suite's trunks. Collective [suite->comm]. Memory: (T + 2) slices per rank.
  * The suite is borrowed for the pool's lifetime. Errors: AM_E_NOMEM, agreed. */
-int am_pool_create_all(const am_suite *suite, am_pool **out);
-void am_pool_free(am_pool **pool);
+int am_model_pool_create_all(const am_suite *suite, am_model_pool **out);
+void am_model_pool_free(am_model_pool **pool);
 
 /** Fill the pool from the current base (equal on all ranks) and from the trunks of all tasks.
  *
  * Collective [suite->comm]. base [same] one trunk; trunks [rank] as in am_suite_finetune_all: those
  * of the own group's tasks, equal within the group. Members of a group share the sending. */
-int am_pool_fill_all(am_pool *pool, const void *base, void *const *trunks);
+int am_model_pool_fill_all(am_model_pool *pool, const void *base, void *const *trunks);
 
 /** Merge what the pool holds into `merged`, a whole trunk on every rank.
  *
  * Collective [suite->comm]; everything [same]. param [P], model_param [P] (the same for every
  * tensor and task): values of the method's parameters in table order. Errors: those of
  * am_merge_run_all. */
-int am_pool_merge_all(am_pool *pool, const am_method *method, const double *param,
-                      const double *model_param, void *merged);
+int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const double *param,
+                            const double *model_param, void *merged);
 
 /** Gram matrix of the task vectors. Collective [suite->comm].
  * per_tensor [tensors, T, T] or NULL; global [T, T]. */
-int am_pool_gram_all(am_pool *pool, double *per_tensor, double *global);
+int am_model_pool_gram_all(am_model_pool *pool, double *per_tensor, double *global);
 
 #endif
