@@ -269,7 +269,7 @@ DEFINE_OPEN(__open64_2)
 DEFINE_OPENAT(openat)
 DEFINE_OPENAT(openat64)
 
-static ssize_t transfer(const char *name, long number, int fd, const void *data, size_t bytes,
+static ssize_t transfer(const char *name, long number, int fd, uintptr_t data, size_t bytes,
                         off_t offset)
 {
     if (on_fd(name, fd)) {
@@ -285,7 +285,7 @@ static ssize_t transfer(const char *name, long number, int fd, const void *data,
     EXPORT ssize_t symbol(int fd, type *data, size_t bytes, off_t offset);                         \
     EXPORT ssize_t symbol(int fd, type *data, size_t bytes, off_t offset)                          \
     {                                                                                              \
-        return transfer(name, number, fd, data, bytes, offset);                                    \
+        return transfer(name, number, fd, (uintptr_t)data, bytes, offset);                         \
     }
 DEFINE_TRANSFER(pread, "pread", SYS_pread64, void)
 DEFINE_TRANSFER(pread64, "pread", SYS_pread64, void)
@@ -294,11 +294,11 @@ DEFINE_TRANSFER(pwrite64, "pwrite", SYS_pwrite64, const void)
 
 EXPORT ssize_t read(int fd, void *data, size_t bytes)
 {
-    return transfer("read", SYS_read, fd, data, bytes, 0);
+    return transfer("read", SYS_read, fd, (uintptr_t)data, bytes, 0);
 }
 EXPORT ssize_t write(int fd, const void *data, size_t bytes)
 {
-    return transfer("write", SYS_write, fd, data, bytes, 0);
+    return transfer("write", SYS_write, fd, (uintptr_t)data, bytes, 0);
 }
 
 /* What Debian's fortified libraries call instead. */
@@ -306,19 +306,19 @@ EXPORT ssize_t __pread_chk(int fd, void *data, size_t bytes, off_t offset, size_
 EXPORT ssize_t __pread_chk(int fd, void *data, size_t bytes, off_t offset, size_t room)
 {
     (void)room;
-    return transfer("pread", SYS_pread64, fd, data, bytes, offset);
+    return transfer("pread", SYS_pread64, fd, (uintptr_t)data, bytes, offset);
 }
 EXPORT ssize_t __pread64_chk(int fd, void *data, size_t bytes, off_t offset, size_t room);
 EXPORT ssize_t __pread64_chk(int fd, void *data, size_t bytes, off_t offset, size_t room)
 {
     (void)room;
-    return transfer("pread", SYS_pread64, fd, data, bytes, offset);
+    return transfer("pread", SYS_pread64, fd, (uintptr_t)data, bytes, offset);
 }
 EXPORT ssize_t __read_chk(int fd, void *data, size_t bytes, size_t room);
 EXPORT ssize_t __read_chk(int fd, void *data, size_t bytes, size_t room)
 {
     (void)room;
-    return transfer("read", SYS_read, fd, data, bytes, 0);
+    return transfer("read", SYS_read, fd, (uintptr_t)data, bytes, 0);
 }
 
 EXPORT int fsync(int fd)
