@@ -54,6 +54,9 @@ static bool is_font(const char *path)
 {
     static const char *const suffixes[] = {".ttf", ".ttc", ".otf", ".pfb", ".pfa", NULL};
     const char *dot = strrchr(path, '.');
+    if (strstr(path, "/usr/share/fonts/") == NULL || strstr(path, "/X11/") != NULL) {
+        return false; /* X11 folders repeat the fonts; fetch-data leaves them out */
+    }
     for (int i = 0; dot != NULL && suffixes[i] != NULL; i++) {
         if (strcasecmp(dot, suffixes[i]) == 0) {
             return true;
