@@ -183,6 +183,10 @@ static int make_folder(const char *path)
             *slash = kept;
         }
     }
+    struct stat st;
+    if (rc == 0 && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))) {
+        rc = am_fail(AM_E_CREATE, "%s is not a folder: give -o another name", path);
+    }
     free(copy);
     return rc;
 }

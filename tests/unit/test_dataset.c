@@ -51,8 +51,9 @@ static bool put_text(hid_t file, const char *key, const char *text)
 }
 
 /* A file whose three splits are (x, y) but for one split that has (other_x, other_y); rank 0. */
-static void make_file(const char *path, const char *classes, const am_shape *x, const am_shape *y,
-                      int other, const am_shape *other_x, const am_shape *other_y)
+static void make_file_all(const char *path, const char *classes, const am_shape *x,
+                          const am_shape *y, int other, const am_shape *other_x,
+                          const am_shape *other_y)
 {
     static const char *const names[AM_SPLITS] = {"train", "validation", "test"};
     if (am_world_rank() == 0) {
@@ -107,7 +108,7 @@ static bool make_prepared(am_prepared *p)
 }
 
 /* Rank 0 writes PATH; all ranks return when it is there. */
-static void write_prepared(const char *path)
+static void write_prepared_all(const char *path)
 {
     if (am_world_rank() == 0) {
         am_prepared p;
@@ -123,7 +124,7 @@ static void test_prepared_file_is_read_by_every_rank(void)
     const char *path = am_test_path("good.h5");
     static const int64_t n[AM_SPLITS] = {5, 2, 3};
     am_dataset *data = NULL;
-    write_prepared(path);
+    write_prepared_all(path);
     AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, &data));
     if (!AM_CHECK(data != NULL)) {
         return; /* the same on all ranks: open agrees */
@@ -163,7 +164,7 @@ static void test_a_limit_takes_the_first_samples(void)
     const char *path = am_test_path("limit.h5");
     const int64_t limit[AM_SPLITS] = {2, 0, 100};
     am_dataset *data = NULL;
-    write_prepared(path);
+    write_prepared_all(path);
     AM_CHECK_OK(am_dataset_open_all(am_world(), path, limit, &data));
     if (!AM_CHECK(data != NULL)) {
         return;
@@ -252,7 +253,7 @@ static void test_reals_of_any_rank_are_taken_as_they_are(void)
     }
     const am_shape big = {x.type, x.dims, {2, 3, 2}, swapped};
     am_dataset *data = NULL;
-    make_file(path, NULL, &big, &y, AM_TEST, &f64, &y);
+    make_file_all(path, NULL, &big, &y, AM_TEST, &f64, &y);
     AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, &data));
     if (!AM_CHECK(data != NULL)) {
         return;
@@ -303,10 +304,10 @@ static void test_files_that_break_a_rule_are_refused(void)
         {x, y, "[]", "must be a JSON array of class names"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        make_file(path, cases[i].classes, &x, &y, AM_VALIDATION, &cases[i].x, &cases[i].y);
+        make_file_all(path, cases[i].classes, &x, &y, AM_VALIDATION, &cases[i].x, &cases[i].y);
         refuse_all(path, AM_E_DATA, cases[i].part);
     }
-    make_file(path, NULL, &x, &y, AM_TEST, &x, NULL);
+    make_file_all(path, NULL, &x, &y, AM_TEST, &x, NULL);
     refuse_all(path, AM_E_DATA, "no dataset test/y");
 }
 
@@ -321,7 +322,7 @@ static void test_files_that_are_none_are_refused(void)
     AM_CHECK_OK(am_agree_all(am_world(), 0));
     refuse_all(text, AM_E_DATA, "not an HDF5 file, or truncated");
     struct stat st = {0};
-    write_prepared(cut);
+    write_prepared_all(cut);
     AM_CHECK(stat(cut, &st) == 0);
     AM_CHECK_OK(am_agree_all(am_world(), 0));
     for (off_t bytes = st.st_size - 1; bytes >= 0; bytes = bytes > 0 ? bytes * 3 / 5 : -1) {
