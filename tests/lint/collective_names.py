@@ -9,7 +9,7 @@ COLLECTIVE = re.compile(
     r"|Comm_(?:dup|split|create|free|idup|spawn)\w*|Init\w*|Finalize"
     r"|File_(?:open|close|sync|set_size|set_view|preallocate|\w+_all)|Win_(?:create|free|fence)\w*)"
     r"\s*\(|\bAM_AGREE\s*\(|\bC?blacs_(?:gridinit|gridexit|gridmap|barrier)_?\s*\("
-    r"|\w_all\s*\)?\s*\(")
+    r"|\w+_all\s*\)?\s*\(")
 NOT_RUNNING = {"MPI_Initialized", "MPI_Finalized"}
 TALKS = re.compile(r"\bMPI_(?:I?[bsr]?send|I?recv|Wait\w*)\s*\(", re.I)
 

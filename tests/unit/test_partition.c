@@ -94,6 +94,34 @@ static void check_slices(const am_tensor_table *table, int64_t unit, int parts)
     AM_CHECK_I64(bytes, total);
 }
 
+/* The rule of the header, unit by unit: the part in whose share of the bytes the midpoint lies. */
+static void check_owners(const am_tensor_table *table, int64_t unit, int parts)
+{
+    int64_t before = 0, total = am_tensor_table_bytes(table), wrong = 0;
+    am_slice slice[PARTS];
+    for (int p = 0; p < parts; p++) {
+        AM_CHECK_OK(am_slice_make(table, unit, parts, p, &slice[p]));
+    }
+    for (int64_t t = 0; t < table->n; t++) {
+        int64_t numel = table->t[t].numel, size = am_dtype_bytes(table->t[t].dtype);
+        for (int64_t lo = 0; lo < numel; lo += unit) {
+            int64_t hi = lo + unit < numel ? lo + unit : numel, met = 0;
+            int64_t twice_middle = 2 * before + (hi - lo) * size; /* in bytes */
+            int owner = (int)(twice_middle * parts / (2 * total));
+            for (int64_t s = 0; s < slice[owner].n; s++) {
+                const am_span *span = &slice[owner].spans[s];
+                met += span->tensor == t && span->lo <= lo && hi <= span->hi;
+            }
+            wrong += met != 1;
+            before += (hi - lo) * size;
+        }
+    }
+    AM_CHECK_I64(wrong, 0);
+    for (int p = 0; p < parts; p++) {
+        am_slice_free(&slice[p]);
+    }
+}
+
 static void slices(void)
 {
     static const int64_t counts[] = {0, 1, 2, 5, 40};
@@ -103,6 +131,7 @@ static void slices(void)
         make_table(&table, counts[round % 5], unit, round);
         for (int parts = 1; parts <= PARTS; parts++) {
             check_slices(&table, unit, parts);
+            check_owners(&table, unit, parts);
         }
         am_tensor_table_free(&table);
     }
