@@ -107,7 +107,8 @@ static double difference(problem *p, double *w)
 }
 
 /* Every element of every tensor to 1e-7 of the tensor's largest. */
-static void check_differences(problem *p, const am_param_layout *layout, double *params, const double *d)
+static void check_differences(problem *p, const am_param_layout *layout, double *params,
+                              const double *d)
 {
     for (int64_t t = 0; t < layout->tensors.n; t++) {
         const int64_t lo = layout->offset[t], n = layout->tensors.t[t].numel;

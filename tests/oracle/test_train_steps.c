@@ -72,6 +72,8 @@ static double reference_train(reference *r, const am_train_options *o, double *n
     int64_t correct = 0;
     for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
         const am_rng rng = am_rng_make(o->seed, o->purpose, o->round, epoch, "task");
+        am_optim_options optim = o->optim;
+        optim.lr *= o->lr_decay != 0 ? pow(o->lr_decay, (double)(o->first_epoch + epoch)) : 1;
         sum = 0;
         for (int64_t lo = 0; lo < SAMPLES; lo += BATCH) {
             int64_t index[BATCH], n = 0;
@@ -91,9 +93,9 @@ static double reference_train(reference *r, const am_train_options *o, double *n
             t++;
             for (int64_t i = 0; i < r->n; i++) {
                 if (o->optim.method == am_optim_find("sgd")) {
-                    step_sgd(r, &o->optim, scale, i);
+                    step_sgd(r, &optim, scale, i);
                 } else {
-                    step_adamw(r, &o->optim, scale, i, t);
+                    step_adamw(r, &optim, scale, i, t);
                 }
             }
         }
@@ -102,12 +104,14 @@ static double reference_train(reference *r, const am_train_options *o, double *n
     return sum / SAMPLES;
 }
 
-static void check_all(am_optim_options optim)
+static void check_all(am_optim_options optim, double lr_decay)
 {
     am_train_options o = {.optim = optim,
                           .batch = BATCH,
                           .micro_batches = 3,
                           .epochs = EPOCHS,
+                          .lr_decay = lr_decay,
+                          .first_epoch = 2,
                           .train_trunk = true,
                           .train_head = true,
                           .seed = am_test_seed(),
@@ -146,13 +150,15 @@ static void check_all(am_optim_options optim)
 
 static void sgd(void)
 {
-    check_all((am_optim_options){.method = am_optim_find("sgd"), .lr = 0.3});
+    check_all((am_optim_options){.method = am_optim_find("sgd"), .lr = 0.3}, 0);
 }
 
 static void momentum_and_decay(void)
 {
-    check_all((am_optim_options){
-        .method = am_optim_find("sgd"), .lr = 0.1, .momentum = 0.9, .weight_decay = 0.02});
+    check_all(
+        (am_optim_options){
+            .method = am_optim_find("sgd"), .lr = 0.1, .momentum = 0.9, .weight_decay = 0.02},
+        0);
 }
 
 static void adamw(void)
@@ -162,13 +168,15 @@ static void adamw(void)
                                  .weight_decay = 0.1,
                                  .beta1 = 0.9,
                                  .beta2 = 0.99,
-                                 .epsilon = 1e-8});
+                                 .epsilon = 1e-8},
+              0.8);
 }
 
 static void clipping(void)
 {
     check_all(
-        (am_optim_options){.method = am_optim_find("sgd"), .lr = 1, .momentum = 0.5, .clip = 0.1});
+        (am_optim_options){.method = am_optim_find("sgd"), .lr = 1, .momentum = 0.5, .clip = 0.1},
+        0.5);
 }
 
 /* More samples than one evaluation group, f32 and f64, a last group that is not full. */
