@@ -153,7 +153,7 @@ static int make_base_all(am_iterate *it)
         AM_TRY(am_suite_load_trunk_all(suite, recipe->base_checkpoint, it->base));
         am_info("base: read from %s", recipe->base_checkpoint);
     } else if (recipe->base_task != NULL) {
-        am_info("base: pretraining on %s, %lld epochs", recipe->base_task,
+        am_info("base: pretraining on %s, epochs: %lld", recipe->base_task,
                 (long long)recipe->base.epochs);
         AM_TRY(pretrain_all(it));
     } else {
@@ -176,7 +176,7 @@ static int make_heads_all(am_iterate *it)
         am_info("heads: read from %s", recipe->heads_checkpoint);
         AM_TRY(am_suite_load_heads_all(suite, recipe->heads_checkpoint));
     } else {
-        am_info("heads: one linear probe a task on the frozen base, %lld epochs",
+        am_info("heads: one linear probe a task on the frozen base, epochs: %lld",
                 (long long)recipe->heads.epochs);
         am_train_options probe =
             am_train_section_options(&recipe->heads, recipe->seed, "probe", 0, 0);
