@@ -36,7 +36,7 @@ static void tensor_table(void)
     am_tensor_table t = {0}, copy = {0};
     const int64_t shape[] = {3, 4, 0, -1}, none[] = {0};
     for (int i = 99; i >= 0; i--) {
-        char name[16];
+        char name[32];
         (void)snprintf(name, sizeof name, "layer.%d", i);
         AM_CHECK_OK(am_tensor_table_add(&t, name, AM_DTYPE_F16, 2, shape));
     }
