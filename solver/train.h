@@ -61,7 +61,8 @@ typedef struct am_train_ops {
      *
      * Collective [comm]; everything [same]; trunk and heads end equal on all ranks. Optimiser state
      * starts at zero. Stop requests are agreed at step boundaries (AM_E_STOPPED). Memory:
-     * activations of one micro-batch + (log2(micro_batches)+3) trunk blocks. Errors: AM_E_RECIPE
+     * activations of one micro-batch, log2(micro_batches)+2 trunk blocks, and the optimiser's state
+     * (sgd 0 or 1, adamw 2 trunk blocks). Errors: AM_E_RECIPE
      * (no task, a task without samples), AM_E_NOMEM, AM_E_STOPPED. */
     int (*train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
                      int n_tasks, const am_train_options *options, am_train_result *result);
