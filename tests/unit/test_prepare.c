@@ -160,6 +160,17 @@ static void test_warps(void)
                          is_inside ? in[(row + 1) * AM_SIDE + column - 2] : 0);
         }
     }
+    am_image_warp(in, &(am_warp){.scale = 1.0, .shear = 2.0}, out);
+    for (int row = 0; row < AM_SIDE; row++) {
+        for (int column = 0; column < AM_SIDE; column++) {
+            int from = column + 2 * row - (AM_SIDE - 1);
+            bool is_inside = from >= 0 && from < AM_SIDE;
+            AM_CHECK_I64(out[row * AM_SIDE + column], is_inside ? in[row * AM_SIDE + from] : 0);
+        }
+    }
+    am_image_warp(in, &(am_warp){.scale = 0.5, .dx = 0.25, .dy = 0.25}, out); /* even pixels */
+    AM_CHECK_I64(out[14 * AM_SIDE + 13], in[14 * AM_SIDE + 12]);
+    AM_CHECK_I64(out[7 * AM_SIDE + 20], in[0 * AM_SIDE + 26]);
     am_image_warp(in, &(am_warp){.scale = 1.0, .tan_half = 1.0}, out); /* a quarter turn */
     for (int row = 0; row < AM_SIDE; row++) {
         for (int column = 0; column < AM_SIDE; column++) {
