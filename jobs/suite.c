@@ -124,7 +124,8 @@ cleanup:
 void am_suite_close_all(am_suite *suite)
 {
     if (suite->group != MPI_COMM_NULL && suite->comm != MPI_COMM_NULL) {
-        MPI_Comm_free(&suite->group);
+        int rc = am_mpi_code(MPI_Comm_free(&suite->group), "MPI_Comm_free");
+        AM_ASSERT(rc == AM_OK); /* errors on communicators end the job before */
     }
     for (int i = 0; i < suite->n; i++) {
         if (suite->data) {

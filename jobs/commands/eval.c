@@ -43,7 +43,7 @@ cleanup:
     return rc;
 }
 
-static int report(const am_table *table, am_split split)
+static int report_all(const am_table *table, am_split split)
 {
     static const char *const splits[] = {"train", "validation", "test"};
     am_json json = {0};
@@ -91,7 +91,7 @@ static int run_all(const am_args *args, int *exit_status)
     for (int i = 1; i < args->n_positional; i++) {
         AM_TRY(eval_one_all(&suite, args->positional[i], split, &table));
     }
-    AM_TRY(report(&table, split));
+    AM_TRY(report_all(&table, split));
 cleanup:
     am_table_free(&table);
     am_suite_close_all(&suite);
