@@ -3,10 +3,10 @@
  *   slice   |----tensor a----|--b--|------c------|      this rank's spans, in name order
  *   batches |  0  |  1  |  2  |  3  |  4  |             `block` elements each, cut anywhere
  *
- * A batch is loaded from every input, combined in tiles and stored; batch b+1 is staged before
- * batch b is loaded. Every rank takes part in the agreement of every batch up to the largest
- * number of batches. Elements are combined alone, in f64, so how they are cut changes no bit.
- * SPDX-License-Identifier: BSD-3-Clause */
+ * Batch b+1 is staged before batch b is loaded. A piece of a batch is loaded and combined window by
+ * window (what fits the cache, with all its inputs), then stored whole. Every rank takes part in
+ * the agreement of every batch up to the largest number of batches. Elements are combined alone, in
+ * f64, so how they are cut changes no bit. SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -14,6 +14,8 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 #include "solver/input.h"
+
+enum { AM_WINDOW = 8 * AM_TILE }; /* elements of every input that are worked on at a time */
 
 /* Where the next batch starts in the slice. */
 typedef struct am_position {
@@ -36,7 +38,8 @@ typedef struct am_engine {
     am_position next;
     am_batch batch[2]; /* being computed, and the next one, staged */
     am_arena arena;
-    double *base, *out, *models; /* [block], [block], [n_models, block] */
+    int64_t window;              /* elements */
+    double *base, *models, *out; /* [window], [n_models, window], [block] */
     const double **x, **model_param;
     am_merge_result result;
     am_progress progress;
@@ -57,9 +60,10 @@ static int prepare(am_engine *e)
     const size_t pieces = (size_t)e->max_pieces * sizeof(am_span);
     const size_t pointers = (size_t)job->n_models * sizeof(double *);
     const size_t reals = (size_t)e->block * sizeof(double);
+    const size_t window = (size_t)e->window * sizeof(double);
     size_t bytes = 2 * am_arena_need(pieces) * (size_t)(job->n_models + 3) +
                    2 * am_arena_need(pointers + sizeof(double *)) +
-                   am_arena_need(reals) * (size_t)(job->n_models + 2);
+                   am_arena_need(window) * (size_t)(job->n_models + 1) + am_arena_need(reals);
     int rc = am_arena_create(&e->arena, bytes, "merge buffers");
     if (rc != 0) {
         return rc;
@@ -71,9 +75,9 @@ static int prepare(am_engine *e)
     }
     e->x = am_arena_take(&e->arena, pointers);
     e->model_param = am_arena_take(&e->arena, pointers);
-    e->base = am_arena_take(&e->arena, reals);
+    e->base = am_arena_take(&e->arena, window);
+    e->models = am_arena_take(&e->arena, window * (size_t)job->n_models);
     e->out = am_arena_take(&e->arena, reals);
-    e->models = am_arena_take(&e->arena, reals * (size_t)job->n_models);
     return 0;
 }
 
@@ -162,8 +166,9 @@ static int load_input(am_engine *e, const am_merge_input *input, const am_span *
                          e->job->allow_nonfinite, dst);
 }
 
-/* Combine n elements that lie in the buffers, tile by tile. */
-static void combine(am_engine *e, int64_t tensor, int64_t n, int n_models, const int *model)
+/* Combine the n elements in the window's buffers into out[n], tile by tile. */
+static void combine(am_engine *e, int64_t tensor, int64_t n, int n_models, const int *model,
+                    double *out)
 {
     const am_merge_job *job = e->job;
     am_tile tile = {.models = n_models, .x = e->x, .model_param = e->model_param};
@@ -174,34 +179,47 @@ static void combine(am_engine *e, int64_t tensor, int64_t n, int n_models, const
     for (int64_t at = 0; at < n; at += AM_TILE) {
         tile.n = n - at < AM_TILE ? n - at : AM_TILE;
         tile.base = job->method->needs_base ? e->base + at : NULL;
-        tile.out = e->out + at;
+        tile.out = out + at;
         for (int k = 0; k < n_models; k++) {
-            e->x[k] = e->models + k * e->block + at;
+            e->x[k] = e->models + k * e->window + at;
         }
         job->method->combine(&tile);
     }
 }
 
-static int merge_piece(am_engine *e, const am_span *piece)
+/* Load one window of every input that has the tensor, and combine it. */
+static int merge_window(am_engine *e, const am_span *window, double *out)
 {
     const am_merge_job *job = e->job;
-    const int64_t n = piece->hi - piece->lo;
     int present[AM_MAX_MODELS];
     int n_models = 0, rc = 0;
     if (job->method->needs_base) {
-        AM_KEEP(load_input(e, job->base, piece, e->base));
+        AM_KEEP(load_input(e, job->base, window, e->base));
     }
     for (int t = 0; t < job->n_models; t++) {
-        if (job->models[t].tensor[piece->tensor] >= 0) {
-            AM_KEEP(load_input(e, &job->models[t], piece, e->models + n_models * e->block));
+        if (job->models[t].tensor[window->tensor] >= 0) {
+            AM_KEEP(load_input(e, &job->models[t], window, e->models + n_models * e->window));
             present[n_models++] = t;
         }
     }
     if (rc == 0) {
-        combine(e, piece->tensor, n, n_models, present);
-        rc = job->sink->store(job->sink->self, piece->tensor, piece->lo, n, e->out);
+        combine(e, window->tensor, window->hi - window->lo, n_models, present, out);
     }
-    e->result.bytes_written += n * am_dtype_bytes(job->sink->tensors->t[piece->tensor].dtype);
+    return rc;
+}
+
+static int merge_piece(am_engine *e, const am_span *piece)
+{
+    const am_sink *sink = e->job->sink;
+    const int64_t n = piece->hi - piece->lo;
+    int rc = 0;
+    for (int64_t at = 0; rc == 0 && at < n; at += e->window) {
+        const int64_t lo = piece->lo + at;
+        const int64_t hi = piece->hi - lo < e->window ? piece->hi : lo + e->window;
+        rc = merge_window(e, &(am_span){.tensor = piece->tensor, .lo = lo, .hi = hi}, e->out + at);
+    }
+    AM_KEEP(sink->store(sink->self, piece->tensor, piece->lo, n, e->out));
+    e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
     return rc;
 }
 
@@ -245,6 +263,7 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
     am_engine e = {.job = job, .slice = slice, .n_params = count_params(job->method)};
     AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
     e.block = slice->elements < job->block ? slice->elements : job->block;
+    e.window = e.block < AM_WINDOW ? e.block : AM_WINDOW;
     e.max_pieces = slice->n < e.block ? slice->n : e.block; /* of one batch */
     e.n_batches = e.block > 0 ? (slice->elements + e.block - 1) / e.block : 0;
     int rc = prepare(&e);

@@ -29,7 +29,7 @@ static const am_param options[] = {
     {"seed", AM_PARAM_INT, AM_AT(seed), "-1", -1, INT64_MAX, NULL,
      "seed of random methods, before the recipe's; -1: the recipe's"},
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "8MiB", 8, 1LL << 40, NULL,
-     "memory for one input, 8 bytes an element; any size gives the same output"},
+     "batch read ahead and written at a time, 8 bytes an element; any size gives the same output"},
     {"io", AM_PARAM_CHOICE, AM_AT(io), "posix", 0, 0, "posix|mpiio", "how files are written"},
     {"allow_nonfinite", AM_PARAM_BOOL, AM_AT(allow_nonfinite), "false", 0, 0, NULL,
      "merge inputs with NaN or infinite values"},

@@ -162,7 +162,7 @@ static double direct(const scene *s, const double *weight, int64_t i)
 
 static void same_bytes_for_any_cut_all(void)
 {
-    static const int64_t numel[] = {1, 0, 5000, 4096, 1, 12345, 7, 3};
+    static const int64_t numel[] = {1, 0, 5000, 4096, 1, 40000, 7, 3};
     static const double weight[] = {0.5, -0.2, 0.9};
     static const int64_t blocks[] = {1, 7, 4095, 4097, 1 << 20};
     static const char *const methods[] = {"linear", "task_arithmetic"};
