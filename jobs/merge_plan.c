@@ -9,19 +9,16 @@
 
 enum { AM_READ_AHEAD = 2 }; /* batches */
 
-/* Paths of the inputs, the base first; resolved on rank 0. path [n], owned entries. */
-static int resolve_paths_all(MPI_Comm comm, const am_merge_recipe *recipe, char **path)
+/* Paths of the inputs as written, the base first; path [n]. */
+static void list_paths(const am_merge_recipe *recipe, const char **path)
 {
-    const char *beside = am_yaml_label(recipe->yaml);
-    int rc = 0, n = 0;
+    int n = 0;
     if (recipe->base != NULL) {
-        AM_TRY(am_recipe_path_all(comm, recipe->base->text, beside, &path[n++]));
+        path[n++] = recipe->base->text;
     }
     for (int m = 0; m < recipe->n_models; m++) {
-        AM_TRY(am_recipe_path_all(comm, recipe->models[m].path, beside, &path[n++]));
+        path[n++] = recipe->models[m].path;
     }
-cleanup:
-    return rc;
 }
 
 static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_merge_plan *plan)
@@ -29,9 +26,14 @@ static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_me
     const int n = plan->recipe.n_models + (plan->recipe.base != NULL);
     int rc = 0;
     char **path = am_new(n + 1, sizeof *path, "input paths");
-    AM_KEEP(path != NULL ? 0 : AM_E_NOMEM);
+    const char **written = am_new(n + 1, sizeof *written, "input paths");
+    AM_KEEP(path != NULL && written != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
-    AM_TRY(resolve_paths_all(comm, &plan->recipe, path));
+    list_paths(&plan->recipe, written);
+    AM_TRY(am_recipe_paths_all(comm, written, n, am_yaml_label(plan->yaml), path));
+    if (strcmp(path[0], written[0]) != 0) {
+        am_info("the inputs are taken from the folder of the recipe: %s", path[0]);
+    }
     AM_TRY(am_inputs_open_all(
         comm, path, n, AM_READ_AHEAD * options->block * (int64_t)sizeof(double), &plan->inputs));
     rc = am_inputs_compare_all(comm, &plan->inputs);
@@ -40,6 +42,7 @@ cleanup:
         free(path[k]);
     }
     free(path);
+    free(written);
     return rc;
 }
 

@@ -6,6 +6,7 @@
 #include "jobs/recipe.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/bigcount.h"
 
 enum { AM_MAX_KEYS = 128, AM_MAX_LISTED = 20 };
 
@@ -121,27 +122,64 @@ static char *beside(const char *path, const char *recipe)
     return joined;
 }
 
-static int resolve_path(const char *path, const char *recipe, char **out)
+/* Whether all paths exist as they are, or (is_beside) in the recipe's folder. */
+static int all_exist(const char *const *path, int n, const char *recipe, bool is_beside, bool *all)
 {
-    *out = beside(path, recipe);
-    if (*out == NULL) {
-        return AM_E_NOMEM;
-    }
-    if (path[0] == '/' || access(path, F_OK) == 0 || access(*out, F_OK) != 0) {
-        strcpy(*out, path);
+    *all = true;
+    for (int i = 0; i < n && *all; i++) {
+        char *joined = is_beside && path[i][0] != '/' ? beside(path[i], recipe) : NULL;
+        if (joined == NULL && is_beside && path[i][0] != '/') {
+            return AM_E_NOMEM;
+        }
+        *all = access(joined != NULL ? joined : path[i], F_OK) == 0;
+        free(joined);
     }
     return 0;
 }
 
-int am_recipe_path_all(MPI_Comm comm, const char *path, const char *recipe, char **out)
+/* On rank 0. */
+static int choose_folder(const char *const *path, int n, const char *recipe, bool *is_beside)
 {
-    int64_t n = 0;
+    bool is_here = false;
+    *is_beside = false;
+    int rc = all_exist(path, n, recipe, false, &is_here);
+    if (rc == 0 && !is_here) {
+        rc = all_exist(path, n, recipe, true, is_beside);
+    }
+    return rc;
+}
+
+int am_recipe_paths_all(MPI_Comm comm, const char *const *path, int n, const char *recipe,
+                        char **out)
+{
+    int64_t is_beside = 0;
+    bool found = false;
     int rank = 0, rc = 0;
-    *out = NULL;
+    for (int i = 0; i < n; i++) {
+        out[i] = NULL;
+    }
     MPI_Comm_rank(comm, &rank);
     if (rank == 0) {
-        rc = resolve_path(path, recipe, out);
-        n = *out != NULL ? (int64_t)strlen(*out) : 0;
+        rc = choose_folder(path, n, recipe, &found);
+        is_beside = found;
     }
-    return am_share_bytes_all(comm, 0, rc, out, &n);
+    AM_AGREE(comm);
+    AM_TRY(am_bcast_all(comm, 0, &is_beside, sizeof is_beside));
+    for (int i = 0; i < n; i++) {
+        const bool is_joined = is_beside != 0 && path[i][0] != '/';
+        out[i] = beside(path[i], is_joined ? recipe : "");
+        AM_KEEP(out[i] != NULL ? 0 : AM_E_NOMEM);
+    }
+    AM_AGREE(comm);
+cleanup:
+    for (int i = 0; rc != 0 && i < n; i++) {
+        free(out[i]);
+        out[i] = NULL;
+    }
+    return rc;
+}
+
+int am_recipe_path_all(MPI_Comm comm, const char *path, const char *recipe, char **out)
+{
+    return am_recipe_paths_all(comm, &path, 1, recipe, out);
 }

@@ -23,10 +23,15 @@ int am_recipe_bind(const am_node *map, const am_param *table, const char *const 
 int am_recipe_check_keys(const am_node *map, const am_param *table, const char *const *others,
                          const char *what);
 
-/** A path as a recipe means it: relative to the working folder; if nothing is there, relative to
- * the folder of the recipe, if something is there. Looks at the file system on rank 0 only.
+/** Paths as a recipe means them: relative to the working folder; if one of them is not there and
+ * all of them are beside the recipe, relative to the folder of the recipe (never some here, some
+ * there). Looks at the file system on rank 0 only.
  *
- * Collective [comm]; path, recipe [same]; *out owned, the same on all ranks. Errors: AM_E_NOMEM. */
+ * Collective [comm]; path [n], recipe [same]; out [n] is overwritten: owned strings, the same on
+ * all ranks (NULL after an error). Errors: AM_E_NOMEM, agreed. */
+int am_recipe_paths_all(MPI_Comm comm, const char *const *path, int n, const char *recipe,
+                        char **out);
+/** The same for one path. */
 int am_recipe_path_all(MPI_Comm comm, const char *path, const char *recipe, char **out);
 
 #endif

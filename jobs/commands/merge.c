@@ -164,7 +164,7 @@ const am_command am_command_merge = {
                 "[--io posix|mpiio] [--allow-nonfinite]",
     .summary = "Merge checkpoints by a recipe in mergekit's form.",
     .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "
-            "the recipe relative to the working folder, or else to the folder of the recipe. "
+            "the recipe relative to the working folder, or else all to the folder of the recipe. "
             "Everything is computed in double precision and rounded once. The output appears when "
             "it is complete; it is the same, byte for byte, for any number of ranks.",
     .min_positional = 1,
