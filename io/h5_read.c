@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "io/file.h"
+#include "io/h5_chunk.h"
 #include "io/h5_util.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
@@ -106,8 +107,8 @@ static int find_extent(const walk *w, const char *name, hid_t dset, hid_t dcpl, 
     switch (H5Pget_layout(dcpl)) {
     case H5D_CHUNKED:
         return check_chunks(w, name, dset, dcpl, t);
-    case H5D_COMPACT:
-        return 0; /* inside the object header, below 64 KiB */
+    case H5D_COMPACT: /* inside the object header, below 64 KiB */
+        return (int64_t)H5Dget_storage_size(dset) == bytes ? 0 : refuse(w, name, "is cut short");
     case H5D_CONTIGUOUS:
         if (H5Pget_external_count(dcpl) != 0) {
             return refuse(w, name, "keeps its data in another file (external storage)");
@@ -472,6 +473,7 @@ typedef struct library {
     char *path;
     hid_t file, dset; /* dset: the one read last, -1 if none */
     int64_t address;
+    am_h5_chunks chunks; /* of dset */
 } library;
 
 int am_h5_library_open(const char *file, void **handle)
@@ -491,12 +493,19 @@ int am_h5_library_open(const char *file, void **handle)
     return 0;
 }
 
+static void close_dataset(library *l)
+{
+    if (l->dset >= 0) {
+        H5Oclose(l->dset);
+        l->dset = -1;
+    }
+    am_h5_chunks_free(&l->chunks);
+}
+
 void am_h5_library_close(void *handle)
 {
     library *l = handle;
-    if (l->dset >= 0) {
-        H5Oclose(l->dset);
-    }
+    close_dataset(l);
     if (l->file >= 0) {
         H5Fclose(l->file);
     }
@@ -526,13 +535,18 @@ static int64_t next_box(const am_tensor *t, int64_t at, int64_t n, hsize_t *star
     return box;
 }
 
-static int read_boxes(const library *l, const am_tensor *t, hid_t type, hid_t space, int64_t lo,
+static int read_boxes(library *l, const am_tensor *t, hid_t type, hid_t space, int64_t lo,
                       int64_t n, char *dst)
 {
     int64_t element = am_dtype_bytes(t->dtype);
     for (int64_t done = 0; done < n;) {
         hsize_t start[AM_MAX_DIMS], count[AM_MAX_DIMS];
         int64_t box = t->ndim > 0 ? next_box(t, lo + done, n - done, start, count) : 1;
+        int rc =
+            t->ndim > 0 ? am_h5_chunks_check(&l->chunks, l->dset, l->path, t, start, count) : 0;
+        if (rc != 0) {
+            return rc;
+        }
         hsize_t flat = (hsize_t)box;
         hid_t memory = H5Screate_simple(1, &flat, NULL);
         herr_t ok = memory >= 0 ? 0 : -1;
@@ -553,6 +567,24 @@ static int read_boxes(const library *l, const am_tensor *t, hid_t type, hid_t sp
     return 0;
 }
 
+static int open_dataset(library *l, const am_extent *extent, const am_tensor *tensor)
+{
+    if (l->dset >= 0 && l->address == extent->offset) {
+        return 0;
+    }
+    close_dataset(l);
+    l->address = extent->offset;
+    l->dset = H5Oopen_by_addr(l->file, (haddr_t)extent->offset);
+    if (l->dset < 0) {
+        return am_h5_fail(AM_E_DATA, "%s: cannot open tensor %s", l->path, tensor->name);
+    }
+    int rc = am_h5_chunks_open(l->dset, l->path, tensor, &l->chunks);
+    if (rc != 0) {
+        close_dataset(l);
+    }
+    return rc;
+}
+
 int am_h5_library_read(void *handle, const am_extent *extent, const am_tensor *tensor, int64_t lo,
                        int64_t n, void *dst)
 {
@@ -560,18 +592,11 @@ int am_h5_library_read(void *handle, const am_extent *extent, const am_tensor *t
     if (n == 0) {
         return 0;
     }
-    if (l->dset < 0 || l->address != extent->offset) {
-        if (l->dset >= 0) {
-            H5Oclose(l->dset);
-        }
-        l->address = extent->offset;
-        l->dset = H5Oopen_by_addr(l->file, (haddr_t)extent->offset);
-        if (l->dset < 0) {
-            return am_h5_fail(AM_E_DATA, "%s: cannot open tensor %s", l->path, tensor->name);
-        }
+    int rc = open_dataset(l, extent, tensor);
+    if (rc != 0) {
+        return rc;
     }
     hid_t type = H5Dget_type(l->dset), space = H5Dget_space(l->dset);
-    int rc;
     if (type < 0 || space < 0) {
         rc = am_h5_fail(AM_E_DATA, "%s: cannot read tensor %s", l->path, tensor->name);
     } else {

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
@@ -82,6 +83,18 @@ def point_outside(data, at):
     """The dataset's address in its object header -> beyond the end."""
     i = data.index(at.to_bytes(8, "little") + (4000).to_bytes(8, "little"))
     return data[:i] + (1 << 40).to_bytes(8, "little") + data[i + 8:]
+
+
+def short_chunk(pack):
+    """A chunk that unpacks to less than its shape says: HDF5 1.10 would read past its end."""
+    def make(f):
+        d = f.create_dataset("w", (64, 64), "f4", chunks=(64, 64), compression="gzip", shuffle=pack)
+        d.id.write_direct_chunk((0, 0), zlib.compress(bytes(100)))
+    return make
+
+
+CASES["short chunk"] = (short_chunk(False), "does not unpack to its size")
+CASES["short shuffled chunk"] = (short_chunk(True), "does not unpack to its size")
 
 
 def reason_to_fail(name, message):
