@@ -116,6 +116,20 @@ cleanup:
     return rc;
 }
 
+/* A step that an earlier run of the same recipe finished: read its model. */
+static int read_step_all(const am_iterate *it, const char *name, void *trunk, bool *is_done)
+{
+    char path[AM_RUN_PATH];
+    int rc = AM_OK;
+    AM_TRY(am_run_folder_has_all(it->suite.comm, it->folder, name, is_done));
+    if (*is_done) {
+        AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same on all ranks */
+        AM_TRY(am_suite_load_trunk_all(&it->suite, path, trunk));
+    }
+cleanup:
+    return rc;
+}
+
 /* ---- base and heads ---- */
 
 /* Pretrain the trunk with a head of its own, which is then dropped. */
@@ -146,8 +160,14 @@ static int make_base_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
     am_suite *suite = &it->suite;
-    int rc = suite->ops->init(&suite->trunk, suite->spec.activation, (uint64_t)recipe->seed, "init",
-                              it->base);
+    bool is_done = false;
+    int rc = AM_OK;
+    AM_TRY(read_step_all(it, "base.h5", it->base, &is_done));
+    if (is_done) {
+        goto cleanup;
+    }
+    rc = suite->ops->init(&suite->trunk, suite->spec.activation, (uint64_t)recipe->seed, "init",
+                          it->base);
     AM_AGREE(suite->comm);
     if (recipe->base_checkpoint != NULL) {
         AM_TRY(am_suite_load_trunk_all(suite, recipe->base_checkpoint, it->base));
@@ -170,8 +190,14 @@ static int make_heads_all(am_iterate *it)
     am_suite *suite = &it->suite;
     am_ckpt_options options = {.overwrite = true, .recipe = recipe->text};
     char path[AM_RUN_PATH];
+    bool is_done = false;
     int rc = am_run_folder_file(it->folder, path, "heads.h5");
     AM_AGREE(suite->comm);
+    AM_TRY(am_run_folder_has_all(suite->comm, it->folder, "heads.h5", &is_done));
+    if (is_done) {
+        AM_TRY(am_suite_load_heads_all(suite, path));
+        goto cleanup;
+    }
     if (recipe->heads_checkpoint != NULL) {
         am_info("heads: read from %s", recipe->heads_checkpoint);
         AM_TRY(am_suite_load_heads_all(suite, recipe->heads_checkpoint));
@@ -331,6 +357,46 @@ static int test_individuals_all(am_iterate *it, const double *best_accuracy)
     return rc;
 }
 
+/* Own task i, from `done` to `epochs` epochs, saved as tuned/TASK-epochs-N.h5. Collective in the
+ * group. */
+static int tune_task_all(am_iterate *it, int i, int64_t done, int64_t epochs)
+{
+    am_suite *suite = &it->suite;
+    const am_train_recipe *recipe = it->recipe;
+    am_ckpt_options options = {.overwrite = true, .recipe = recipe->text};
+    char name[AM_RUN_PATH], path[AM_RUN_PATH];
+    bool is_done = false;
+    int rc = AM_OK;
+    snprintf(name, sizeof name, "tuned/%s-epochs-%03lld.h5", am_suite_task(suite, i),
+             (long long)epochs);
+    AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same in the group */
+    AM_TRY(am_run_folder_has_all(suite->group, it->folder, name, &is_done));
+    if (is_done) {
+        AM_TRY(am_ckpt_load_all(suite->group, path, &suite->trunk.tensors, suite->trunk.offset,
+                                it->trunk[i]));
+        goto cleanup;
+    }
+    am_train_options train =
+        am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done);
+    train.epochs = epochs - done;
+    AM_TRY(am_suite_finetune_one_all(suite, i, it->trunk[i], &train));
+    AM_TRY(am_ckpt_save_all(suite->group, path, &suite->trunk.tensors, suite->trunk.offset,
+                            it->trunk[i], &options));
+cleanup:
+    return rc;
+}
+
+static int tune_all(am_iterate *it, int64_t done, int64_t epochs)
+{
+    int rc = AM_OK;
+    for (int i = 0; i < it->suite.n; i++) {
+        if (is_mine(it, i)) {
+            AM_KEEP(tune_task_all(it, i, done, epochs));
+        }
+    }
+    return am_agree_all(it->suite.comm, rc);
+}
+
 /* Finetune every task from the base, merging at each listed number of epochs. */
 static int one_shot_all(am_iterate *it)
 {
@@ -344,12 +410,10 @@ static int one_shot_all(am_iterate *it)
     for (int i = 0; i < it->suite.n; i++) {
         best_accuracy[i] = -1.0;
     }
+    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "tuned"));
     start_tasks(it, it->base);
     for (int k = 0; k < recipe->n_epochs; k++) {
-        am_train_options options =
-            am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done);
-        options.epochs = recipe->one_shot_epochs[k] - done;
-        AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
+        AM_TRY(tune_all(it, done, recipe->one_shot_epochs[k]));
         done = recipe->one_shot_epochs[k];
         AM_TRY(keep_individuals_all(it, best_accuracy));
         AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
@@ -393,14 +457,20 @@ cleanup:
     return rc;
 }
 
-static int save_round_all(const am_iterate *it, double alpha, int64_t round, const void *trunk)
+/* Round `round` from `current`: read if it is there, else done and saved. */
+static int step_round_all(am_iterate *it, double alpha, int64_t round, void *current)
 {
     char name[128];
-    if (!it->recipe->keep_rounds) {
-        return AM_OK;
-    }
+    bool is_done = false;
+    int rc = AM_OK;
     snprintf(name, sizeof name, "rounds/alpha-%g-round-%03lld.h5", alpha, (long long)round);
-    return am_iterate_save_all(it, name, trunk);
+    AM_TRY(read_step_all(it, name, current, &is_done));
+    if (!is_done) {
+        AM_TRY(round_all(it, alpha, round, current));
+        AM_TRY(am_iterate_save_all(it, name, current));
+    }
+cleanup:
+    return rc;
 }
 
 /* All rounds of one alpha, until the last or until validation has not improved for `patience`
@@ -415,9 +485,8 @@ static int rounds_all(am_iterate *it, double alpha, void *current, choice *best)
     for (int64_t round = 1; round <= recipe->rounds; round++) {
         am_table_choice how = {
             .alpha = alpha, .epochs = round * recipe->finetune.epochs, .round = round};
-        AM_TRY(round_all(it, alpha, round, current));
+        AM_TRY(step_round_all(it, alpha, round, current));
         AM_TRY(am_iterate_validate_all(it, "iterate", current, &how));
-        AM_TRY(save_round_all(it, alpha, round, current));
         offer(it, best, current, how);
         if (how.validation > best_here) {
             best_here = how.validation;
@@ -447,9 +516,7 @@ static int iterate_phase_all(am_iterate *it)
     int rc = current == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(new_choice(it, &best));
     AM_AGREE(it->suite.comm);
-    if (recipe->keep_rounds) {
-        AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
-    }
+    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
     for (int a = 0; a < recipe->n_iterate_alphas; a++) {
         AM_TRY(rounds_all(it, recipe->iterate_alpha[a], current, &best));
     }
@@ -469,6 +536,25 @@ cleanup:
 
 /* ---- joint training ---- */
 
+/* Epoch `epoch` from `current`: read if it is there, else done and saved. */
+static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
+{
+    char name[64];
+    bool is_done = false;
+    int rc = AM_OK;
+    snprintf(name, sizeof name, "joint/epoch-%03lld.h5", (long long)epoch);
+    AM_TRY(read_step_all(it, name, current, &is_done));
+    if (!is_done) {
+        am_train_options options = am_train_section_options(&it->recipe->joint, it->recipe->seed,
+                                                            "joint", epoch, epoch - 1);
+        options.epochs = 1;
+        AM_TRY(am_suite_joint_all(&it->suite, current, &options));
+        AM_TRY(am_iterate_save_all(it, name, current));
+    }
+cleanup:
+    return rc;
+}
+
 static int joint_phase_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
@@ -479,13 +565,11 @@ static int joint_phase_all(am_iterate *it)
     AM_AGREE(it->suite.comm);
     int64_t epochs =
         recipe->joint.epochs > 0 ? recipe->joint.epochs : recipe->rounds * recipe->finetune.epochs;
+    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "joint"));
     copy_trunk(it, current, it->base);
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
-        am_train_options options =
-            am_train_section_options(&recipe->joint, recipe->seed, "joint", epoch, epoch - 1);
-        options.epochs = 1;
-        AM_TRY(am_suite_joint_all(&it->suite, current, &options));
+        AM_TRY(step_joint_all(it, epoch, current));
         AM_TRY(am_iterate_validate_all(it, "joint", current, &how));
         offer(it, &best, current, how);
     }

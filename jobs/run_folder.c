@@ -1,18 +1,23 @@
 /* The folder of a run: see run_folder.h. SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/run_folder.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
+
+enum { LOCK_STEP_MS = 100, LOCK_STEPS = 30 };
 
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
 {
@@ -61,9 +66,17 @@ static int take_lock(am_run_folder *folder)
     if (folder->lock < 0) {
         return am_fail_errno(AM_E_CREATE, errno, "cannot write in the run folder %s", folder->path);
     }
-    if (flock(folder->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        return am_fail(AM_E_CREATE, "another job is running in %s: wait for it, or use another -o",
-                       folder->path);
+    /* Ranks outlive a killed launcher for about a second. */
+    for (int step = 0; flock(folder->lock, LOCK_EX | LOCK_NB) != 0; step++) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return am_fail_errno(AM_E_CREATE, errno, "cannot lock %s", path);
+        }
+        if (step == LOCK_STEPS) {
+            return am_fail(AM_E_CREATE,
+                           "another job is running in %s: wait for it, or use another -o",
+                           folder->path);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = LOCK_STEP_MS * 1000000L}, NULL);
     }
     return AM_OK;
 }
@@ -147,54 +160,92 @@ static int write_text(const am_run_folder *folder, const char *name, const char 
     return am_fail_errno(AM_E_IO, error, "cannot write %s", path);
 }
 
-/* Is there a run of this recipe, and is it finished? */
-static int recognise(am_run_folder *folder, const char *recipe)
+/* Is there a run of this recipe (*is_there), and is it finished? */
+static int recognise(am_run_folder *folder, const char *recipe, bool *is_there)
 {
     char path[AM_RUN_PATH], *there = NULL;
     int rc = am_run_folder_file(folder, path, "recipe.yml");
     AM_KEEP(read_text(path, &there));
-    if (rc == AM_OK && there != NULL && strcmp(there, recipe) != 0) {
+    *is_there = rc == AM_OK && there != NULL;
+    if (*is_there && strcmp(there, recipe) != 0) {
         rc = am_fail(AM_E_CREATE,
                      "%s holds a run of another recipe (its recipe.yml differs): use another -o, "
                      "or --overwrite",
                      folder->path);
     }
-    if (rc == AM_OK && there != NULL) {
-        rc = am_run_folder_file(folder, path, "result.json");
-        folder->is_finished = rc == AM_OK && access(path, F_OK) == 0;
-    }
+    AM_KEEP(am_run_folder_file(folder, path, "result.json"));
+    folder->is_finished = rc == AM_OK && *is_there && access(path, F_OK) == 0;
     free(there);
     return rc;
 }
 
-/* Begin again: the marks of an earlier run go first, its models are replaced one by one. */
-static int forget(const am_run_folder *folder)
+/* A name that a training job writes: the patterns of its checkpoints and their temporaries. */
+static bool is_ours(const char *name)
 {
-    static const char *const marks[] = {"result.json", "recipe.yml", "events.jsonl"};
-    char path[AM_RUN_PATH];
-    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++) {
-        int rc = am_run_folder_file(folder, path, "%s", marks[i]);
-        if (rc != AM_OK) {
-            return rc;
-        }
-        if (unlink(path) != 0 && errno != ENOENT) {
-            return am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
+    static const char *const pattern[] = {"*.h5",      "*.h5.*",       "result.json",
+                                          "table.txt", "events.jsonl", "*.partial"};
+    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
+        if (fnmatch(pattern[i], name, 0) == 0) {
+            return true;
         }
     }
-    return AM_OK;
+    return false;
+}
+
+static int remove_ours(const am_run_folder *folder, const char *sub)
+{
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(folder, path, "%s", sub);
+    DIR *open_folder = rc == AM_OK ? opendir(path) : NULL;
+    if (open_folder == NULL) {
+        return rc != AM_OK || errno == ENOENT
+                   ? rc
+                   : am_fail_errno(AM_E_CREATE, errno, "cannot look into %s", path);
+    }
+    for (struct dirent *entry = readdir(open_folder); rc == AM_OK && entry != NULL;
+         entry = readdir(open_folder)) {
+        if (is_ours(entry->d_name) && unlinkat(dirfd(open_folder), entry->d_name, 0) != 0) {
+            rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s/%s", path, entry->d_name);
+        }
+    }
+    closedir(open_folder);
+    return rc;
+}
+
+/* Begin again. recipe.yml goes first and comes last: whatever is found without it is not trusted.
+ */
+static int start_over(const am_run_folder *folder, const char *recipe)
+{
+    static const char *const subs[] = {".", "rounds", "tuned", "joint"};
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(folder, path, "recipe.yml");
+    if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
+        rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
+    }
+    AM_KEEP(sync_folder(folder->path));
+    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
+        AM_KEEP(remove_ours(folder, subs[i]));
+    }
+    AM_KEEP(write_text(folder, "recipe.yml", recipe));
+    return rc;
 }
 
 static int open_here(am_run_folder *folder, const char *recipe, bool overwrite)
 {
+    bool is_there = false;
+    char events[AM_RUN_PATH];
     int rc = make_folder(folder->path);
     AM_KEEP(take_lock(folder));
     if (!overwrite) {
-        AM_KEEP(recognise(folder, recipe));
+        AM_KEEP(recognise(folder, recipe, &is_there));
+    }
+    if (rc == AM_OK && !is_there) {
+        rc = start_over(folder, recipe);
     }
     if (rc == AM_OK && !folder->is_finished) {
-        char events[AM_RUN_PATH];
-        AM_KEEP(forget(folder));
-        AM_KEEP(write_text(folder, "recipe.yml", recipe));
+        if (is_there) {
+            am_info("%s: going on from the models that are there", folder->path);
+        }
         AM_KEEP(am_run_folder_file(folder, events, "events.jsonl"));
         AM_KEEP(am_events_open(events));
     }
@@ -239,17 +290,35 @@ void am_run_folder_close(am_run_folder *folder)
 int am_run_folder_result_all(MPI_Comm comm, const am_run_folder *folder)
 {
     int rank, rc = AM_OK;
-    char path[AM_RUN_PATH], *text = NULL;
+    char path[AM_RUN_PATH], *text = NULL, *table = NULL;
     MPI_Comm_rank(comm, &rank);
     if (rank == 0) {
-        rc = am_run_folder_file(folder, path, "result.json");
+        rc = am_run_folder_file(folder, path, "table.txt");
+        AM_KEEP(read_text(path, &table));
+        AM_KEEP(am_run_folder_file(folder, path, "result.json"));
         AM_KEEP(read_text(path, &text));
+        if (table != NULL) {
+            am_info("\n%s", table);
+        }
         if (text != NULL) {
             am_result(&(am_json){.text = text, .length = strlen(text)});
         }
     }
     free(text);
+    free(table);
     return am_agree_all(comm, rc);
+}
+
+int am_run_folder_has_all(MPI_Comm comm, const am_run_folder *folder, const char *name, bool *has)
+{
+    char path[AM_RUN_PATH];
+    int rank, rc = am_run_folder_file(folder, path, "%s", name);
+    MPI_Comm_rank(comm, &rank);
+    *has = rc == AM_OK && rank == 0 && access(path, F_OK) == 0;
+    AM_AGREE(comm);
+    AM_TRY(am_bcast_all(comm, 0, has, sizeof *has));
+cleanup:
+    return rc;
 }
 
 int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name)

@@ -1,7 +1,7 @@
 /* The folder of a run: RUN/recipe.yml, RUN/events.jsonl, RUN/result.json, checkpoints.
  * A folder whose recipe.yml is another recipe is refused; a finished run is recognised; an
- * unfinished one is run again (every result is the same bytes). SPDX-License-Identifier:
- * BSD-3-Clause */
+ * unfinished one goes on: a step whose checkpoint is there (they appear by rename) is not done
+ * again. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_RUN_FOLDER_H
 #define AM_JOBS_RUN_FOLDER_H
 
@@ -32,6 +32,8 @@ int am_run_folder_result_all(MPI_Comm comm, const am_run_folder *folder);
 /** "RUN/<name>" into `out` [AM_RUN_PATH]. Errors: AM_E_CREATE too long. Local. */
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
     __attribute__((format(printf, 3, 4)));
+/** Is there a file RUN/<name>? The same answer on every rank. Collective [comm]. */
+int am_run_folder_has_all(MPI_Comm comm, const am_run_folder *folder, const char *name, bool *has);
 /** Make the subfolder RUN/<name>. Collective [comm]. */
 int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name);
 /** Write a small text file by temporary name, fsync and rename. Collective [comm]; rank 0 writes.

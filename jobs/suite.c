@@ -201,15 +201,21 @@ cleanup:
     return rc;
 }
 
-int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_options *options)
+int am_suite_finetune_one_all(am_suite *suite, int task, void *trunk,
+                              const am_train_options *options)
 {
     am_train_options finetune = *options;
     finetune.train_trunk = true;
     finetune.train_head = false;
+    return train_one_all(suite, task, trunk, &finetune);
+}
+
+int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_options *options)
+{
     int rc = AM_OK;
     for (int i = 0; i < suite->n; i++) {
         if (suite->owner[i] == suite->my_group) {
-            AM_KEEP(train_one_all(suite, i, trunks[i], &finetune));
+            AM_KEEP(am_suite_finetune_one_all(suite, i, trunks[i], options));
         }
     }
     return am_agree_all(suite->comm, rc);

@@ -55,6 +55,11 @@ int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_option
  * NULL elsewhere. A task that diverges is AM_E_NUMERIC naming it. */
 int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_options *options);
 
+/** Finetune one of the group's own tasks. Collective [suite->group], not on all ranks: the caller
+ * agrees. */
+int am_suite_finetune_one_all(am_suite *suite, int task, void *trunk,
+                              const am_train_options *options);
+
 /** Train one trunk on all tasks together, data-parallel over all ranks, from `trunk`, in place.
  * Heads are trained too if options->train_head. Collective [suite->comm]. Divergence is
  * AM_E_NUMERIC. */

@@ -128,7 +128,6 @@ static const am_param joint_extra[] = {
 
 typedef struct iterate_keys {
     int64_t rounds, patience;
-    bool keep;
 } iterate_keys;
 
 static const am_param iterate_table[] = {
@@ -136,8 +135,6 @@ static const am_param iterate_table[] = {
      "rounds of finetuning and merging"},
     {"patience", AM_PARAM_INT, offsetof(iterate_keys, patience), "0", 0, 1e6, NULL,
      "stop when validation has not improved for so many rounds, 0: never"},
-    {"keep", AM_PARAM_BOOL, offsetof(iterate_keys, keep), "yes", 0, 0, NULL,
-     "keep a checkpoint of every round"},
     {0},
 };
 static const char *const iterate_lists[] = {"alphas", NULL};
@@ -427,7 +424,6 @@ static int read_comparison(const am_node *root, am_train_recipe *out)
         read_alphas(iterate, "iterate.alphas", out, out->iterate_alpha, &out->n_iterate_alphas));
     out->rounds = keys.rounds;
     out->patience = keys.patience;
-    out->keep_rounds = keys.keep;
     return rc;
 }
 
@@ -511,7 +507,6 @@ static void json_merge(const am_train_recipe *r, am_json *json)
     am_json_object(json, "iterate");
     am_json_int(json, "rounds", r->rounds);
     am_json_int(json, "patience", r->patience);
-    am_json_bool(json, "keep", r->keep_rounds);
     if (r->lambda >= 0) {
         json_reals(json, "alphas", r->iterate_alpha, r->n_iterate_alphas);
     }

@@ -45,7 +45,7 @@ typedef struct am_train_recipe {
     double alpha[AM_RECIPE_MAX_LIST];            /* candidates of one-shot merges */
     double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
     int64_t rounds, patience;
-    bool run_joint, keep_rounds;
+    bool run_joint;
 } am_train_recipe;
 
 /** Read and check a recipe.

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""A run of iterate that is killed or asked to stop, again and again, on changing numbers of ranks, ends
+with the same bytes as one that was left alone.                  usage: iterate_restart.py [RUNS [SEED]]
+SPDX-License-Identifier: BSD-3-Clause
+"""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "support"))
+import rankrun  # noqa: E402
+
+ARGUMENTS = "iterate suite.yml --set iterate.rounds=12 --set data.limit.train=60 -o".split()
+SECONDS = 120
+
+
+def disturb(how: str, delay: float):
+    def during(ranks) -> None:
+        time.sleep(delay)
+        running = sorted(ranks().items())
+        victims = {"kill one": running[-1:], "kill all": running, "stop one": running[:1],
+                   "stop all": running}[how]
+        for _, pid in victims:
+            try:
+                os.kill(pid, signal.SIGTERM if how.startswith("stop") else signal.SIGKILL)
+            except ProcessLookupError:
+                pass # it was faster
+    return during
+
+
+def main() -> None:
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 8
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10**6)
+    choose = random.Random(seed)
+    print(f"seed {seed}")
+    top = Path(tempfile.mkdtemp(prefix="am_restart."))
+    subprocess.run([sys.executable, HERE.parent / "support" / "make_tasks.py", top / "tasks",
+                    "a:4:120", "b:3:90", "c:5:150", "p:8:200"], check=True)
+    shutil.copy(HERE.parent / "support" / "small_suite.yml", top / "suite.yml")
+    alone = rankrun.run([*ARGUMENTS, "alone"], 2, top, timeout=SECONDS)
+    if alone.code != 0:
+        sys.exit(alone.report())
+    wanted = {f: v for f, v in rankrun.snapshot(top / "alone").items() if f != "events.jsonl"}
+
+    problems, ends, interrupted = [], {}, 0
+    for run in range(runs):
+        folder = f"run{run}"
+        for attempt in range(50):
+            how = choose.choice(["kill one", "kill all", "stop one", "stop all"])
+            delay = choose.uniform(0.25, 0.35 + alone.seconds)
+            result = rankrun.run([*ARGUMENTS, folder], choose.randint(1, 4), top, timeout=SECONDS,
+                                 during=disturb(how, delay) if attempt < 3 else None)
+            ends[result.code] = ends.get(result.code, 0) + 1
+            if result.hung:
+                problems.append(f"{folder}: hung after '{how}'")
+            if result.code == 0:
+                break
+            interrupted += 1
+        files = {f: v for f, v in rankrun.snapshot(top / folder).items() if f != "events.jsonl"}
+        for line in rankrun.changes(wanted, files):
+            problems.append(f"{folder}: {line}")
+    print(f"{runs} runs, {interrupted} interruptions, exit codes {ends}")
+    if interrupted == 0:
+        problems.append("nothing was interrupted: this test tests nothing")
+    for problem in problems:
+        print(f"FAILED: {problem}")
+    if not problems:
+        shutil.rmtree(top)
+    sys.exit(len(problems) > 0)
+
+
+if __name__ == "__main__":
+    main()
