@@ -8,6 +8,7 @@
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
+#include "mpi/rng.h"
 #include "mpi/runtime.h"
 
 enum { AM_MAX_OPTIONS = 64, AM_MAX_OPTION_NAME = 96 };
@@ -297,10 +298,30 @@ static int print_texts(const am_cli *cli)
                : am_fail_errno(AM_E_IO, errno, "cannot write to standard output");
 }
 
+/* Ranks with different arguments would part ways in the first collective call. */
+static int check_same_all(int argc, char **argv)
+{
+    uint64_t hash = 0;
+    for (int i = 1; i < argc; i++) {
+        hash = am_hash64(argv[i], (int64_t)strlen(argv[i]) + 1, hash);
+    }
+    int rc = am_same_all(am_world(), hash, "the command line");
+    if (rc == AM_E_BUG) {
+        am_error_clear();
+        rc = am_fail(AM_E_USAGE, "the command line differs between ranks: start all of them with "
+                                 "the same arguments");
+    }
+    return rc;
+}
+
 int am_cli_run_all(int argc, char **argv, int *exit_status)
 {
     am_cli cli;
-    int rc = am_cli_parse(argc, argv, am_command_table, &cli);
+    int rc = check_same_all(argc, argv);
+    if (rc != 0) {
+        return rc;
+    }
+    rc = am_cli_parse(argc, argv, am_command_table, &cli);
     if (rc == 0 && (cli.help || cli.version)) {
         rc = am_world_rank() == 0 ? print_texts(&cli) : 0;
         rc = am_agree_all(am_world(), rc);

@@ -8,6 +8,7 @@
 #include "jobs/merge_plan.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/bigcount.h"
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 
@@ -222,8 +223,8 @@ int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs)
     const am_tensor_table *tensors = am_ckpt_tensors(inputs->ckpt[0]);
     am_slice slice = {0};
     int rank = 0, size = 0, rc = 0;
-    MPI_Comm_rank(comm, &rank);
-    MPI_Comm_size(comm, &size);
+    AM_KEEP(am_mpi_code(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank"));
+    AM_KEEP(am_mpi_code(MPI_Comm_size(comm, &size), "MPI_Comm_size"));
     int64_t *differs = am_new(tensors->n * inputs->n + 1, sizeof *differs, "comparison");
     AM_KEEP(differs != NULL ? 0 : AM_E_NOMEM);
     AM_KEEP(am_slice_make(tensors, AM_BLOCK, size, rank, &slice));

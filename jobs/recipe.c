@@ -158,7 +158,7 @@ int am_recipe_paths_all(MPI_Comm comm, const char *const *path, int n, const cha
     for (int i = 0; i < n; i++) {
         out[i] = NULL;
     }
-    MPI_Comm_rank(comm, &rank);
+    AM_TRY(am_mpi_code(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank"));
     if (rank == 0) {
         rc = choose_folder(path, n, recipe, &found);
         is_beside = found;

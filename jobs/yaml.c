@@ -8,6 +8,7 @@
 #include "jobs/yaml_internal.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/bigcount.h"
 
 /* ---- memory of a document ---- */
 
@@ -533,7 +534,7 @@ int am_yaml_read_all(MPI_Comm comm, const char *path, am_yaml **out)
     int64_t n = 0;
     int rank = 0, rc = 0;
     *out = NULL;
-    MPI_Comm_rank(comm, &rank);
+    AM_TRY(am_mpi_code(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank"));
     if (rank == 0) {
         rc = read_bytes(path, &bytes, &n);
     }

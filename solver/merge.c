@@ -7,6 +7,7 @@
  * window (what fits the cache, with all its inputs), then stored whole. Every rank takes part in
  * the agreement of every batch up to the largest number of batches. Elements are combined alone, in
  * f64, so how they are cut changes no bit. SPDX-License-Identifier: BSD-3-Clause */
+#include <math.h>
 #include <stddef.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -208,6 +209,45 @@ static int merge_window(am_engine *e, const am_span *window, double *out)
     return rc;
 }
 
+/* Smallest magnitude that rounds to infinity in the dtype: its largest number and half a step. */
+static double overflow_limit(am_dtype dtype)
+{
+    switch (dtype) {
+    case AM_DTYPE_F16:
+        return 65520;
+    case AM_DTYPE_BF16:
+        return 0x1.FFp127;
+    case AM_DTYPE_F32:
+        return 0x1.FFFFFFp127;
+    default:
+        return (double)INFINITY;
+    }
+}
+
+/* Finite inputs must not end as infinities in a narrow output. */
+static int check_overflow(const am_engine *e, const am_span *piece)
+{
+    const am_tensor *tensor = &e->job->sink->tensors->t[piece->tensor];
+    const double limit = overflow_limit(tensor->dtype);
+    const int64_t n = piece->hi - piece->lo;
+    int64_t n_bad = 0, bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        n_bad += !(fabs(e->out[i]) < limit);
+    }
+    if (n_bad == 0 || e->job->allow_nonfinite) {
+        return 0;
+    }
+    while (fabs(e->out[bad]) < limit) {
+        bad++;
+    }
+    return am_fail(
+        AM_E_NUMERIC,
+        "%s: tensor '%s': element %lld would be %g, which %s cannot hold; choose a wider "
+        "dtype or smaller weights",
+        e->job->sink->label, tensor->name, (long long)(piece->lo + bad), e->out[bad],
+        am_dtype_name(tensor->dtype));
+}
+
 static int merge_piece(am_engine *e, const am_span *piece)
 {
     const am_sink *sink = e->job->sink;
@@ -218,6 +258,7 @@ static int merge_piece(am_engine *e, const am_span *piece)
         const int64_t hi = piece->hi - lo < e->window ? piece->hi : lo + e->window;
         rc = merge_window(e, &(am_span){.tensor = piece->tensor, .lo = lo, .hi = hi}, e->out + at);
     }
+    AM_KEEP(check_overflow(e, piece));
     AM_KEEP(sink->store(sink->self, piece->tensor, piece->lo, n, e->out));
     e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
     return rc;

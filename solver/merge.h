@@ -38,7 +38,8 @@ typedef struct am_merge_result {
  *
  * Collective [comm]; job [same] except the slice. Agreement every batch; stop requests are
  * AM_E_STOPPED. Memory: one block of f64 and T + 1 windows of 32,768 f64. Errors: what sources and
- * sinks return, agreed; AM_E_DATA; AM_E_NOMEM. */
+ * sinks return, agreed; AM_E_DATA; AM_E_NUMERIC a finite result that the
+ * output's dtype cannot hold; AM_E_NOMEM. */
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
                      am_merge_result *result);
 

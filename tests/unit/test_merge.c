@@ -236,6 +236,30 @@ static void not_finite_is_named_all(void)
     scene_close(&s);
 }
 
+/* The largest double that still rounds to a finite f32 is kept, the next is an error. */
+static void too_large_for_the_output_all(void)
+{
+    static const int64_t numel[] = {1000};
+    static const double weight[] = {1, 0, 0};
+    const double most = nextafter(0x1.FFFFFFp127, 0);
+    am_tensor_table narrow = {0};
+    scene s;
+    scene_open(&s, numel, 1, "linear", weight);
+    AM_CHECK_OK(am_tensor_table_copy(&s.tensors, &narrow));
+    narrow.t[0].dtype = AM_DTYPE_F32;
+    s.sink.tensors = &narrow;
+    s.reals[1][777] = -most;
+    AM_CHECK_OK(run_all(&s, 50));
+    s.reals[1][777] = -0x1.FFFFFFp127;
+    AM_CHECK_CODE(run_all(&s, 50), AM_E_NUMERIC);
+    AM_CHECK_CONTAINS(am_error_message(), "tensor 'tensor.00': element 777 would be -3.40282e+38");
+    am_error_clear();
+    s.job.allow_nonfinite = true;
+    AM_CHECK_OK(run_all(&s, 50));
+    am_tensor_table_free(&narrow);
+    scene_close(&s);
+}
+
 /* A sink that fails on one rank fails on all, with its message. */
 static int fail_store(void *self, int64_t tensor, int64_t lo, int64_t n, const double *src)
 {
@@ -282,6 +306,7 @@ static const am_test tests[] = {AM_TEST(known_answers_all),
                                 AM_TEST(same_bytes_for_any_cut_all),
                                 AM_TEST(absent_and_copied_tensors_all),
                                 AM_TEST(not_finite_is_named_all),
+                                AM_TEST(too_large_for_the_output_all),
                                 AM_TEST(failure_on_one_rank_all),
                                 AM_TEST(stop_request_ends_it_all)};
 AM_TEST_MAIN("merge", tests)
