@@ -1,5 +1,6 @@
 /* Hugging Face folder: model.safetensors, or shards model-0000i-of-0000N.safetensors with
  * model.safetensors.index.json, which is written last. SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -202,7 +203,8 @@ static int lay_out(const char *path, const am_tensor_table *tensors, const am_ck
         goto cleanup;
     }
     if (mkdir(path, 0777) != 0) {
-        rc = am_fail(AM_E_CREATE, "cannot create the folder %s", path);
+        int code = errno == ENOSPC || errno == EDQUOT || errno == EIO ? AM_E_IO : AM_E_CREATE;
+        rc = am_fail_errno(code, errno, "cannot create the folder %s", path);
         goto cleanup;
     }
     int64_t count = plan_shards(tensors, limit, shard);

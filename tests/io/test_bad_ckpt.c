@@ -19,7 +19,7 @@ static void write_file(const char *path, const void *data, size_t n)
     }
 }
 
-static int open_code(const char *path)
+static int open_code_all(const char *path)
 {
     am_ckpt *ckpt = NULL;
     int rc = am_ckpt_open_all(am_world(), path, &ckpt);
@@ -29,7 +29,7 @@ static int open_code(const char *path)
 
 /* ---- prefixes ---- */
 
-static void make_small(const char *path)
+static void make_small_all(const char *path)
 {
     am_tensor_table t = {0};
     am_meta meta = {0};
@@ -45,22 +45,22 @@ static void make_small(const char *path)
     am_tensor_table_free(&t);
 }
 
-static void check_prefixes(const char *name)
+static void check_prefixes_all(const char *name)
 {
     static unsigned char data[1 << 16];
     char whole[4096], cut[4096];
     snprintf(whole, sizeof whole, "%s", am_test_path(name));
     snprintf(cut, sizeof cut, "%s", am_test_path("cut"));
-    make_small(whole);
+    make_small_all(whole);
     FILE *f = fopen(whole, "rb");
     size_t n = f != NULL ? fread(data, 1, sizeof data, f) : 0;
     AM_CHECK(f != NULL && fclose(f) == 0);
     AM_CHECK(n > 100 && n < sizeof data);
-    AM_CHECK_OK(open_code(whole));
+    AM_CHECK_OK(open_code_all(whole));
     int64_t accepted = 0, unnamed = 0;
     for (size_t k = 0; k < n; k++) {
         write_file(cut, data, k);
-        accepted += open_code(cut) != AM_E_DATA;
+        accepted += open_code_all(cut) != AM_E_DATA;
         unnamed += strstr(am_error_message(), cut) == NULL;
         am_error_clear();
     }
@@ -68,18 +68,18 @@ static void check_prefixes(const char *name)
     AM_CHECK_I64(unnamed, 0);
     data[n] = 0; /* and bytes after the end, which only safetensors forbids */
     write_file(cut, data, n + 1);
-    AM_CHECK_I64(open_code(cut), strstr(name, ".h5") != NULL ? 0 : AM_E_DATA);
+    AM_CHECK_I64(open_code_all(cut), strstr(name, ".h5") != NULL ? 0 : AM_E_DATA);
     am_error_clear();
 }
 
 static void prefixes_of_safetensors(void)
 {
-    check_prefixes("small.safetensors");
+    check_prefixes_all("small.safetensors");
 }
 
 static void prefixes_of_hdf5(void)
 {
-    check_prefixes("small.h5");
+    check_prefixes_all("small.h5");
 }
 
 /* ---- headers ---- */
@@ -155,7 +155,7 @@ static void bad_headers(void)
         memcpy(data, &n, 8);
         memcpy(data + 8, h->text, n);
         write_file(path, data, 8 + n + (size_t)h->data_bytes);
-        int rc = open_code(path);
+        int rc = open_code_all(path);
         bool is_right = rc == (h->message == NULL ? 0 : AM_E_DATA);
         if (rc != 0 && h->message != NULL) {
             is_right = is_right && strstr(am_error_message(), h->message) != NULL;
@@ -178,10 +178,10 @@ static void huge_lengths(void)
         memcpy(data, &length[i], 8);
         memcpy(data + 8, "{}", 2);
         write_file(am_test_path("huge.safetensors"), data, 10);
-        AM_CHECK_CODE(open_code(am_test_path("huge.safetensors")), AM_E_DATA);
+        AM_CHECK_CODE(open_code_all(am_test_path("huge.safetensors")), AM_E_DATA);
         am_error_clear();
     }
-    AM_CHECK_CODE(open_code(am_test_path("absent.safetensors")), AM_E_NOINPUT);
+    AM_CHECK_CODE(open_code_all(am_test_path("absent.safetensors")), AM_E_NOINPUT);
     am_error_clear();
 }
 
@@ -214,7 +214,7 @@ static void bad_folders(void)
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         snprintf(path, sizeof path, "%s/model.safetensors.index.json", folder);
         write_file(path, table[i].index, strlen(table[i].index));
-        int rc = open_code(folder);
+        int rc = open_code_all(folder);
         if (table[i].message == NULL) {
             AM_CHECK_I64(rc, 0);
         } else {
