@@ -44,6 +44,12 @@ merge beside/r.yml -o a/
 "$AM_BIN" diff a.safetensors a.h5 2>/dev/null || fail "HDF5 differs"
 "$AM_BIN" diff a.safetensors a 2>/dev/null || fail "the folder differs"
 
+# Inputs of any form merge to the same values.
+"$AM_BIN" convert beside/m.safetensors m.h5 >/dev/null 2>&1
+"$AM_BIN" convert beside/base.safetensors base/ >/dev/null 2>&1
+merge beside/r.yml -o forms.safetensors --set models.0.model=m.h5 --set base_model=base
+"$AM_BIN" diff a.safetensors forms.safetensors 2>/dev/null || fail "inputs of other forms merge differently"
+
 # --set is like writing it in the recipe, and is recorded; a recipe may come by standard input.
 sed 's/0.5/0.25/' beside/r.yml >beside/quarter.yml
 merge beside/quarter.yml -o quarter.safetensors
