@@ -372,10 +372,9 @@ cleanup:
 int am_publish_commit(am_publish *p, const char *manifest, int64_t n)
 {
     int rc = place_manifest(p, manifest, n);
-    if (rc != 0) {
-        return rc;
+    if (rc == 0) {
+        rc = p->overwrite ? rename_over(p) : rename_new(p->partial, p->final);
     }
-    rc = p->overwrite ? rename_over(p) : rename_new(p->partial, p->final);
     if (rc != 0) {
         if (!p->is_folder && !p->overwrite) {
             unlink(p->manifest);

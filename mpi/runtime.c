@@ -316,6 +316,15 @@ cleanup:
     return rc;
 }
 
+/* From here on every rank ends by itself. mpirun sends SIGTERM to the others when the first one
+ * has returned an error: it must not take a second signal for an order to die without a code. */
+static void ignore_stop_signals(void)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+}
+
 int am_stop_all(int rc)
 {
     const char *message = am_error_message();
@@ -328,6 +337,7 @@ int am_stop_all(int rc)
     (void)fflush(NULL);
     if (world != MPI_COMM_NULL) {
         (void)MPI_Barrier(world); /* while the watchdog still looks on */
+        ignore_stop_signals();
         (void)MPI_Comm_free(&world);
     }
     watchdog_stop();

@@ -1,9 +1,15 @@
 /* Native HDF5: one contiguous dataset per tensor in the root group, under its own name; metadata as
  * fixed-length UTF-8 attributes of the root group. Rank 0 writes the structure with the serial
  * driver and learns where the data goes; HDF5 never sees the data.
+ *
+ * HDF5 writes into memory (a memfd), and its bytes are copied to the file with checked writes: when
+ * a write of its own fails, 1.10.8 keeps a freed file in its tables and crashes at MPI_Finalize.
  * SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/file.h"
@@ -12,7 +18,7 @@
 #include "io/h5_util.h"
 #include "mpi/error.h"
 
-enum { ALIGNMENT = 4096 };
+enum { ALIGNMENT = 4096, COPY_BYTES = 65536 };
 
 static bool recognises(const am_probe *probe)
 {
@@ -23,7 +29,7 @@ static bool recognises(const am_probe *probe)
 static hid_t create_file(const char *path)
 {
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), fcpl = H5Pcreate(H5P_FILE_CREATE), file = -1;
-    if (fapl >= 0 && fcpl >= 0 && H5Pset_fapl_sec2(fapl) >= 0 &&
+    if (fapl >= 0 && fcpl >= 0 && H5Pset_fapl_stdio(fapl) >= 0 &&
         H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) >= 0 &&
         H5Pset_libver_bounds(fapl, H5F_LIBVER_V18, H5F_LIBVER_V110) >= 0 &&
         H5Pset_alignment(fapl, ALIGNMENT, ALIGNMENT) >= 0 && H5Pset_obj_track_times(fcpl, 0) >= 0) {
@@ -136,15 +142,16 @@ static int create_dataset(hid_t file, hid_t dcpl, const am_tensor *t, am_layout 
     return am_layout_add(out, t->name, t->dtype, t->ndim, t->shape, extent);
 }
 
-static int write_structure(const char *path, const am_tensor_table *tensors, const am_meta *meta,
-                           am_layout *out)
+/* name  where HDF5 writes;  path  what a message names */
+static int write_structure(const char *name, const char *path, const am_tensor_table *tensors,
+                           const am_meta *meta, am_layout *out)
 {
     int rc = 0;
     hid_t dcpl = -1;
     am_h5_begin();
-    hid_t file = create_file(path);
+    hid_t file = create_file(name);
     if (file < 0) {
-        return am_h5_fail(AM_E_IO, "cannot create %s", path);
+        return am_h5_fail(AM_E_IO, "cannot create the structure of %s", path);
     }
     dcpl = make_dcpl();
     if (dcpl < 0) {
@@ -159,22 +166,42 @@ cleanup:
     if (dcpl >= 0) {
         H5Pclose(dcpl);
     }
-    if (H5Fclose(file) < 0 && rc == 0) { /* writes all metadata: where a full disk shows */
+    if (H5Fclose(file) < 0 && rc == 0) { /* writes all metadata */
         rc = am_h5_fail(AM_E_IO, "cannot write the structure of %s", path);
     }
     return rc;
 }
 
-/* Size the file, reserve its space and check that all data lies inside. */
-static int reserve(const char *path, am_layout *out)
+/* Copy what HDF5 wrote, not the holes that it left for the data. */
+static int copy_structure(int from, int to, const char *path, int64_t end)
+{
+    int rc = 0;
+    char buffer[COPY_BYTES];
+    off_t at = 0;
+    while (rc == 0 && at < (off_t)end && (at = lseek(from, at, SEEK_DATA)) >= 0) {
+        off_t hole = lseek(from, at, SEEK_HOLE);
+        while (rc == 0 && at < hole) {
+            int64_t n = hole - at < COPY_BYTES ? (int64_t)(hole - at) : COPY_BYTES;
+            AM_KEEP(am_file_read(from, "the structure in memory", buffer, n, at));
+            AM_KEEP(am_file_write(to, path, buffer, n, at));
+            at += (off_t)n;
+        }
+    }
+    if (rc == 0 && at < 0 && errno != ENXIO) { /* ENXIO: only a hole is left */
+        rc = am_fail_errno(AM_E_IO, errno, "cannot read the structure of %s in memory", path);
+    }
+    return rc;
+}
+
+/* Size the file, reserve its space, fill in the structure, check that all data lies inside. */
+static int fill_file(int fd, int memory, const char *path, am_layout *out)
 {
     int rc = 0;
     struct stat st;
-    int fd = am_file_reopen(path);
-    if (fd < 0) {
-        return fd;
+    if (fstat(memory, &st) != 0) {
+        return am_fail_errno(AM_E_IO, errno, "cannot examine the structure of %s", path);
     }
-    int64_t end = fstat(fd, &st) == 0 ? (int64_t)st.st_size : 0;
+    int64_t end = (int64_t)st.st_size;
     for (int64_t i = 0; i < out->tensors.n; i++) {
         int64_t last = out->extent[i].offset + am_tensor_bytes(&out->tensors.t[i]);
         if (last > end) {
@@ -184,26 +211,36 @@ static int reserve(const char *path, am_layout *out)
     }
     out->files[0].bytes = end;
     AM_KEEP(am_file_reserve(fd, path, end));
-    int closed = am_file_sync_close(fd, path);
-    return rc != 0 ? rc : closed;
+    AM_KEEP(copy_structure(memory, fd, path, end));
+    return rc;
 }
 
 static int lay_out(const char *path, const am_tensor_table *tensors, const am_ckpt_options *options,
                    am_layout *out)
 {
     int rc = 0;
-    int fd = am_file_create(path); /* ours and new: HDF5 would follow a link */
+    char name[32];
+    int fd = am_file_create(path);
     if (fd < 0) {
         return fd;
     }
-    close(fd);
+    int memory = memfd_create("allmerge-structure", MFD_CLOEXEC);
+    if (memory < 0) {
+        rc = am_fail_errno(AM_E_NOMEM, errno, "cannot make the structure of %s in memory", path);
+        goto cleanup;
+    }
+    (void)snprintf(name, sizeof name, "/proc/self/fd/%d", memory);
     int file = am_layout_add_file(out, "", 0);
     AM_TRY(file < 0 ? file : 0);
-    AM_TRY(write_structure(path, tensors, options->meta, out));
-    AM_TRY(reserve(path, out));
+    AM_TRY(write_structure(name, path, tensors, options->meta, out));
+    AM_TRY(fill_file(fd, memory, path, out));
     AM_TRY(am_layout_finish(out));
 cleanup:
-    return rc;
+    if (memory >= 0) {
+        close(memory);
+    }
+    int closed = am_file_sync_close(fd, path);
+    return rc != 0 ? rc : closed;
 }
 
 static const char *const endings[] = {".h5", ".hdf5", NULL};

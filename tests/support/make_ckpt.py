@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Write a small safetensors checkpoint for a test.
 
 usage: make_ckpt.py OUT.safetensors NAME=SHAPE[:DTYPE[:FILL]]...
