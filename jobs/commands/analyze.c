@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "jobs/command.h"
-#include "jobs/merge_plan.h"
+#include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/command.h"
-#include "jobs/suite.h"
-#include "jobs/table.h"
-#include "jobs/train_recipe.h"
+#include "jobs/training/suite.h"
+#include "jobs/training/table.h"
+#include "jobs/training/recipe.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"

@@ -3,7 +3,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include "jobs/command.h"
-#include "jobs/iterate.h"
+#include "jobs/training/iterate.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"

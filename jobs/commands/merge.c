@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "jobs/command.h"
-#include "jobs/merge_plan.h"
+#include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/reduce.h"

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/command.h"
-#include "jobs/iterate.h"
+#include "jobs/training/iterate.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"

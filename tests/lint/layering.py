@@ -46,7 +46,7 @@ PLANTED = [
     {"mpi/a.c": '#include "io/format.h"\n'},
     {"mpi/a.h": '# include "solver/merge.h"\n'},
     {"solver/a.c": '#include "io/dtype.h"\n'},
-    {"solver/methods/a.c": '#include "jobs/recipe.h"\n'},
+    {"solver/methods/a.c": '#include "jobs/recipe/bind.h"\n'},
     {"io/formats/h5.c": '#include "solver/merge.h"\n'},
     {"jobs/a.c": '#include "tests/am_test.h"\n'},
     {"mpi/a.c": '#include "error.h"\n'},

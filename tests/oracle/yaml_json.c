@@ -1,7 +1,7 @@
 /* yaml_json FILE: the document as JSON, or "error: ..." and exit 1. For test_pyyaml.py.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
-#include "jobs/yaml.h"
+#include "jobs/recipe/yaml.h"
 #include "mpi/error.h"
 
 static char text[AM_YAML_MAX_BYTES + 2];

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/recipe.h"
-#include "jobs/yaml.h"
+#include "jobs/recipe/bind.h"
+#include "jobs/recipe/yaml.h"
 #include "mpi/error.h"
 #include "mpi/runtime.h"
 #include "tests/am_test.h"

@@ -1,8 +1,8 @@
 /* From YAML maps to the typed structs of a job. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_RECIPE_H
-#define AM_JOBS_RECIPE_H
+#ifndef AM_JOBS_RECIPE_BIND_H
+#define AM_JOBS_RECIPE_BIND_H
 
-#include "jobs/yaml.h"
+#include "jobs/recipe/yaml.h"
 #include "mpi/param.h"
 
 /** Fill `object` from the keys of a map.

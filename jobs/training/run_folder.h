@@ -2,8 +2,8 @@
  * A folder whose recipe.yml is another recipe is refused; a finished run is recognised; an
  * unfinished one goes on: a step whose checkpoint is there (they appear by rename) is not done
  * again. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_RUN_FOLDER_H
-#define AM_JOBS_RUN_FOLDER_H
+#ifndef AM_JOBS_TRAINING_RUN_FOLDER_H
+#define AM_JOBS_TRAINING_RUN_FOLDER_H
 
 #include <mpi.h>
 #include <stdbool.h>

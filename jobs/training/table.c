@@ -1,5 +1,5 @@
 /* Result table of a training job: see table.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/table.h"
+#include "jobs/training/table.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/merge_plan.h"
+#include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"

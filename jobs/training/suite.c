@@ -1,6 +1,6 @@
 /* Tasks, heads and task groups of a training job: see suite.h. SPDX-License-Identifier:
  * BSD-3-Clause */
-#include "jobs/suite.h"
+#include "jobs/training/suite.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* The folder of a run: see run_folder.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/run_folder.h"
+#include "jobs/training/run_folder.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* A merge recipe in mergekit's form: what to merge, how, and the value of every parameter for a
- * given model and tensor. Local and pure; files are opened by merge_plan.
+ * given model and tensor. Local and pure; files are opened by plan.c.
  *
  *   merge_method: task_arithmetic         parameters: values are a scalar, a list (piecewise
  *   base_model: base.safetensors          linear over the layers), or a list of {filter, value};
@@ -12,7 +12,7 @@
 #ifndef AM_JOBS_MERGE_RECIPE_H
 #define AM_JOBS_MERGE_RECIPE_H
 
-#include "jobs/yaml.h"
+#include "jobs/recipe/yaml.h"
 #include "mpi/tensor.h"
 #include "solver/method.h"
 

@@ -4,7 +4,7 @@
 #define AM_JOBS_MERGE_PLAN_H
 
 #include "io/checkpoint.h"
-#include "jobs/merge_recipe.h"
+#include "jobs/merge/recipe.h"
 #include "solver/merge.h"
 
 /* Checkpoints with the same tensors, in the order given; the first is the reference. */

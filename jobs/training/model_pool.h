@@ -7,10 +7,10 @@
  * merged
  *
  * SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_MODEL_POOL_H
-#define AM_JOBS_MODEL_POOL_H
+#ifndef AM_JOBS_TRAINING_MODEL_POOL_H
+#define AM_JOBS_TRAINING_MODEL_POOL_H
 
-#include "jobs/suite.h"
+#include "jobs/training/suite.h"
 #include "mpi/partition.h"
 #include "solver/merge.h"
 

@@ -1,5 +1,5 @@
 /* Iterative task arithmetic: see iterate.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/iterate.h"
+#include "jobs/training/iterate.h"
 
 #include <math.h>
 #include <stdio.h>

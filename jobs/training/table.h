@@ -1,9 +1,9 @@
 /* The result table of a training job: one row a model, one column a task, accuracies on test data.
  * Written as text for people and as JSON for programs. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_TABLE_H
-#define AM_JOBS_TABLE_H
+#ifndef AM_JOBS_TRAINING_TABLE_H
+#define AM_JOBS_TRAINING_TABLE_H
 
-#include "jobs/suite.h"
+#include "jobs/training/suite.h"
 #include "mpi/jsonw.h"
 
 enum { AM_TABLE_ROWS = 64, AM_TABLE_NAME = 64 };

@@ -1,12 +1,12 @@
-/* The recipe of the training jobs: see train_recipe.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/train_recipe.h"
+/* The recipe of the training jobs: see recipe.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/training/recipe.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/recipe.h"
+#include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "solver/optim.h"

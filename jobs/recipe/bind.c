@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "jobs/recipe.h"
+#include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"

@@ -1,5 +1,5 @@
 /* Slices of all models in memory: see model_pool.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/model_pool.h"
+#include "jobs/training/model_pool.h"
 
 #include <stdlib.h>
 #include <string.h>

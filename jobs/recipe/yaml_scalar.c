@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/yaml_internal.h"
+#include "jobs/recipe/yaml_internal.h"
 
 enum { AM_MAX_NUMBER = 512 }; /* characters: a longer scalar is text */
 

@@ -7,14 +7,14 @@
  *   selection on validation data; the test data is used once, for the table.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_ITERATE_H
-#define AM_JOBS_ITERATE_H
+#ifndef AM_JOBS_TRAINING_ITERATE_H
+#define AM_JOBS_TRAINING_ITERATE_H
 
-#include "jobs/model_pool.h"
-#include "jobs/run_folder.h"
-#include "jobs/suite.h"
-#include "jobs/table.h"
-#include "jobs/train_recipe.h"
+#include "jobs/training/model_pool.h"
+#include "jobs/training/run_folder.h"
+#include "jobs/training/suite.h"
+#include "jobs/training/table.h"
+#include "jobs/training/recipe.h"
 
 typedef struct am_iterate {
     const am_train_recipe *recipe; /* borrowed */

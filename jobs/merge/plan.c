@@ -1,8 +1,8 @@
 /* From a merge recipe to a job of the merge engine. SPDX-License-Identifier: BSD-3-Clause */
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/merge_plan.h"
-#include "jobs/recipe.h"
+#include "jobs/merge/plan.h"
+#include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"

@@ -2,8 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/merge_recipe.h"
-#include "jobs/recipe.h"
+#include "jobs/merge/recipe.h"
+#include "jobs/recipe/bind.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 #include "mpi/log.h"

@@ -1,7 +1,7 @@
 /* A suite: the tasks of a training job with their data, one shared trunk shape, one head per task,
  * and the task groups that the ranks are split into. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_SUITE_H
-#define AM_JOBS_SUITE_H
+#ifndef AM_JOBS_TRAINING_SUITE_H
+#define AM_JOBS_TRAINING_SUITE_H
 
 #include <mpi.h>
 #include "io/checkpoint.h"

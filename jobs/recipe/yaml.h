@@ -11,8 +11,8 @@
  * Everything but the `_all` function is local and pure. Errors are AM_E_RECIPE with
  * "file:line:column: " (or "--set KEY: ") before the text.
  * SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_YAML_H
-#define AM_JOBS_YAML_H
+#ifndef AM_JOBS_RECIPE_YAML_H
+#define AM_JOBS_RECIPE_YAML_H
 
 #include <mpi.h>
 #include <stdbool.h>

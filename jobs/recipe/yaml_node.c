@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/yaml_internal.h"
+#include "jobs/recipe/yaml_internal.h"
 #include "mpi/error.h"
 
 enum { AM_WHERE_BYTES = 1024, AM_MAX_SET_KEY = 256 };

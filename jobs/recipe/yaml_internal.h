@@ -1,8 +1,8 @@
 /* Shared by the yaml files only. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_YAML_INTERNAL_H
-#define AM_JOBS_YAML_INTERNAL_H
+#ifndef AM_JOBS_RECIPE_YAML_INTERNAL_H
+#define AM_JOBS_RECIPE_YAML_INTERNAL_H
 
-#include "jobs/yaml.h"
+#include "jobs/recipe/yaml.h"
 
 /* Strings (labels, scalar texts) live in the same chain as the nodes. */
 typedef struct am_yaml_text {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
-#include "jobs/yaml_internal.h"
+#include "jobs/recipe/yaml_internal.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"

@@ -1,8 +1,8 @@
 /* The recipe of the training jobs (iterate, train, eval): YAML sections bound to typed tables.
  * Reference: jobs/README.md; annotated examples: jobs/recipes/. SPDX-License-Identifier:
  * BSD-3-Clause */
-#ifndef AM_JOBS_TRAIN_RECIPE_H
-#define AM_JOBS_TRAIN_RECIPE_H
+#ifndef AM_JOBS_TRAINING_RECIPE_H
+#define AM_JOBS_TRAINING_RECIPE_H
 
 #include <mpi.h>
 #include "io/dataset.h"
