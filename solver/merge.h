@@ -23,6 +23,12 @@ typedef struct am_merge_job {
     /* Resolved parameters: param[tensor * P + p], model_param[(tensor * n_models + model) * P + p],
      * P = number of parameters of the method. */
     const double *param, *model_param;
+    const am_merge_input *aux; /* [n_models] second inputs, NULL: none */
+    am_scope scope;
+    am_semantics semantics;
+    uint64_t seed;
+    const int64_t *layer; /* [output tensors] layer number or -1; NULL: all -1 */
+    int64_t layers;       /* how many layers there are */
     /* Output tensors copied as raw bytes from `base` (or model 0): not floats. [output tensors] */
     const bool *copy;
     int64_t block;        /* elements loaded at a time, >= 1; any value, same bytes */
