@@ -475,7 +475,8 @@ cleanup:
 
 /* All rounds of one alpha, until the last or until validation has not improved for `patience`
  * rounds. */
-static int rounds_all(am_iterate *it, double alpha, void *current, choice *best)
+static int rounds_all(am_iterate *it, double alpha, void *current, choice *best,
+                      am_progress *progress)
 {
     const am_train_recipe *recipe = it->recipe;
     double best_here = -1.0;
@@ -488,6 +489,7 @@ static int rounds_all(am_iterate *it, double alpha, void *current, choice *best)
         AM_TRY(step_round_all(it, alpha, round, current));
         AM_TRY(am_iterate_validate_all(it, "iterate", current, &how));
         offer(it, best, current, how);
+        am_progress_add(progress, 1);
         if (how.validation > best_here) {
             best_here = how.validation;
             best_round = round;
@@ -512,14 +514,18 @@ static int iterate_phase_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
     choice best = {0};
+    am_progress progress = {0};
     void *current = am_suite_trunk_new(&it->suite);
     int rc = current == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(new_choice(it, &best));
     AM_AGREE(it->suite.comm);
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
-    for (int a = 0; a < recipe->n_iterate_alphas; a++) {
-        AM_TRY(rounds_all(it, recipe->iterate_alpha[a], current, &best));
+    am_progress_start(&progress, "iterate", recipe->rounds * recipe->n_iterate_alphas, "rounds");
+    for (int a = 0; a < recipe->n_iterate_alphas && rc == AM_OK; a++) {
+        rc = rounds_all(it, recipe->iterate_alpha[a], current, &best, &progress); /* agreed */
     }
+    am_progress_end(&progress);
+    AM_TRY(rc);
     if (!best.is_set) {
         rc =
             am_fail(AM_E_NUMERIC, "every iterative run diverged: lower finetune: lr or the alphas");
