@@ -38,6 +38,29 @@ static bool is_bounded(const am_method_param *p)
     return p->low != 0 || p->high != 0;
 }
 
+/* Two words of a mask in the order of its bits. */
+static const char *const scopes[] = {"tensor", "global"};
+static const char *const semantics[] = {"paper", "mergekit"};
+
+static void write_choices(am_json *j, const char *key, const char *const words[2], unsigned mask)
+{
+    am_json_array(j, key);
+    for (unsigned i = 0; i < 2; i++) {
+        if ((mask & 1U << i) != 0) {
+            am_json_string(j, NULL, words[i]);
+        }
+    }
+    am_json_end_array(j);
+}
+
+static void print_choices(FILE *out, const char *key, const char *const words[2], unsigned mask)
+{
+    if (mask != 0) {
+        fprintf(out, "  %-11s %s%s%s\n", key, (mask & 1) != 0 ? words[0] : "",
+                mask == 3 ? " or " : "", (mask & 2) != 0 ? words[1] : "");
+    }
+}
+
 static void write_json(am_json *j, const am_method *method)
 {
     am_json_object(j, NULL);
@@ -47,6 +70,8 @@ static void write_json(am_json *j, const am_method *method)
     am_json_bool(j, "needs_base", method->needs_base);
     am_json_int(j, "min_models", method->min_models);
     am_json_int(j, "max_models", method->max_models > 0 ? method->max_models : AM_MAX_MODELS);
+    write_choices(j, "scopes", scopes, method->scopes);
+    write_choices(j, "semantics", semantics, method->semantics);
     am_json_array(j, "properties");
     for (int i = 0; i < N_PROPERTIES; i++) {
         if (method->properties & properties[i].bit) {
@@ -109,6 +134,8 @@ static void print_method(FILE *out, const am_method *method)
     if (method->max_models > 0) {
         fprintf(out, "              at most %d models\n", method->max_models);
     }
+    print_choices(out, "scope", scopes, method->scopes);
+    print_choices(out, "semantics", semantics, method->semantics);
     fputs("  parameters\n", out);
     for (const am_method_param *p = method->params; p->key != NULL; p++) {
         print_param(out, p);

@@ -64,22 +64,27 @@ static int make_table(am_merge_plan *plan)
     return 0;
 }
 
-static int64_t count_layers(const am_tensor_table *tensors)
+/* Layer of every tensor, and how many layers there are. */
+static int number_layers(am_merge_plan *plan)
 {
-    int64_t n = 0;
-    for (int64_t i = 0; i < tensors->n; i++) {
-        const int64_t layer = am_layer_number(tensors->t[i].name);
-        n = layer >= n ? layer + 1 : n;
+    const am_tensor_table *tensors = &plan->tensors;
+    plan->layer = am_new(tensors->n + 1, sizeof *plan->layer, "layer numbers");
+    if (plan->layer == NULL) {
+        return AM_E_NOMEM;
     }
-    return n;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        plan->layer[i] = am_layer_number(tensors->t[i].name);
+        plan->layers = plan->layer[i] >= plan->layers ? plan->layer[i] + 1 : plan->layers;
+    }
+    return 0;
 }
 
 /* All parameters of one tensor into its rows of the tables. */
-static int resolve_tensor(am_merge_plan *plan, int64_t i, int64_t n_layers)
+static int resolve_tensor(am_merge_plan *plan, int64_t i)
 {
     const am_merge_recipe *r = &plan->recipe;
     const char *name = plan->tensors.t[i].name;
-    const double t = am_layer_position(name, n_layers);
+    const double t = am_layer_position(name, plan->layers);
     double *param = plan->param + i * r->n_params;
     double *model_param = plan->model_param + i * r->n_models * r->n_params;
     int rc = 0;
@@ -106,8 +111,11 @@ static int check_tensor(const am_merge_plan *plan, int64_t i)
     for (int m = 0; m < r->n_models; m++) {
         rows[m] = plan->model_param + (i * r->n_models + m) * r->n_params;
     }
-    const am_tile tile = {
-        .models = r->n_models, .param = plan->param + i * r->n_params, .model_param = rows};
+    const am_tile tile = {.models = r->n_models,
+                          .param = plan->param + i * r->n_params,
+                          .model_param = rows,
+                          .layer = plan->layer[i],
+                          .layers = plan->layers};
     const char *wrong = r->method->check(&tile);
     return wrong == NULL ? 0
                          : am_node_fail(am_yaml_root(r->yaml), "tensor '%s': %s",
@@ -117,14 +125,13 @@ static int check_tensor(const am_merge_plan *plan, int64_t i)
 static int resolve_parameters(am_merge_plan *plan)
 {
     const int64_t n = plan->tensors.n, n_params = plan->recipe.n_params;
-    const int64_t n_layers = count_layers(&plan->tensors);
     plan->param = am_new(n * n_params + 1, sizeof *plan->param, "parameters");
     plan->model_param = am_new(n * n_params * plan->recipe.n_models + 1, sizeof *plan->model_param,
                                "parameters of models");
     int rc = plan->param != NULL && plan->model_param != NULL ? 0 : AM_E_NOMEM;
     for (int64_t i = 0; rc == 0 && i < n; i++) {
         if (!plan->copy[i]) {
-            AM_KEEP(resolve_tensor(plan, i, n_layers));
+            AM_KEEP(resolve_tensor(plan, i));
             AM_KEEP(check_tensor(plan, i));
         }
     }
@@ -152,6 +159,7 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
     AM_AGREE(comm);
     AM_TRY(open_inputs_all(comm, options, out));
     rc = make_table(out);
+    AM_KEEP(number_layers(out));
     AM_KEEP(resolve_parameters(out));
     AM_AGREE(comm);
     const int n_base = out->recipe.base != NULL;
@@ -161,6 +169,11 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
                               .models = out->inputs.input + n_base,
                               .param = out->param,
                               .model_param = out->model_param,
+                              .scope = out->recipe.scope,
+                              .semantics = out->recipe.semantics,
+                              .seed = out->recipe.seed,
+                              .layer = out->layer,
+                              .layers = out->layers,
                               .copy = out->copy,
                               .block = options->block,
                               .progress = "merge",
@@ -177,6 +190,7 @@ void am_merge_plan_free(am_merge_plan *plan)
     am_yaml_free(&plan->yaml);
     am_json_free(&plan->resolved);
     free(plan->copy);
+    free(plan->layer);
     free(plan->param);
     free(plan->model_param);
     *plan = (am_merge_plan){0};

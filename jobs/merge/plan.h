@@ -37,6 +37,8 @@ typedef struct am_merge_plan {
     am_tensor_table tensors; /* of the output */
     bool *copy;              /* [tensors.n] */
     double *param, *model_param;
+    int64_t *layer; /* [tensors.n] number of the layer, -1: outside */
+    int64_t layers;
     am_merge_job job; /* all but the sink */
     am_json resolved; /* the recipe after --set, as JSON text */
 } am_merge_plan;

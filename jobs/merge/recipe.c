@@ -372,6 +372,60 @@ static int read_models(const am_node *root, am_merge_recipe *r)
     return rc;
 }
 
+/* One of two words, if the method offers it. mask: what the method offers, 0: it makes no
+ * difference. */
+static int read_choice(const am_node *root, const char *key, const char *const words[3],
+                       unsigned mask, const am_method *method, unsigned *value)
+{
+    const am_node *node = am_node_find(root, key);
+    const char *text = NULL;
+    if (node == NULL) {
+        return 0;
+    }
+    int rc = am_node_text(node, key, &text);
+    if (rc != 0) {
+        return rc;
+    }
+    const int i = strcmp(text, words[0]) == 0 ? 0 : strcmp(text, words[1]) == 0 ? 1 : -1;
+    if (i < 0) {
+        const char *nearest = am_nearest(words, text);
+        return am_node_fail(node, "%s must be %s or %s, not '%.80s'%s%s%s", key, words[0], words[1],
+                            text, nearest != NULL ? "; did you mean '" : "",
+                            nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+    }
+    if (mask != 0 && (mask & 1U << i) == 0) {
+        return am_node_fail(node, "%s has no %s %s, only %s", method->name, key, words[i],
+                            words[1 - i]);
+    }
+    *value = 1U << i;
+    return 0;
+}
+
+/* `scope`, `semantics` and `seed`: allmerge's own keys. */
+static int read_own_keys(const am_node *root, am_merge_recipe *r)
+{
+    static const char *const scopes[] = {"tensor", "global", NULL};
+    static const char *const semantics[] = {"paper", "mergekit", NULL};
+    const am_method *m = r->method;
+    const am_node *seed = am_node_find(root, "seed");
+    unsigned scope = m->scopes == AM_SCOPE_GLOBAL ? AM_SCOPE_GLOBAL : AM_SCOPE_TENSOR;
+    unsigned meaning =
+        m->semantics == AM_SEMANTICS_PAPER ? AM_SEMANTICS_PAPER : AM_SEMANTICS_MERGEKIT;
+    int64_t value = 0;
+    if (m->default_scope != 0) {
+        scope = m->default_scope;
+    }
+    int rc = read_choice(root, "scope", scopes, m->scopes, m, &scope);
+    AM_KEEP(read_choice(root, "semantics", semantics, m->semantics, m, &meaning));
+    if (rc == 0 && seed != NULL) {
+        rc = am_node_int(seed, "seed", 0, INT64_MAX, &value);
+    }
+    r->scope = (am_scope)scope;
+    r->semantics = (am_semantics)meaning;
+    r->seed = (uint64_t)value;
+    return rc;
+}
+
 /* Keys of mergekit that would change the result and are not done yet. */
 static int refuse_unsupported(const am_node *root)
 {
@@ -395,19 +449,15 @@ int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
     static const char *const keys[] = {
         "merge_method",  "models", "base_model", "parameters", "dtype",
         "out_dtype",     "slices", "modules",    "tokenizer",  "tokenizer_source",
-        "chat_template", "seed",   NULL};
+        "chat_template", "scope",  "semantics",  "seed",       NULL};
     const am_node *root = am_yaml_root(yaml);
-    const am_node *seed = am_node_find(root, "seed");
-    int64_t value = 0;
     *out = (am_merge_recipe){.yaml = yaml, .setting = am_node_find(root, "parameters")};
     int rc = am_node_map(root, "a recipe");
     AM_KEEP(am_recipe_check_keys(root, NULL, keys, ""));
     AM_KEEP(refuse_unsupported(root));
     AM_KEEP(read_method(root, out));
     AM_KEEP(read_dtype(root, out));
-    if (rc == 0 && seed != NULL) {
-        rc = am_node_int(seed, "seed", 0, INT64_MAX, &value);
-    }
+    AM_KEEP(read_own_keys(root, out));
     if (rc == 0 && out->setting != NULL) {
         rc = check_setting(out->method, out->setting, false);
     }

@@ -31,6 +31,9 @@ typedef struct am_merge_recipe {
     am_merge_model *models; /* [n_models] owned */
     const am_node *setting; /* the recipe's `parameters`, NULL: none */
     am_dtype dtype;         /* of the output's float tensors; AM_DTYPE_COUNT: as in the inputs */
+    am_scope scope;         /* one that the method offers */
+    am_semantics semantics; /* likewise */
+    uint64_t seed;          /* of random methods */
 } am_merge_recipe;
 
 /** Check a recipe and say on the log what of it is not used.
