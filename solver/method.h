@@ -67,11 +67,13 @@ typedef struct am_unit {
     am_semantics semantics;
     int64_t n;           /* elements, over all ranks; floats only */
     int64_t rows, cols;  /* scope tensor: last dimension is cols (a vector is one row); else 1, n */
+    int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
     int models;          /* T: models that have the tensor */
     const double *param; /* of the unit's first tensor */
     const double *const *model_param;
     const double *sum; /* sums of all passes so far, pass after pass */
     const am_cut *cut; /* cuts of all passes so far, pass after pass */
+    const am_rng *rng; /* [T] those of the unit's first tensor, as in its tiles */
     double *state;     /* [states] made by solve, read by later passes and combine */
 } am_unit;
 
@@ -111,6 +113,7 @@ typedef struct am_pass {
 typedef struct am_method {
     const char *name, *summary, *source; /* source: paper and equation */
     bool needs_base;
+    bool takes_base;            /* works without a base; with one, on task vectors */
     bool needs_aux;             /* a second checkpoint for each model: `fisher: PATH` beside it */
     int min_models, max_models; /* not counting the base; max 0: AM_MAX_MODELS */
     unsigned properties;

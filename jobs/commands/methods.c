@@ -68,6 +68,7 @@ static void write_json(am_json *j, const am_method *method)
     am_json_string(j, "summary", method->summary);
     am_json_string(j, "source", method->source);
     am_json_bool(j, "needs_base", method->needs_base);
+    am_json_bool(j, "takes_base", method->takes_base);
     am_json_int(j, "min_models", method->min_models);
     am_json_int(j, "max_models", method->max_models > 0 ? method->max_models : AM_MAX_MODELS);
     write_choices(j, "scopes", scopes, method->scopes);
@@ -129,8 +130,11 @@ static void print_method(FILE *out, const am_method *method)
     am_help_wrap(out, (int)strlen(method->name) + 2, 4, method->summary);
     fputs("  source      ", out);
     am_help_wrap(out, 14, 14, method->source);
-    fprintf(out, "  needs       %s%d model%s or more\n", method->needs_base ? "a base, " : "",
-            method->min_models, method->min_models == 1 ? "" : "s");
+    const char *base = method->needs_base   ? "a base, "
+                       : method->takes_base ? "perhaps a base, "
+                                            : "";
+    fprintf(out, "  needs       %s%d model%s or more\n", base, method->min_models,
+            method->min_models == 1 ? "" : "s");
     if (method->max_models > 0) {
         fprintf(out, "              at most %d models\n", method->max_models);
     }

@@ -345,10 +345,11 @@ static int read_models(const am_node *root, am_merge_recipe *r)
     if (rc == 0 && base == NULL && r->method->needs_base) {
         rc = am_node_fail(root, "%s needs a base_model", r->method->name);
     }
-    if (rc == 0 && base != NULL && !r->method->needs_base) {
+    const bool uses_base = r->method->needs_base || r->method->takes_base;
+    if (rc == 0 && base != NULL && !uses_base) {
         am_info("%s: base_model is not used by %s", am_node_where(base), r->method->name);
     }
-    r->base = r->method->needs_base ? base : NULL;
+    r->base = uses_base ? base : NULL;
     AM_KEEP(am_node_list(list, "models"));
     if (rc != 0) {
         return rc;

@@ -18,8 +18,8 @@ sys.path.insert(0, str(SOURCE / "tests" / "support"))
 import safetensors  # noqa: E402
 
 DATA = SOURCE / "tests" / "data" / "peer_f32"
-RECIPES = ["linear", "linear_unnormalized", "task_arithmetic", "task_arithmetic_filters"]
-TOLERANCE = 2e-7
+RECIPES = sorted(path.stem for path in DATA.glob("*.yml"))
+TOLERANCE = 1e-6  # of the tensor's largest value: mergekit computes in float32
 
 
 def merge(recipe: str, out: str, ranks: int, block: str) -> bytes:
@@ -43,7 +43,7 @@ def check_values(recipe: str, out: str) -> None:
     assert list(got) == sorted(expected), "tensor names differ"
     for name, tensor in expected.items():
         assert (got[name].dtype, got[name].shape) == ("F32", tensor.shape), name
-        error = np.abs(got[name].f64() - tensor.f64()).max()
+        error = np.abs(got[name].f64() - tensor.f64()).max() / np.abs(tensor.f64()).max()
         assert error <= TOLERANCE, f"{recipe}: {name} differs by {error}"
 
 
