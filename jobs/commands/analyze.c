@@ -190,7 +190,7 @@ static int run_all(const am_args *args, int *exit_status)
     AM_AGREE(am_world());
     AM_TRY(am_inputs_open_all(am_world(), args->positional, args->n_positional, AM_READ_AHEAD,
                               &inputs));
-    a.tensors = am_ckpt_tensors(inputs.ckpt[0]);
+    a.tensors = am_model_tensors(inputs.model[0]);
     rc = allocate(&a);
     AM_KEEP(am_slice_make(a.tensors, AM_CHUNK, am_world_size(), am_world_rank(), &slice));
     AM_AGREE(am_world());

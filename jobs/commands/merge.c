@@ -82,7 +82,7 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     const am_ckpt_options co = {.overwrite = o->overwrite,
                                 .meta = meta,
                                 .recipe = plan->resolved.text,
-                                .inputs = (const char *const *)plan->inputs.path};
+                                .inputs = plan->inputs.files};
     int rc = am_slice_make(&plan->tensors, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
     AM_AGREE(am_world());
     AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->tensors, &co, &writer));

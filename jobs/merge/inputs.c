@@ -72,8 +72,8 @@ static bool has_same_kind(am_dtype a, am_dtype b)
 /* Index input k by the reference's tensors, and list everything that does not match. */
 static void index_input(am_inputs *in, int k, am_complaints *c)
 {
-    const am_tensor_table *ours = am_ckpt_tensors(in->ckpt[0]);
-    const am_tensor_table *theirs = am_ckpt_tensors(in->ckpt[k]);
+    const am_tensor_table *ours = am_model_tensors(in->model[0]);
+    const am_tensor_table *theirs = am_model_tensors(in->model[k]);
     int64_t *index = (int64_t *)in->input[k].tensor;
     for (int64_t i = 0; i < ours->n; i++) {
         const am_tensor *a = &ours->t[i];
@@ -99,10 +99,10 @@ static int allocate_inputs(am_inputs *in, char *const *path, int n)
 {
     int rc = 0;
     in->path = am_new(n + 1, sizeof *in->path, "input paths");
-    in->ckpt = am_new(n + 1, sizeof *in->ckpt, "inputs");
+    in->model = am_new(n + 1, sizeof *in->model, "inputs");
     in->source = am_new(n + 1, sizeof *in->source, "inputs");
     in->input = am_new(n + 1, sizeof *in->input, "inputs");
-    if (in->path == NULL || in->ckpt == NULL || in->source == NULL || in->input == NULL) {
+    if (in->path == NULL || in->model == NULL || in->source == NULL || in->input == NULL) {
         return AM_E_NOMEM;
     }
     in->n = n;
@@ -115,11 +115,11 @@ static int allocate_inputs(am_inputs *in, char *const *path, int n)
 
 static int bind_inputs(am_inputs *in, int64_t buffer_bytes)
 {
-    const int64_t n_tensors = am_ckpt_tensors(in->ckpt[0])->n;
+    const int64_t n_tensors = am_model_tensors(in->model[0])->n;
     am_complaints c = {.n = 0};
     int rc = 0;
     for (int k = 0; rc == 0 && k < in->n; k++) {
-        rc = am_ckpt_source(in->ckpt[k], buffer_bytes, &in->source[k]);
+        rc = am_model_source(in->model[k], buffer_bytes, &in->source[k]);
         in->input[k].source = &in->source[k];
         in->input[k].tensor = am_new(n_tensors + 1, sizeof *in->input[k].tensor, "tensor index");
         if (rc == 0 && in->input[k].tensor == NULL) {
@@ -133,6 +133,28 @@ static int bind_inputs(am_inputs *in, int64_t buffer_bytes)
     return rc;
 }
 
+/* Every file that is read. */
+static int list_files(am_inputs *in)
+{
+    int64_t n = 0;
+    for (int k = 0; k < in->n; k++) {
+        for (const char *const *file = am_model_files(in->model[k]); *file != NULL; file++) {
+            n++;
+        }
+    }
+    in->files = am_new(n + 1, sizeof *in->files, "input paths");
+    if (in->files == NULL) {
+        return AM_E_NOMEM;
+    }
+    n = 0;
+    for (int k = 0; k < in->n; k++) {
+        for (const char *const *file = am_model_files(in->model[k]); *file != NULL; file++) {
+            in->files[n++] = *file;
+        }
+    }
+    return 0;
+}
+
 int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
                        am_inputs *out)
 {
@@ -140,9 +162,10 @@ int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_b
     int rc = allocate_inputs(out, path, n);
     AM_AGREE(comm);
     for (int k = 0; k < n; k++) {
-        AM_TRY(am_ckpt_open_all(comm, out->path[k], &out->ckpt[k]));
+        AM_TRY(am_model_open_all(comm, out->path[k], &out->model[k]));
     }
     rc = bind_inputs(out, buffer_bytes);
+    AM_KEEP(list_files(out));
     AM_AGREE(comm);
 cleanup:
     return rc;
@@ -151,12 +174,13 @@ cleanup:
 void am_inputs_close(am_inputs *inputs)
 {
     for (int k = 0; k < inputs->n; k++) {
-        am_ckpt_close(&inputs->ckpt[k]);
+        am_model_close(&inputs->model[k]);
         free(inputs->path[k]);
         free((void *)inputs->input[k].tensor);
     }
     free(inputs->path);
-    free(inputs->ckpt);
+    free(inputs->model);
+    free(inputs->files);
     free(inputs->source);
     free(inputs->input);
     *inputs = (am_inputs){0};
@@ -184,7 +208,7 @@ static int compare_piece(const am_inputs *in, const am_span *piece, int64_t byte
 /* This rank's share of all such tensors; differs [tensors, n]. */
 static int compare_slice(const am_inputs *in, const am_slice *slice, int64_t *differs)
 {
-    const am_tensor_table *tensors = am_ckpt_tensors(in->ckpt[0]);
+    const am_tensor_table *tensors = am_model_tensors(in->model[0]);
     char *buffer = am_new(2, AM_COMPARE_BYTES, "comparing buffers");
     int rc = buffer != NULL ? 0 : AM_E_NOMEM;
     for (int64_t s = 0; rc == 0 && s < slice->n; s++) {
@@ -205,7 +229,7 @@ static int compare_slice(const am_inputs *in, const am_slice *slice, int64_t *di
 
 static int list_differing(const am_inputs *in, const int64_t *differs)
 {
-    const am_tensor_table *tensors = am_ckpt_tensors(in->ckpt[0]);
+    const am_tensor_table *tensors = am_model_tensors(in->model[0]);
     am_complaints c = {.n = 0};
     for (int64_t i = 0; i < tensors->n; i++) {
         for (int k = 1; k < in->n; k++) {
@@ -220,7 +244,7 @@ static int list_differing(const am_inputs *in, const int64_t *differs)
 
 int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs)
 {
-    const am_tensor_table *tensors = am_ckpt_tensors(inputs->ckpt[0]);
+    const am_tensor_table *tensors = am_model_tensors(inputs->model[0]);
     am_slice slice = {0};
     int rank = 0, size = 0, rc = 0;
     AM_KEEP(am_mpi_code(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank"));

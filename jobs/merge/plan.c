@@ -30,7 +30,7 @@ static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_me
     AM_KEEP(path != NULL && written != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
     list_paths(&plan->recipe, written);
-    AM_TRY(am_recipe_paths_all(comm, written, n, am_yaml_label(plan->yaml), path));
+    AM_TRY(am_model_paths_all(comm, written, n, am_yaml_label(plan->yaml), path));
     if (strcmp(path[0], written[0]) != 0) {
         am_info("the inputs are taken from the folder of the recipe: %s", path[0]);
     }
@@ -49,7 +49,7 @@ cleanup:
 /* The output's table: the reference's tensors, floats in the recipe's dtype if it names one. */
 static int make_table(am_merge_plan *plan)
 {
-    int rc = am_tensor_table_copy(am_ckpt_tensors(plan->inputs.ckpt[0]), &plan->tensors);
+    int rc = am_tensor_table_copy(am_model_tensors(plan->inputs.model[0]), &plan->tensors);
     plan->copy = rc == 0 ? am_new(plan->tensors.n + 1, sizeof *plan->copy, "tensor table") : NULL;
     if (plan->copy == NULL) {
         return rc != 0 ? rc : AM_E_NOMEM;

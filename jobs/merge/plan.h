@@ -4,6 +4,7 @@
 #define AM_JOBS_MERGE_PLAN_H
 
 #include "io/checkpoint.h"
+#include "jobs/merge/model.h"
 #include "jobs/merge/recipe.h"
 #include "solver/merge.h"
 
@@ -11,15 +12,16 @@
 typedef struct am_inputs {
     int n;
     char **path;           /* [n] owned, NULL-terminated */
-    am_ckpt **ckpt;        /* [n] owned */
+    am_model **model;      /* [n] owned */
+    const char **files;    /* everything that is read, NULL-terminated; borrowed of the models */
     am_source *source;     /* [n] */
     am_merge_input *input; /* [n] index tables owned: output tensor -> tensor of the source */
 } am_inputs;
 
-/** Open n checkpoints and index their tensors by those of the first one.
+/** Open n models and index their tensors by those of the first one.
  *
  * Collective [comm]; path [n, same] is copied; buffer_bytes: read-ahead of each input.
- * Errors: those of am_ckpt_open_all; AM_E_DATA listing every tensor that is missing, extra, of
+ * Errors: those of am_model_open_all; AM_E_DATA listing every tensor that is missing, extra, of
  * another shape or of another kind (the first 20, and how many); agreed. out: freed by
  * am_inputs_close, also after an error. */
 int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
