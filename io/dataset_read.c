@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "mpi/arena.h"
+#include "io/h5_util.h"
 #include "mpi/error.h"
 
 enum { FORMAT_VERSION = 1, MAX_TEXT = 1 << 24, MAX_CLASSES = 1 << 20 };
@@ -355,9 +356,10 @@ static int check_labels(const am_reader *r, am_dataset_raw *out)
 static int read_file(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
 {
     int rc = 0;
-    am_reader r = {.file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), .path = path};
-    if (r.file < 0) {
-        return am_fail(AM_E_DATA, "%s: not an HDF5 file, or truncated", path);
+    am_reader r = {.path = path};
+    int memory = am_h5_memory_open(path, &r.file);
+    if (memory < 0) {
+        return memory;
     }
     AM_TRY(read_head(&r, out));
     for (int s = 0; s < AM_SPLITS; s++) {
@@ -366,6 +368,7 @@ static int read_file(const char *path, const int64_t limit[AM_SPLITS], am_datase
     AM_TRY(check_labels(&r, out));
 cleanup:
     (void)H5Fclose(r.file);
+    close(memory);
     return rc;
 }
 

@@ -30,4 +30,10 @@ char *am_h5_unescape(const char *name);
  * mark. malloc'ed; NULL: AM_E_NOMEM. */
 char *am_h5_attribute_name(const char *key);
 
+/** Open a copy of a file in memory (a memfd) for reading. Read errors are then ours to report, and
+ * closing cannot fail: 1.10.8 keeps a file whose close failed in its tables and crashes at exit.
+ * Returns the memory's descriptor, to be closed after *file, or AM_E_NOINPUT, AM_E_DATA (no regular
+ * file; not an HDF5 file), AM_E_IO, AM_E_NOMEM. Local. */
+int am_h5_memory_open(const char *path, hid_t *file);
+
 #endif

@@ -10,7 +10,9 @@
 #include "mpi/log.h"
 #include "mpi/progress.h"
 #include "mpi/runtime.h"
+#include "io/versions.h"
 #include "solver/analysis/gram.h"
+#include "solver/linalg/blas_info.h"
 
 /* A model chosen on validation data. */
 typedef struct choice {
@@ -620,9 +622,25 @@ cleanup:
     return rc;
 }
 
+/* What the run log says of the machine; files hold nothing of it. */
+static void report_start(const am_iterate *it)
+{
+    am_json json = {0};
+    am_json_string(&json, "allmerge", AM_VERSION);
+    am_json_string(&json, "mpi", am_mpi_version());
+    am_json_string(&json, "hdf5", am_hdf5_version());
+    am_json_string(&json, "blas", am_blas_version());
+    am_json_int(&json, "ranks", am_world_size());
+    am_json_int(&json, "groups", it->suite.n_groups);
+    am_json_int(&json, "trunk_parameters", it->suite.trunk.n);
+    am_event("start", &json);
+    am_json_free(&json);
+}
+
 int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder)
 {
     it->folder = folder;
+    report_start(it);
     int rc = make_base_all(it);
     AM_KEEP(make_heads_all(it));
     return rc;

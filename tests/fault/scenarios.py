@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MAKE_CKPT = Path(__file__).resolve().parent.parent / "support" / "make_ckpt.py"
+SUPPORT = Path(__file__).resolve().parent.parent / "support"
+MAKE_CKPT = SUPPORT / "make_ckpt.py"
 
 
 @dataclass
@@ -45,7 +46,24 @@ def merge_into(out: str) -> Scenario:
                     results=[out], steady=[out])
 
 
+def iterate_inputs(folder: Path) -> None:
+    """Two small tasks, a pretraining set and the recipe of one round."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60",
+                    "p:4:60"], check=True)
+    (folder / "recipe.yml").write_text(
+        "model: {widths: [12]}\ndata: {folder: tasks, tasks: [a, b]}\nbase: {pretrain: p}\n"
+        "iterate: {rounds: 1, alphas: [0.5]}\none_shot: {alphas: [0.5]}\n")
+
+
+# What a run has reached stays: checkpoints, whole, under their final names. No temporaries, no locks of them.
+ITERATE = Scenario(
+    prepare=iterate_inputs, arguments=["iterate", "recipe.yml", "-o", "run"],
+    results=["run/result.json"], steady=["run/*.h5", "run/table.txt", "run/result.json"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/events.jsonl", "run/table.txt", "run/*.h5",
+          "run/*.h5.manifest.json", "run/rounds", "run/joint", "run/tuned"], seconds=1.0)
+
 SCENARIOS = {
+    "iterate": ITERATE,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
 }
