@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include "mpi/bigcount.h"
 #include "mpi/param.h"
-#include "mpi/runtime.h"
+#include "mpi/stop.h"
+#include "mpi/watchdog.h"
 
 int am_agree_all(MPI_Comm comm, int code)
 {

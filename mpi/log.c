@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "mpi/error.h"
-#include "mpi/runtime.h"
+#include "mpi/clock.h"
+#include "mpi/world.h"
 
 static am_log_level level = AM_LOG_INFO;
 static bool status_shown = false;

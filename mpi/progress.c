@@ -7,7 +7,9 @@
 #include <string.h>
 #include "mpi/log.h"
 #include "mpi/param.h"
-#include "mpi/runtime.h"
+#include "mpi/clock.h"
+#include "mpi/watchdog.h"
+#include "mpi/world.h"
 
 enum { BAR_CELLS = 24 };
 static const double redraw_seconds = 0.1, batch_seconds = 30;
