@@ -2,6 +2,7 @@
  * BSD-3-Clause */
 #include "jobs/training/suite.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -383,6 +384,24 @@ cleanup:
     return rc;
 }
 
+/* Parameters that are read must be finite: training from NaN would be reported as divergence. */
+static int check_finite(const char *path, const am_tensor_table *tensors, const int64_t *offset,
+                        const void *reals, am_dtype dtype)
+{
+    for (int64_t i = 0; i < tensors->n; i++) {
+        for (int64_t k = 0; k < tensors->t[i].numel; k++) {
+            int64_t at = offset[i] + k;
+            double x = dtype == AM_DTYPE_F64 ? ((const double *)reals)[at]
+                                             : (double)((const float *)reals)[at];
+            if (!isfinite(x)) {
+                return am_fail(AM_E_DATA, "%s: tensor %s holds %g at element %lld", path,
+                               tensors->t[i].name, x, (long long)k);
+            }
+        }
+    }
+    return AM_OK;
+}
+
 int am_suite_save_heads_all(const am_suite *suite, const char *path, const am_ckpt_options *options)
 {
     head_block block = {0};
@@ -402,6 +421,7 @@ int am_suite_load_heads_all(am_suite *suite, const char *path)
     AM_KEEP(head_block_copy(suite, &block, false)); /* sets the offsets */
     AM_AGREE(suite->comm);
     AM_TRY(am_ckpt_load_all(suite->comm, path, &block.tensors, block.offset, block.reals));
+    AM_TRY(check_finite(path, &block.tensors, block.offset, block.reals, suite->ops->dtype));
     AM_TRY(head_block_copy(suite, &block, true));
 cleanup:
     head_block_free(&block);
@@ -417,5 +437,8 @@ int am_suite_save_trunk_all(const am_suite *suite, const char *path, const void 
 
 int am_suite_load_trunk_all(const am_suite *suite, const char *path, void *trunk)
 {
-    return am_ckpt_load_all(suite->comm, path, &suite->trunk.tensors, suite->trunk.offset, trunk);
+    const am_tensor_table *tensors = &suite->trunk.tensors;
+    int rc = am_ckpt_load_all(suite->comm, path, tensors, suite->trunk.offset, trunk);
+    AM_KEEP(check_finite(path, tensors, suite->trunk.offset, trunk, suite->ops->dtype));
+    return rc; /* every rank has read the same values */
 }

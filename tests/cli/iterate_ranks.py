@@ -76,6 +76,12 @@ def main() -> None:
     check(joint["task_accuracy"] == rows["joint"]["task_accuracy"], "eval repeats the joint row")
     check(rows["iterative"]["test_accuracy"] > 0.6, f"the tasks are learnt: {rows['iterative']}")
 
+    few = "--set data.limit.train=3 --set finetune.micro_batches=5 --set iterate.rounds=2"
+    for n in (1, 8): # more ranks than tasks, samples, leaves and chunks: the idle ones take part
+        run(f"iterate suite.yml -o few{n} {few}", n, folder)
+    check((folder / "few1/final.h5").read_bytes() == (folder / "few8/final.h5").read_bytes(),
+          "3 training samples on 8 ranks give the same model as on one")
+
     for task in ("a", "b"): # one-epoch models of two tasks, trained alone, merged by the merge command
         for n in (1, 4):
             run(f"train suite.yml --task {task} -o {task}{n} --set base.pretrain=null "
