@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import source
 
 ROOT = os.environ["AM_SOURCE"]
@@ -24,10 +25,11 @@ def main():
     if not found or found.group(1) != "14":
         print(f"skipped: needs clang-format 14, found: {version.strip()}")
         sys.exit(77)
-    with open("planted.c", "w", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".c", encoding="utf-8") as file:
         file.write("int f(void){\n  return 0;}\n")
-    if not complaints(["planted.c"]):
-        sys.exit("the lint is blind: clang-format takes a badly written file")
+        file.flush()
+        if not complaints([file.name]):
+            sys.exit("the lint is blind: clang-format takes a badly written file")
     tree = source.read_tree(ROOT)
     paths = [os.path.join(ROOT, p) for p in source.c_files(tree, source.FOLDERS)]
     found = complaints(paths)
