@@ -188,6 +188,23 @@ int am_max_i64_all(MPI_Comm comm, int64_t *value, int64_t n)
     return reduce_i64_all(comm, value, n, MPI_MAX);
 }
 
+int am_prefix_i64_all(MPI_Comm comm, int64_t *value, int64_t n)
+{
+    enum { WINDOW = 1 << 10 };
+    int64_t before[WINDOW];
+    int rc = 0;
+    for (int64_t at = 0; at < n; at += WINDOW) {
+        const int64_t count = least(WINDOW, n - at);
+        memset(before, 0, sizeof before); /* the first rank's is left alone */
+        AM_TRY(
+            am_mpi_code(MPI_Exscan(value + at, before, am_int(count), MPI_INT64_T, MPI_SUM, comm),
+                        "MPI_Exscan"));
+        memcpy(value + at, before, (size_t)count * sizeof *value);
+    }
+cleanup:
+    return rc;
+}
+
 /* Integers in the order of the doubles; NaN above all, so that it wins on every rank. */
 static int64_t order_key(double x)
 {

@@ -36,6 +36,8 @@ int am_exact_sum_all(MPI_Comm comm, am_exact *a, int64_t n);
 int am_sum_i64_all(MPI_Comm comm, int64_t *value, int64_t n);
 int am_max_i64_all(MPI_Comm comm, int64_t *value, int64_t n);
 int am_max_f64_all(MPI_Comm comm, double *value, int64_t n);
+/** value[n] := sum over the ranks before this one, 0 on the first. Collective [comm]; n [same]. */
+int am_prefix_i64_all(MPI_Comm comm, int64_t *value, int64_t n);
 
 /* ---- dot products of a chunk ----
  * Sum of x[i]*y[i], i < n, added to `out` without depending on how a tensor was cut: the caller

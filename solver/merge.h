@@ -40,12 +40,23 @@ typedef struct am_merge_result {
     int64_t elements, bytes_read, bytes_written; /* this rank */
 } am_merge_result;
 
-/** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it.
+/** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it; with
+ * scope global the base stands in for it.
+ *
+ * Slices are cut at multiples of AM_TILE for methods with passes; where a method works by rows, the
+ * engine moves each cut up to the next tile of whole rows, on both sides alike.
  *
  * Collective [comm]; job [same] except the slice. Agreement every batch; stop requests are
- * AM_E_STOPPED. Memory: one block of f64 and T + 1 windows of 32,768 f64. Errors: what sources and
- * sinks return, agreed; AM_E_DATA; AM_E_NUMERIC a finite result that the
- * output's dtype cannot hold; AM_E_NOMEM. */
+ * AM_E_STOPPED. A tensor of at most `block` elements that is whole in the slice is staged once for
+ * all of its passes; larger or shared ones are staged again for each visit of the data (one for
+ * sums, two to four for an order, one to combine). Reductions are sent for shared tensors only.
+ *
+ * Memory in f64: max(block, tile) + (T + T with aux + 1) * max(32,768, tile) + scratch * tile, tile
+ * being AM_TILE or the largest tile of whole rows; and of the units that are reduced together (one,
+ * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Sources and sinks hold
+ * their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor
+ * that the method cannot do without; AM_E_NUMERIC a finite result that the output's dtype cannot
+ * hold, or what a method's solve says; AM_E_NOMEM. */
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
                      am_merge_result *result);
 
