@@ -159,7 +159,7 @@ static int stage_batch(am_engine *e, am_batch *batch)
     batch->n =
         cut_pieces(e, group_end(e, e->next_span), &e->next_span, &e->next_offset, batch->pieces);
     if (job->base != NULL) {
-        AM_KEEP(stage_input(e, batch, job->base, 0, e->method->needs_base));
+        AM_KEEP(stage_input(e, batch, job->base, 0, e->has_base));
     }
     for (int t = 0; t < job->n_models; t++) {
         AM_KEEP(stage_input(e, batch, &job->models[t], t + 1, true));
@@ -498,6 +498,8 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
                    .method = job->method,
                    .scope = scope_of(job),
                    .semantics = semantics_of(job),
+                   .has_base =
+                       job->method->needs_base || (job->method->takes_base && job->base != NULL),
                    .n_params = count_params(job->method),
                    .max_tile = AM_TILE,
                    .local = {.tensor = -1},
@@ -505,6 +507,7 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
                    .window = {.span = {.tensor = -1}}};
     int rc = 0;
     AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
+    AM_ASSERT(!e.has_base || job->base != NULL);
     AM_ASSERT(!job->method->needs_aux || job->aux != NULL);
     AM_TRY(am_units_plan_all(comm, &e, slice));
     size_buffers(&e);

@@ -28,6 +28,7 @@ typedef struct am_unit_run {
     am_unit unit;
     int64_t tensor; /* its first */
     const double *model_param[AM_MAX_MODELS];
+    am_rng rng[AM_MAX_MODELS];
     am_room sum, cut, state, before, seen;
     int n_sums, n_cuts; /* of the passes that are done */
     int count, cuts;    /* of the pass under way */
@@ -68,6 +69,7 @@ typedef struct am_engine {
     const am_method *method;
     am_scope scope;
     am_semantics semantics;
+    bool has_base; /* the method sees the base */
     int n_params;
 
     am_span *order; /* [n_order] this rank's spans: first those of shared units, then the others */

@@ -51,7 +51,7 @@ static int load_window(am_engine *e, const am_span *s)
         return 0;
     }
     w->span.tensor = -1;
-    if (e->method->needs_base) {
+    if (e->has_base) {
         AM_KEEP(am_input_load(e->job->base, s->tensor, s->lo, s->hi - s->lo,
                               e->job->allow_nonfinite, w->base));
     }
@@ -90,7 +90,7 @@ static void aim_tile(const am_engine *e, am_tile *tile, int64_t lo, int64_t n)
     tile->lo = lo;
     tile->rows = b->by_rows ? n / b->cols : 1;
     tile->cols = b->by_rows ? b->cols : n;
-    tile->base = e->method->needs_base ? w->base + at : NULL;
+    tile->base = e->has_base ? w->base + at : NULL;
     for (int k = 0; k < b->models; k++) {
         w->x[k] = w->model + k * w->room + at;
         w->a[k] = w->aux + (e->method->needs_aux ? k * w->room + at : 0);

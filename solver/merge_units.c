@@ -19,14 +19,18 @@ static bool has_model(const am_engine *e, int64_t tensor, int model)
     return e->job->models[model].tensor[tensor] >= 0;
 }
 
-/* With scope global an absent model is the base there: a task vector of zero. */
-static int models_of(const am_engine *e, int64_t tensor, const double **model_param, int *index)
+/* The models that take part in a tensor: their parameters and generators, and which they are (if
+ * index). With scope global an absent model is the base there: a task vector of zero. */
+static int models_of(const am_engine *e, int64_t tensor, const double **model_param, am_rng *rng,
+                     int *index)
 {
     const am_merge_job *job = e->job;
+    const char *name = job->sink->tensors->t[tensor].name;
     int n = 0;
     for (int m = 0; m < job->n_models; m++) {
         if (e->scope == AM_SCOPE_GLOBAL || has_model(e, tensor, m)) {
             model_param[n] = job->model_param + (tensor * job->n_models + m) * e->n_params;
+            rng[n] = am_rng_make(job->seed, e->method->name, 0, m, name);
             if (index != NULL) {
                 index[n] = m;
             }
@@ -53,17 +57,19 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
                    .rows = 1,
                    .param = e->job->param + tensor * e->n_params,
                    .model_param = run->model_param,
+                   .rng = run->rng,
                    .sum = run->sum.at,
                    .cut = run->cut.at,
                    .state = run->state.at};
-    u->models = models_of(e, tensor, run->model_param, NULL);
+    u->models = models_of(e, tensor, run->model_param, run->rng, NULL);
     if (e->scope == AM_SCOPE_GLOBAL) {
         for (int64_t i = 0; i < tensors->n; i++) {
             u->n += am_is_reduced(e, i) ? tensors->t[i].numel : 0;
         }
-        u->cols = u->n;
+        u->cols = u->outer = u->n;
     } else {
         u->n = tensors->t[tensor].numel;
+        u->outer = tensors->t[tensor].ndim > 0 ? tensors->t[tensor].shape[0] : 1;
         shape_rows(&tensors->t[tensor], &u->rows, &u->cols);
     }
 }
@@ -103,13 +109,11 @@ void am_bind(am_engine *e, int64_t tensor)
         return;
     }
     b->tensor = tensor;
-    b->models = models_of(e, tensor, b->model_param, b->index);
+    b->models = models_of(e, tensor, b->model_param, b->rng, b->index);
     b->tile = am_tile_cut(e, tensor, &b->by_rows, &b->cols);
     b->layer = e->job->layer != NULL ? e->job->layer[tensor] : -1;
     for (int k = 0; k < b->models; k++) {
         b->absent[k] = !has_model(e, tensor, b->index[k]);
-        b->rng[k] = am_rng_make(e->job->seed, e->method->name, 0, b->index[k],
-                                e->job->sink->tensors->t[tensor].name);
     }
 }
 
@@ -125,7 +129,7 @@ static int check_tensor(const am_engine *e, int64_t tensor)
 {
     const am_merge_job *job = e->job;
     int present = 0;
-    if (e->method->needs_base && job->base->tensor[tensor] < 0) {
+    if (e->has_base && job->base->tensor[tensor] < 0) {
         return refuse(e, tensor, "is not in the base");
     }
     for (int m = 0; m < job->n_models; m++) {
@@ -134,12 +138,11 @@ static int check_tensor(const am_engine *e, int64_t tensor)
         if (has && e->method->needs_aux && job->aux[m].tensor[tensor] < 0) {
             return refuse(e, tensor, "is in a model but not in the checkpoint beside it");
         }
-        if (!has && e->scope == AM_SCOPE_GLOBAL &&
-            (!e->method->needs_base || e->method->needs_aux)) {
+        if (!has && e->scope == AM_SCOPE_GLOBAL && (!e->has_base || e->method->needs_aux)) {
             return refuse(e, tensor, "is not in every model, as scope global needs");
         }
     }
-    if (present == 0 && !e->method->needs_base) {
+    if (present == 0 && !e->has_base) {
         return refuse(e, tensor, "is in no model");
     }
     return present == 0 || present >= e->method->min_models || e->scope == AM_SCOPE_GLOBAL
