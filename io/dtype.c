@@ -111,10 +111,31 @@ AM_CLONES static void f16_from_f64(const double *src, int64_t n, uint16_t *dst)
     }
 }
 
+/* Most numbers are zero or end as normal bf16 numbers below the largest: those need fixed shifts
+ * only, which every vector unit has. The rest is found first, a short run of elements at a time. */
 AM_CLONES static void bf16_from_f64(const double *src, int64_t n, uint16_t *dst)
 {
-    for (int64_t i = 0; i < n; i++) {
-        dst[i] = round_f64(bits_of_f64(src[i]), 7, 127);
+    enum { STEP = 512, DROP = 45 };
+    const int64_t least = (int64_t)(1023 - 126) << 52, most = (int64_t)(1023 + 127) << 52;
+    uint64_t u[STEP];
+    for (int64_t at = 0; at < n; at += STEP) {
+        const int64_t m = n - at < STEP ? n - at : STEP;
+        int64_t others = 0;
+        memcpy(u, src + at, sizeof u[0] * (size_t)m);
+        for (int64_t i = 0; i < m; i++) {
+            const int64_t magnitude = (int64_t)(u[i] & INT64_MAX);
+            others |= (magnitude != 0) & ((magnitude < least) | (magnitude >= most));
+        }
+        for (int64_t i = 0; others == 0 && i < m; i++) {
+            const uint64_t magnitude = u[i] & INT64_MAX, odd = magnitude >> DROP & 1;
+            const uint64_t half = (UINT64_C(1) << (DROP - 1)) - 1;
+            const uint64_t field = (magnitude + half + odd) >> DROP;
+            const uint64_t biased = magnitude != 0 ? field - ((1023 - 127) << 7) : 0;
+            dst[at + i] = (uint16_t)((u[i] >> 48 & 0x8000u) | biased);
+        }
+        for (int64_t i = 0; others != 0 && i < m; i++) {
+            dst[at + i] = round_f64(u[i], 7, 127);
+        }
     }
 }
 
@@ -129,6 +150,29 @@ AM_CLONES static void bf16_from_f32(const float *src, int64_t n, uint16_t *dst)
 {
     for (int64_t i = 0; i < n; i++) {
         dst[i] = round_f32(bits_of_f32(src[i]), 7, 127);
+    }
+}
+
+/* ---- wider ---- */
+
+AM_CLONES static void f64_from_f32(const float *src, int64_t n, double *dst)
+{
+    for (int64_t i = 0; i < n; i++) {
+        dst[i] = (double)src[i];
+    }
+}
+
+AM_CLONES static void f64_from_f16(const uint16_t *src, int64_t n, double *dst)
+{
+    for (int64_t i = 0; i < n; i++) {
+        dst[i] = (double)f32_of_f16(src[i]);
+    }
+}
+
+AM_CLONES static void f64_from_bf16(const uint16_t *src, int64_t n, double *dst)
+{
+    for (int64_t i = 0; i < n; i++) {
+        dst[i] = (double)f32_of_bf16(src[i]);
     }
 }
 
@@ -175,27 +219,19 @@ static inline double clamp(double x, double low, double above)
 #define AM_REAL double
 void am_dtype_to_f64(am_dtype from, const void *src, int64_t n, double *dst)
 {
-    const uint16_t *half = src;
-    const float *single = src;
     const uint8_t *boolean = src;
     switch (from) {
     case AM_DTYPE_F64:
         memcpy(dst, src, (size_t)n * sizeof *dst);
         return;
     case AM_DTYPE_F32:
-        for (int64_t i = 0; i < n; i++) {
-            dst[i] = (double)single[i];
-        }
+        f64_from_f32(src, n, dst);
         return;
     case AM_DTYPE_F16:
-        for (int64_t i = 0; i < n; i++) {
-            dst[i] = (double)f32_of_f16(half[i]);
-        }
+        f64_from_f16(src, n, dst);
         return;
     case AM_DTYPE_BF16:
-        for (int64_t i = 0; i < n; i++) {
-            dst[i] = (double)f32_of_bf16(half[i]);
-        }
+        f64_from_bf16(src, n, dst);
         return;
         AM_INTEGER_LIST(AM_TO_REAL)
     case AM_DTYPE_BOOL:
