@@ -77,19 +77,21 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
                      am_merge_result *result)
 {
     am_slice slice = {0};
-    am_sink sink = {0};
+    am_sink sink = {0}, parts = {0};
     am_ckpt_writer *writer = NULL;
     const am_ckpt_options co = {.overwrite = o->overwrite,
                                 .meta = meta,
                                 .recipe = plan->resolved.text,
                                 .inputs = plan->inputs.files};
-    int rc = am_slice_make(&plan->tensors, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
+    int rc = am_slice_make(&plan->match.pieces, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
     AM_AGREE(am_world());
-    AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->tensors, &co, &writer));
+    AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->match.output, &co, &writer));
     rc = am_ckpt_sink(writer, &sink);
     rc = am_agree_all(am_world(), rc);
     if (rc == 0) {
-        plan->job.sink = &sink;
+        const am_sink_view view = {.sink = &sink, .place = plan->match.at};
+        am_sink_view_make(&view, &plan->match.pieces, &parts);
+        plan->job.sink = plan->match.has_parts ? &parts : &sink;
         rc = am_merge_run_all(am_world(), &plan->job, &slice, result);
     }
     rc = am_ckpt_publish_all(&writer, rc);
@@ -120,9 +122,9 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
     am_json_string(&j, "output", o->output);
     am_json_string(&j, "format", format_name(o->output));
     am_json_string(&j, "method", plan->recipe.method->name);
-    am_json_int(&j, "models", plan->recipe.n_models);
-    am_json_int(&j, "tensors", plan->tensors.n);
-    am_json_int(&j, "parameters", am_tensor_table_numel(&plan->tensors));
+    am_json_int(&j, "models", plan->recipe.n_slots);
+    am_json_int(&j, "tensors", plan->match.output.n);
+    am_json_int(&j, "parameters", am_tensor_table_numel(&plan->match.output));
     am_json_int(&j, "read_bytes", sums[0]);
     am_json_int(&j, "written_bytes", sums[1]);
     am_json_real(&j, "seconds", seconds);
@@ -147,7 +149,7 @@ static int run_all(const am_args *args, int *exit_status)
     AM_AGREE(am_world());
     AM_TRY(plan_all(args, &plan));
     am_info("%s: %d models, %" PRId64 " tensors, %" PRId64 " parameters", plan.recipe.method->name,
-            plan.recipe.n_models, plan.tensors.n, am_tensor_table_numel(&plan.tensors));
+            plan.recipe.n_slots, plan.match.output.n, am_tensor_table_numel(&plan.match.output));
     rc = make_meta(&plan, &meta);
     AM_AGREE(am_world());
     AM_TRY(write_all(o, &plan, &meta, &result));

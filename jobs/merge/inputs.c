@@ -1,10 +1,8 @@
 /* Checkpoints that must match: opening, indexing, comparing. SPDX-License-Identifier: BSD-3-Clause
  */
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/merge/complaints.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -12,43 +10,7 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 
-enum { AM_MAX_LISTED = 20, AM_COMPARE_BYTES = 1 << 20 };
-
-/* A list of complaints for one message: the first 20 and how many in all. */
-typedef struct am_complaints {
-    char text[AM_MESSAGE_BYTES];
-    size_t used;
-    int64_t n;
-} am_complaints;
-
-static void complain(am_complaints *c, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-
-static void complain(am_complaints *c, const char *format, ...)
-{
-    if (c->n++ >= AM_MAX_LISTED || c->used + 200 >= sizeof c->text) {
-        return;
-    }
-    va_list arguments;
-    va_start(arguments, format);
-    c->text[c->used++] = '\n';
-    c->text[c->used++] = ' ';
-    c->text[c->used++] = ' ';
-    const size_t room = sizeof c->text - 64 - c->used;
-    int n = vsnprintf(c->text + c->used, room, format, arguments);
-    va_end(arguments);
-    c->used += n < 0 ? 0 : (size_t)n < room ? (size_t)n : room - 1;
-}
-
-static int fail_complaints(const am_complaints *c, const char *title)
-{
-    if (c->n == 0) {
-        return 0;
-    }
-    return c->n > AM_MAX_LISTED
-               ? am_fail(AM_E_DATA, "%s (%" PRId64 " in all):%s\n  ...", title, c->n, c->text)
-               : am_fail(AM_E_DATA, "%s (%" PRId64 "):%s", title, c->n, c->text);
-}
+enum { AM_COMPARE_BYTES = 1 << 20 };
 
 static bool has_same_shape(const am_tensor *a, const am_tensor *b)
 {
@@ -80,17 +42,17 @@ static void index_input(am_inputs *in, int k, am_complaints *c)
         index[i] = k == 0 ? i : am_tensor_table_find(theirs, a->name);
         const am_tensor *b = index[i] >= 0 ? &theirs->t[index[i]] : NULL;
         if (b == NULL) {
-            complain(c, "%s: tensor '%s' is missing (%s has it)", in->path[k], a->name,
-                     in->path[0]);
+            am_complain(c, "%s: tensor '%s' is missing (%s has it)", in->path[k], a->name,
+                        in->path[0]);
         } else if (!has_same_shape(a, b) || !has_same_kind(a->dtype, b->dtype)) {
-            complain(c, "%s: tensor '%s' is %s, but %s in %s", in->path[k], a->name,
-                     am_tensor_describe(b), am_tensor_describe(a), in->path[0]);
+            am_complain(c, "%s: tensor '%s' is %s, but %s in %s", in->path[k], a->name,
+                        am_tensor_describe(b), am_tensor_describe(a), in->path[0]);
         }
     }
     for (int64_t i = 0; i < theirs->n; i++) {
         if (am_tensor_table_find(ours, theirs->t[i].name) < 0) {
-            complain(c, "%s: tensor '%s' is not in %s", in->path[k], theirs->t[i].name,
-                     in->path[0]);
+            am_complain(c, "%s: tensor '%s' is not in %s", in->path[k], theirs->t[i].name,
+                        in->path[0]);
         }
     }
 }
@@ -113,23 +75,30 @@ static int allocate_inputs(am_inputs *in, char *const *path, int n)
     return rc;
 }
 
-static int bind_inputs(am_inputs *in, int64_t buffer_bytes)
+static int bind_sources(am_inputs *in, int64_t buffer_bytes)
+{
+    int rc = 0;
+    for (int k = 0; rc == 0 && k < in->n; k++) {
+        rc = am_model_source(in->model[k], buffer_bytes, &in->source[k]);
+        in->input[k].source = &in->source[k];
+    }
+    return rc;
+}
+
+/* All must have the tensors of the first. */
+static int index_inputs(am_inputs *in)
 {
     const int64_t n_tensors = am_model_tensors(in->model[0])->n;
     am_complaints c = {.n = 0};
     int rc = 0;
     for (int k = 0; rc == 0 && k < in->n; k++) {
-        rc = am_model_source(in->model[k], buffer_bytes, &in->source[k]);
-        in->input[k].source = &in->source[k];
         in->input[k].tensor = am_new(n_tensors + 1, sizeof *in->input[k].tensor, "tensor index");
-        if (rc == 0 && in->input[k].tensor == NULL) {
-            rc = AM_E_NOMEM;
-        }
+        rc = in->input[k].tensor != NULL ? 0 : AM_E_NOMEM;
         if (rc == 0) {
             index_input(in, k, &c);
         }
     }
-    AM_KEEP(fail_complaints(&c, "the inputs do not match"));
+    AM_KEEP(am_complaints_fail(&c, "the inputs do not match"));
     return rc;
 }
 
@@ -155,8 +124,8 @@ static int list_files(am_inputs *in)
     return 0;
 }
 
-int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
-                       am_inputs *out)
+int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+                             am_inputs *out)
 {
     *out = (am_inputs){0};
     int rc = allocate_inputs(out, path, n);
@@ -164,8 +133,19 @@ int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_b
     for (int k = 0; k < n; k++) {
         AM_TRY(am_model_open_all(comm, out->path[k], &out->model[k]));
     }
-    rc = bind_inputs(out, buffer_bytes);
+    rc = bind_sources(out, buffer_bytes);
     AM_KEEP(list_files(out));
+    AM_AGREE(comm);
+cleanup:
+    return rc;
+}
+
+int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+                       am_inputs *out)
+{
+    int rc = 0;
+    AM_TRY(am_inputs_open_files_all(comm, path, n, buffer_bytes, out));
+    rc = index_inputs(out);
     AM_AGREE(comm);
 cleanup:
     return rc;
@@ -188,77 +168,104 @@ void am_inputs_close(am_inputs *inputs)
 
 /* ---- tensors that are not floats ---- */
 
-/* Bytes of one piece of every input against the reference's; differs[k] is set. */
-static int compare_piece(const am_inputs *in, const am_span *piece, int64_t bytes, char *ours,
-                         char *theirs, int64_t *differs)
+/* What is compared: pieces of `tensors`, each against the first input that has it. */
+typedef struct am_comparison {
+    const am_tensor_table *tensors;
+    const am_merge_input *input; /* [n] */
+    int n;
+    int64_t *differs; /* [tensors, n] */
+} am_comparison;
+
+/* Lowest input that has the tensor, n: none. */
+static int first_input(const am_comparison *c, int64_t tensor)
 {
-    const int64_t n = piece->hi - piece->lo;
-    int rc = in->source[0].load_raw(in->source[0].self, piece->tensor, piece->lo, n, ours);
-    for (int k = 1; rc == 0 && k < in->n; k++) {
-        const am_source *source = &in->source[k];
-        rc = source->load_raw(source->self, in->input[k].tensor[piece->tensor], piece->lo, n,
-                              theirs);
-        if (rc == 0 && memcmp(ours, theirs, (size_t)(n * bytes)) != 0) {
-            differs[k] = 1;
+    int first = 0;
+    while (first < c->n && c->input[first].tensor[tensor] < 0) {
+        first++;
+    }
+    return first;
+}
+
+static int load_piece(const am_merge_input *input, const am_span *piece, char *dst)
+{
+    return input->source->load_raw(input->source->self, input->tensor[piece->tensor], piece->lo,
+                                   piece->hi - piece->lo, dst);
+}
+
+/* Bytes of one piece of every input against the first one's. */
+static int compare_piece(const am_comparison *c, const am_span *piece, int64_t bytes, char *ours,
+                         char *theirs)
+{
+    const int first = first_input(c, piece->tensor);
+    int rc = first < c->n ? load_piece(&c->input[first], piece, ours) : 0;
+    for (int k = first + 1; rc == 0 && k < c->n; k++) {
+        if (c->input[k].tensor[piece->tensor] < 0) {
+            continue;
+        }
+        rc = load_piece(&c->input[k], piece, theirs);
+        if (rc == 0 && memcmp(ours, theirs, (size_t)((piece->hi - piece->lo) * bytes)) != 0) {
+            c->differs[piece->tensor * c->n + k] = 1;
         }
     }
     return rc;
 }
 
-/* This rank's share of all such tensors; differs [tensors, n]. */
-static int compare_slice(const am_inputs *in, const am_slice *slice, int64_t *differs)
+/* This rank's share of all such tensors. */
+static int compare_slice(const am_comparison *c, const am_slice *slice)
 {
-    const am_tensor_table *tensors = am_model_tensors(in->model[0]);
     char *buffer = am_new(2, AM_COMPARE_BYTES, "comparing buffers");
     int rc = buffer != NULL ? 0 : AM_E_NOMEM;
     for (int64_t s = 0; rc == 0 && s < slice->n; s++) {
         const am_span *span = &slice->spans[s];
-        const am_dtype dtype = tensors->t[span->tensor].dtype;
+        const am_dtype dtype = c->tensors->t[span->tensor].dtype;
         const int64_t bytes = am_dtype_bytes(dtype), step = AM_COMPARE_BYTES / bytes;
         for (int64_t lo = span->lo; rc == 0 && lo < span->hi && !am_dtype_is_float(dtype);
              lo += step) {
             const int64_t hi = span->hi - lo < step ? span->hi : lo + step;
             am_alive("compare");
-            rc = compare_piece(in, &(am_span){.tensor = span->tensor, .lo = lo, .hi = hi}, bytes,
-                               buffer, buffer + AM_COMPARE_BYTES, differs + span->tensor * in->n);
+            rc = compare_piece(c, &(am_span){.tensor = span->tensor, .lo = lo, .hi = hi}, bytes,
+                               buffer, buffer + AM_COMPARE_BYTES);
         }
     }
     free(buffer);
     return rc;
 }
 
-static int list_differing(const am_inputs *in, const int64_t *differs)
+static int list_differing(const am_comparison *c)
 {
-    const am_tensor_table *tensors = am_model_tensors(in->model[0]);
-    am_complaints c = {.n = 0};
-    for (int64_t i = 0; i < tensors->n; i++) {
-        for (int k = 1; k < in->n; k++) {
-            if (differs[i * in->n + k] != 0) {
-                complain(&c, "%s: tensor '%s' (%s) differs from %s", in->path[k],
-                         tensors->t[i].name, am_tensor_describe(&tensors->t[i]), in->path[0]);
+    am_complaints list = {.n = 0};
+    for (int64_t i = 0; i < c->tensors->n; i++) {
+        for (int k = 1; k < c->n; k++) {
+            if (c->differs[i * c->n + k] != 0) {
+                am_complain(&list, "%s: tensor '%s' (%s) differs from %s",
+                            c->input[k].source->label, c->tensors->t[i].name,
+                            am_tensor_describe(&c->tensors->t[i]),
+                            c->input[first_input(c, i)].source->label);
             }
         }
     }
-    return fail_complaints(&c, "tensors that are not floats are copied, so they must be equal");
+    return am_complaints_fail(&list, "tensors that are not floats are copied, so they must be "
+                                     "equal, or the recipe says 'buffers: base'");
 }
 
-int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs)
+int am_inputs_compare_all(MPI_Comm comm, const am_tensor_table *tensors,
+                          const am_merge_input *input, int n)
 {
-    const am_tensor_table *tensors = am_model_tensors(inputs->model[0]);
+    am_comparison c = {.tensors = tensors, .input = input, .n = n};
     am_slice slice = {0};
     int rank = 0, size = 0, rc = 0;
     AM_KEEP(am_mpi_code(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank"));
     AM_KEEP(am_mpi_code(MPI_Comm_size(comm, &size), "MPI_Comm_size"));
-    int64_t *differs = am_new(tensors->n * inputs->n + 1, sizeof *differs, "comparison");
-    AM_KEEP(differs != NULL ? 0 : AM_E_NOMEM);
+    c.differs = am_new(tensors->n * n + 1, sizeof *c.differs, "comparison");
+    AM_KEEP(c.differs != NULL ? 0 : AM_E_NOMEM);
     AM_KEEP(am_slice_make(tensors, AM_BLOCK, size, rank, &slice));
-    AM_KEEP(compare_slice(inputs, &slice, differs));
+    AM_KEEP(compare_slice(&c, &slice));
     AM_AGREE(comm);
-    AM_TRY(am_max_i64_all(comm, differs, tensors->n * inputs->n));
-    rc = list_differing(inputs, differs);
+    AM_TRY(am_max_i64_all(comm, c.differs, tensors->n * n));
+    rc = list_differing(&c);
     AM_AGREE(comm);
 cleanup:
     am_slice_free(&slice);
-    free(differs);
+    free(c.differs);
     return rc;
 }

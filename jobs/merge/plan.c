@@ -9,130 +9,213 @@
 
 enum { AM_READ_AHEAD = 2 }; /* batches */
 
-/* Paths of the inputs as written, the base first; path [n]. */
-static void list_paths(const am_merge_recipe *recipe, const char **path)
+/* ---- inputs ---- */
+
+/* Paths of the inputs as written, and which of them is the base of each slice; path [n_slots +
+ * n_slices + 1]. Returns how many. */
+static int list_paths(const am_merge_recipe *r, const char **path, int *base)
 {
-    int n = 0;
-    if (recipe->base != NULL) {
-        path[n++] = recipe->base->text;
+    int n = r->has_base;
+    for (int m = 0; m < r->n_models; m++) {
+        path[n + r->models[m].slot] = r->models[m].path;
     }
-    for (int m = 0; m < recipe->n_models; m++) {
-        path[n++] = recipe->models[m].path;
+    n += r->n_slots;
+    for (int s = 0; r->has_base && s < r->n_slices; s++) {
+        const char *name = r->slices[s].base->text;
+        path[0] = s == 0 ? name : path[0];
+        base[s] = r->n_slots + 1;
+        while (base[s] < n && strcmp(path[base[s]], name) != 0) {
+            base[s]++;
+        }
+        base[s] = strcmp(path[0], name) == 0 ? 0 : base[s];
+        if (base[s] == n) {
+            path[n++] = name;
+        }
     }
+    return n;
 }
 
-static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_merge_plan *plan)
+static int open_files_all(MPI_Comm comm, const am_merge_options *options, const char **written,
+                          int n, am_merge_plan *plan)
 {
-    const int n = plan->recipe.n_models + (plan->recipe.base != NULL);
     int rc = 0;
     char **path = am_new(n + 1, sizeof *path, "input paths");
-    const char **written = am_new(n + 1, sizeof *written, "input paths");
-    AM_KEEP(path != NULL && written != NULL ? 0 : AM_E_NOMEM);
+    AM_KEEP(path != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
-    list_paths(&plan->recipe, written);
     AM_TRY(am_model_paths_all(comm, written, n, am_yaml_label(plan->yaml), path));
     if (strcmp(path[0], written[0]) != 0) {
         am_info("the inputs are taken from the folder of the recipe: %s", path[0]);
     }
-    AM_TRY(am_inputs_open_all(
+    AM_TRY(am_inputs_open_files_all(
         comm, path, n, AM_READ_AHEAD * options->block * (int64_t)sizeof(double), &plan->inputs));
-    rc = am_inputs_compare_all(comm, &plan->inputs);
 cleanup:
     for (int k = 0; path != NULL && k < n; k++) {
         free(path[k]);
     }
     free(path);
-    free(written);
     return rc;
 }
 
-/* The output's table: the reference's tensors, floats in the recipe's dtype if it names one. */
-static int make_table(am_merge_plan *plan)
+static int match_inputs(am_merge_plan *plan, const int *base)
 {
-    int rc = am_tensor_table_copy(am_model_tensors(plan->inputs.model[0]), &plan->tensors);
-    plan->copy = rc == 0 ? am_new(plan->tensors.n + 1, sizeof *plan->copy, "tensor table") : NULL;
-    if (plan->copy == NULL) {
-        return rc != 0 ? rc : AM_E_NOMEM;
-    }
-    for (int64_t i = 0; i < plan->tensors.n; i++) {
-        am_tensor *tensor = &plan->tensors.t[i];
-        plan->copy[i] = !am_dtype_is_float(tensor->dtype);
-        if (!plan->copy[i] && plan->recipe.dtype != AM_DTYPE_COUNT) {
-            tensor->dtype = plan->recipe.dtype;
-        }
-    }
-    return 0;
-}
-
-/* Layer of every tensor, and how many layers there are. */
-static int number_layers(am_merge_plan *plan)
-{
-    const am_tensor_table *tensors = &plan->tensors;
-    plan->layer = am_new(tensors->n + 1, sizeof *plan->layer, "layer numbers");
-    if (plan->layer == NULL) {
+    const am_tensor_table **tensors = am_new(plan->inputs.n + 1, sizeof *tensors, "input tables");
+    if (tensors == NULL) {
         return AM_E_NOMEM;
     }
-    for (int64_t i = 0; i < tensors->n; i++) {
-        plan->layer[i] = am_layer_number(tensors->t[i].name);
-        plan->layers = plan->layer[i] >= plan->layers ? plan->layer[i] + 1 : plan->layers;
+    for (int k = 0; k < plan->inputs.n; k++) {
+        tensors[k] = am_model_tensors(plan->inputs.model[k]);
     }
-    return 0;
+    const am_match_files files = {.n_inputs = plan->recipe.n_slots + plan->recipe.has_base,
+                                  .n = plan->inputs.n,
+                                  .path = (const char *const *)plan->inputs.path,
+                                  .tensors = tensors,
+                                  .base = base};
+    int rc = am_match_make(&plan->recipe, &files, &plan->match);
+    free(tensors);
+    return rc;
 }
 
-/* All parameters of one tensor into its rows of the tables. */
-static int resolve_tensor(am_merge_plan *plan, int64_t i)
+/* Input k of the job: its own file with an index of its tensors, or a view. */
+static int bind_input(am_merge_plan *plan, int k)
+{
+    const am_match *match = &plan->match;
+    const int64_t n = match->pieces.n;
+    const am_view_place *place = match->place + k * n;
+    int64_t *index = am_new(n + 1, sizeof *index, "tensor index");
+    const am_source **behind = plan->behind + (int64_t)k * (plan->inputs.n + 1);
+    if (index == NULL) {
+        return AM_E_NOMEM;
+    }
+    plan->input[k] = (am_merge_input){.source = &plan->inputs.source[k], .tensor = index};
+    for (int64_t i = 0; i < n; i++) {
+        index[i] = place[i].source < 0 ? -1 : match->has_views ? i : place[i].tensor;
+    }
+    if (!match->has_views) {
+        return 0;
+    }
+    behind[0] = &plan->inputs.source[k];
+    for (int f = 0; f < plan->inputs.n; f++) {
+        behind[1 + f] = &plan->inputs.source[f];
+    }
+    int rc = am_view_create(&match->pieces, plan->inputs.n + 1, behind, place, &plan->view[k]);
+    if (rc == 0) {
+        am_view_source(plan->view[k], &plan->source[k]);
+        plan->input[k].source = &plan->source[k];
+    }
+    return rc;
+}
+
+static int bind_inputs(am_merge_plan *plan)
+{
+    const int n = plan->match.n_inputs;
+    plan->view = am_new(n + 1, sizeof *plan->view, "inputs");
+    plan->behind = am_new((int64_t)n * (plan->inputs.n + 1) + 1, sizeof *plan->behind, "inputs");
+    plan->source = am_new(n + 1, sizeof *plan->source, "inputs");
+    plan->input = am_new(n + 1, sizeof *plan->input, "inputs");
+    int rc =
+        plan->view != NULL && plan->behind != NULL && plan->source != NULL && plan->input != NULL
+            ? 0
+            : AM_E_NOMEM;
+    for (int k = 0; rc == 0 && k < n; k++) {
+        rc = bind_input(plan, k);
+    }
+    return rc;
+}
+
+static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_merge_plan *plan)
 {
     const am_merge_recipe *r = &plan->recipe;
-    const char *name = plan->tensors.t[i].name;
-    const double t = am_layer_position(name, plan->layers);
+    int rc = 0;
+    const char **path = am_new(r->n_slots + r->n_slices + 2, sizeof *path, "input paths");
+    int *base = am_new(r->n_slices + 1, sizeof *base, "input paths");
+    AM_KEEP(path != NULL && base != NULL ? 0 : AM_E_NOMEM);
+    AM_AGREE(comm);
+    AM_TRY(open_files_all(comm, options, path, list_paths(r, path, base), plan));
+    rc = match_inputs(plan, base);
+    AM_KEEP(bind_inputs(plan));
+    AM_AGREE(comm);
+    if (r->buffers == AM_BUFFERS_ERROR) {
+        rc = am_inputs_compare_all(comm, &plan->match.pieces, plan->input, plan->match.n_inputs);
+    }
+cleanup:
+    free(path);
+    free(base);
+    return rc;
+}
+
+/* ---- parameters ---- */
+
+/* Name of a piece in a model: what filters of its own parameters look at. */
+static const char *name_in(const am_merge_plan *plan, int64_t piece, int input)
+{
+    const am_view_place *place = &plan->match.place[input * plan->match.pieces.n + piece];
+    return place->source == 0 ? am_model_tensors(plan->inputs.model[input])->t[place->tensor].name
+                              : plan->match.output.t[plan->match.at[piece].tensor].name;
+}
+
+/* All parameters of one piece into its rows of the tables. */
+static int resolve_piece(am_merge_plan *plan, int64_t i)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    const am_merge_slice *slice = &r->slices[plan->match.slice[i]];
+    const char *name = plan->match.output.t[plan->match.at[i].tensor].name;
+    const int64_t layers = slice->node != NULL ? slice->layers : plan->match.layers;
+    const int64_t layer = plan->match.layer[i] - slice->at;
+    const double t =
+        plan->match.layer[i] < 0 || layers < 2 ? 0 : (double)layer / (double)(layers - 1);
     double *param = plan->param + i * r->n_params;
-    double *model_param = plan->model_param + i * r->n_models * r->n_params;
     int rc = 0;
     for (int p = 0; p < r->n_params; p++) {
         if (!r->method->params[p].per_model) {
-            AM_KEEP(am_merge_recipe_value(r, p, -1, name, t, &param[p]));
+            AM_KEEP(am_merge_recipe_value(r, p, slice, NULL, name, t, &param[p]));
             continue;
         }
-        for (int m = 0; m < r->n_models; m++) {
-            AM_KEEP(am_merge_recipe_value(r, p, m, name, t, &model_param[m * r->n_params + p]));
+        for (int k = slice->first; k < slice->first + slice->n; k++) {
+            const am_merge_model *model = &r->models[k];
+            double *row = plan->model_param + (i * r->n_slots + model->slot) * r->n_params;
+            const char *own = name_in(plan, i, model->slot + r->has_base);
+            AM_KEEP(am_merge_recipe_value(r, p, slice, model, own, t, &row[p]));
         }
     }
     return rc;
 }
 
-/* The method's own check of the parameters of one tensor. */
-static int check_tensor(const am_merge_plan *plan, int64_t i)
+/* The method's own check of the parameters of one piece. */
+static int check_piece(const am_merge_plan *plan, int64_t i)
 {
     const am_merge_recipe *r = &plan->recipe;
     const double *rows[AM_MAX_MODELS];
+    int n = 0;
     if (r->method->check == NULL) {
         return 0;
     }
-    for (int m = 0; m < r->n_models; m++) {
-        rows[m] = plan->model_param + (i * r->n_models + m) * r->n_params;
+    for (int m = 0; m < r->n_slots; m++) {
+        if (plan->input[m + r->has_base].tensor[i] >= 0) {
+            rows[n++] = plan->model_param + (i * r->n_slots + m) * r->n_params;
+        }
     }
-    const am_tile tile = {.models = r->n_models,
+    const am_tile tile = {.models = n,
                           .param = plan->param + i * r->n_params,
                           .model_param = rows,
-                          .layer = plan->layer[i],
-                          .layers = plan->layers};
+                          .layer = plan->match.layer[i],
+                          .layers = plan->match.layers};
     const char *wrong = r->method->check(&tile);
     return wrong == NULL ? 0
                          : am_node_fail(am_yaml_root(r->yaml), "tensor '%s': %s",
-                                        plan->tensors.t[i].name, wrong);
+                                        plan->match.pieces.t[i].name, wrong);
 }
 
 static int resolve_parameters(am_merge_plan *plan)
 {
-    const int64_t n = plan->tensors.n, n_params = plan->recipe.n_params;
+    const int64_t n = plan->match.pieces.n, n_params = plan->recipe.n_params;
     plan->param = am_new(n * n_params + 1, sizeof *plan->param, "parameters");
-    plan->model_param = am_new(n * n_params * plan->recipe.n_models + 1, sizeof *plan->model_param,
+    plan->model_param = am_new(n * n_params * plan->recipe.n_slots + 1, sizeof *plan->model_param,
                                "parameters of models");
     int rc = plan->param != NULL && plan->model_param != NULL ? 0 : AM_E_NOMEM;
     for (int64_t i = 0; rc == 0 && i < n; i++) {
-        if (!plan->copy[i]) {
-            AM_KEEP(resolve_tensor(plan, i));
-            AM_KEEP(check_tensor(plan, i));
+        if (!plan->match.copy[i]) {
+            AM_KEEP(resolve_piece(plan, i));
+            AM_KEEP(check_piece(plan, i));
         }
     }
     return rc;
@@ -158,23 +241,21 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
     rc = plan_recipe(options, out);
     AM_AGREE(comm);
     AM_TRY(open_inputs_all(comm, options, out));
-    rc = make_table(out);
-    AM_KEEP(number_layers(out));
-    AM_KEEP(resolve_parameters(out));
+    rc = resolve_parameters(out);
     AM_AGREE(comm);
-    const int n_base = out->recipe.base != NULL;
+    const int n_base = out->recipe.has_base;
     out->job = (am_merge_job){.method = out->recipe.method,
-                              .base = n_base ? &out->inputs.input[0] : NULL,
-                              .n_models = out->recipe.n_models,
-                              .models = out->inputs.input + n_base,
+                              .base = n_base ? &out->input[0] : NULL,
+                              .n_models = out->recipe.n_slots,
+                              .models = out->input + n_base,
                               .param = out->param,
                               .model_param = out->model_param,
                               .scope = out->recipe.scope,
                               .semantics = out->recipe.semantics,
                               .seed = out->recipe.seed,
-                              .layer = out->layer,
-                              .layers = out->layers,
-                              .copy = out->copy,
+                              .layer = out->match.layer,
+                              .layers = out->match.layers,
+                              .copy = out->match.copy,
                               .block = options->block,
                               .progress = "merge",
                               .allow_nonfinite = options->allow_nonfinite};
@@ -184,13 +265,23 @@ cleanup:
 
 void am_merge_plan_free(am_merge_plan *plan)
 {
+    for (int k = 0; k < plan->match.n_inputs; k++) {
+        if (plan->view != NULL) {
+            am_view_free(&plan->view[k]);
+        }
+        if (plan->input != NULL) {
+            free((void *)plan->input[k].tensor);
+        }
+    }
     am_inputs_close(&plan->inputs);
-    am_tensor_table_free(&plan->tensors);
+    am_match_free(&plan->match);
     am_merge_recipe_free(&plan->recipe);
     am_yaml_free(&plan->yaml);
     am_json_free(&plan->resolved);
-    free(plan->copy);
-    free(plan->layer);
+    free(plan->view);
+    free(plan->behind);
+    free(plan->source);
+    free(plan->input);
     free(plan->param);
     free(plan->model_param);
     *plan = (am_merge_plan){0};

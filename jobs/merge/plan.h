@@ -4,11 +4,12 @@
 #define AM_JOBS_MERGE_PLAN_H
 
 #include "io/checkpoint.h"
+#include "jobs/merge/match.h"
 #include "jobs/merge/model.h"
 #include "jobs/merge/recipe.h"
 #include "solver/merge.h"
 
-/* Checkpoints with the same tensors, in the order given; the first is the reference. */
+/* Open models. */
 typedef struct am_inputs {
     int n;
     char **path;           /* [n] owned, NULL-terminated */
@@ -18,30 +19,38 @@ typedef struct am_inputs {
     am_merge_input *input; /* [n] index tables owned: output tensor -> tensor of the source */
 } am_inputs;
 
-/** Open n models and index their tensors by those of the first one.
+/** Open n models; the index tables stay NULL.
  *
  * Collective [comm]; path [n, same] is copied; buffer_bytes: read-ahead of each input.
- * Errors: those of am_model_open_all; AM_E_DATA listing every tensor that is missing, extra, of
- * another shape or of another kind (the first 20, and how many); agreed. out: freed by
- * am_inputs_close, also after an error. */
+ * Errors: those of am_model_open_all; agreed. out: freed by am_inputs_close, also after an error.
+ */
+int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+                             am_inputs *out);
+/** The same for models with the same tensors, indexed by those of the first one.
+ *
+ * Errors: AM_E_DATA listing every tensor that is missing, extra, of another shape or of another
+ * kind (the first 20, and how many); agreed. */
 int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
                        am_inputs *out);
 void am_inputs_close(am_inputs *inputs);
 
-/** Check that the tensors that are not floats hold the same bytes in all inputs.
+/** Check that the tensors of `tensors` that are not floats hold the same bytes in all n inputs
+ * that have them.
  * Collective [comm]. Errors: AM_E_DATA listing those that differ; sources' errors; agreed. */
-int am_inputs_compare_all(MPI_Comm comm, const am_inputs *inputs);
+int am_inputs_compare_all(MPI_Comm comm, const am_tensor_table *tensors,
+                          const am_merge_input *input, int n);
 
 typedef struct am_merge_plan {
     am_yaml *yaml;
     am_merge_recipe recipe;
-    am_inputs inputs;        /* base first when the method needs one */
-    am_tensor_table tensors; /* of the output */
-    bool *copy;              /* [tensors.n] */
+    am_inputs inputs; /* base first if one is used, then the models, then bases of other slices */
+    am_match match;
+    am_view **view;           /* [match.n_inputs] owned; NULL: the input's own source serves */
+    const am_source **behind; /* [match.n_inputs, 1 + inputs.n] what a view reads */
+    am_source *source;        /* [match.n_inputs] of the views */
+    am_merge_input *input;    /* [match.n_inputs] index tables owned */
     double *param, *model_param;
-    int64_t *layer; /* [tensors.n] number of the layer, -1: outside */
-    int64_t layers;
-    am_merge_job job; /* all but the sink */
+    am_merge_job job; /* all but the sink; its tensors are match.pieces */
     am_json resolved; /* the recipe after --set, as JSON text */
 } am_merge_plan;
 
