@@ -44,6 +44,22 @@ static void lanes(void)
     AM_CHECK_I64(am_rng_u32(&rng, 4 * ((INT64_C(1) << 32) + 5) + 2), out[2]);
 }
 
+/* Filled ranges of any alignment and length, over a boundary of the counter's low word. */
+static void fills(void)
+{
+    const int64_t starts[] = {0, 1, 7, 4 * (INT64_C(1) << 32) - 130};
+    const am_rng rng = am_rng_make(1, "fills", 2, 3, "x");
+    for (int k = 0; k < 4; k++) {
+        for (int64_t n = 0; n < 300; n += 23) {
+            uint32_t out[300];
+            am_rng_fill_u32(&rng, starts[k], n, out);
+            for (int64_t i = 0; i < n; i++) {
+                AM_CHECK_I64(out[i], am_rng_u32(&rng, starts[k] + i));
+            }
+        }
+    }
+}
+
 static bool is_same(am_rng a, am_rng b)
 {
     return memcmp(&a, &b, sizeof a) == 0;
@@ -144,7 +160,12 @@ static void permutation_orders(void)
 }
 
 static const am_test tests[] = {
-    AM_TEST(known_answers), AM_TEST(lanes),        AM_TEST(keys),
-    AM_TEST(moments),       AM_TEST(permutations), AM_TEST(permutation_orders),
+    AM_TEST(known_answers),
+    AM_TEST(lanes),
+    AM_TEST(fills),
+    AM_TEST(keys),
+    AM_TEST(moments),
+    AM_TEST(permutations),
+    AM_TEST(permutation_orders),
 };
 AM_TEST_MAIN("rng", tests)
