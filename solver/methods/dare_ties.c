@@ -1,0 +1,18 @@
+/* DARE with the election of a sign.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <stddef.h>
+#include "solver/consensus.h"
+
+static const am_method_param params[] = {AM_SPARSE_PARAMS(0, 1), {0}};
+
+AM_SPARSE_ELECTED(am_sparsify_random, am_combine_elected)
+
+const am_method am_method_dare_ties = {
+    .name = "dare_ties",
+    .summary = "random parts of the task vectors, rescaled, merged where they agree on a sign",
+    .source = AM_RANDOM_SOURCE,
+    AM_SPARSE_FIELDS,
+    .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
+    .n_passes = 2,
+    .pass = {AM_NORMS_PASS, AM_MAJORITY_PASS},
+};
