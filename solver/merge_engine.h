@@ -33,6 +33,7 @@ typedef struct am_unit_run {
     int n_sums, n_cuts; /* of the passes that are done */
     int count, cuts;    /* of the pass under way */
     int64_t first;      /* its first accumulator or pick */
+    bool is_checked;    /* an earlier visit saw that all of its inputs are finite */
 } am_unit_run;
 
 /* What a tile must know of its tensor. */

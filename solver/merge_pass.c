@@ -239,6 +239,9 @@ cleanup:
 int am_pass_reduce_all(MPI_Comm comm, am_engine *e, am_unit_run *run, int64_t n)
 {
     int rc = 0;
+    for (int64_t i = 0; i < n; i++) {
+        run[i].is_checked = run[i].is_checked || run[i].count > 0;
+    }
     if (e->pass->sums == NULL) {
         return reduce_order_all(comm, e);
     }

@@ -19,7 +19,7 @@ static int64_t least(int64_t a, int64_t b)
 
 /* ---- windows ---- */
 
-static int load_models(am_engine *e, const am_span *s)
+static int load_models(am_engine *e, const am_span *s, bool is_checked)
 {
     const am_merge_job *job = e->job;
     const am_binding *b = &e->bound;
@@ -31,8 +31,7 @@ static int load_models(am_engine *e, const am_span *s)
         if (b->absent[k]) {
             memcpy(to, w->base, (size_t)n * sizeof *to);
         } else {
-            AM_KEEP(am_input_load(&job->models[b->index[k]], s->tensor, s->lo, n,
-                                  job->allow_nonfinite, to));
+            AM_KEEP(am_input_load(&job->models[b->index[k]], s->tensor, s->lo, n, is_checked, to));
         }
         if (e->method->needs_aux) {
             AM_KEEP(am_input_load(&job->aux[b->index[k]], s->tensor, s->lo, n, job->allow_nonfinite,
@@ -43,7 +42,7 @@ static int load_models(am_engine *e, const am_span *s)
 }
 
 /* A unit that fits one window is loaded once for all of its visits. */
-static int load_window(am_engine *e, const am_span *s)
+static int load_window(am_engine *e, const am_span *s, bool is_checked)
 {
     am_window *w = &e->window;
     int rc = 0;
@@ -52,10 +51,9 @@ static int load_window(am_engine *e, const am_span *s)
     }
     w->span.tensor = -1;
     if (e->has_base) {
-        AM_KEEP(am_input_load(e->job->base, s->tensor, s->lo, s->hi - s->lo,
-                              e->job->allow_nonfinite, w->base));
+        AM_KEEP(am_input_load(e->job->base, s->tensor, s->lo, s->hi - s->lo, is_checked, w->base));
     }
-    AM_KEEP(load_models(e, s));
+    AM_KEEP(load_models(e, s, is_checked));
     if (rc == 0) {
         w->span = *s;
     }
@@ -184,7 +182,7 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
     for (int64_t lo = piece->lo; rc == 0 && lo < piece->hi; lo += step) {
         const am_span window = {
             .tensor = piece->tensor, .lo = lo, .hi = least(piece->hi, lo + step)};
-        rc = load_window(e, &window);
+        rc = load_window(e, &window, run->is_checked || e->job->allow_nonfinite);
         if (rc == 0) {
             visit_window(e, run, visit, e->out + (lo - piece->lo));
         }

@@ -51,6 +51,7 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
     const am_tensor_table *tensors = e->job->sink->tensors;
     am_unit *u = &run->unit;
     run->tensor = tensor;
+    run->is_checked = false;
     run->n_sums = run->n_cuts = run->count = run->cuts = 0;
     *u = (am_unit){.scope = e->scope,
                    .semantics = e->semantics,

@@ -3,16 +3,97 @@
 #include "mpi/clones.h"
 #include "solver/method.h"
 
+/* Which of a tile's elements equal to the threshold belong to the top: all of them, none, or the
+ * first few. Only one tile of a cut, if any, has to tell them apart. */
+typedef enum ties { TIES_ALL, TIES_NONE, TIES_SOME } ties;
+
+AM_CLONES static int32_t count_ties(const float *key, int64_t n, float threshold)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += key[i] == threshold;
+    }
+    return sum;
+}
+
+/* Counts this tile's ties; *before: those of earlier tiles. */
+static ties meet_ties(const am_tile *tile, int cut, const float *key, int64_t *before)
+{
+    const am_cut *c = &tile->unit->cut[cut];
+    const int64_t n = count_ties(key, tile->n, c->threshold);
+    *before = tile->seen[cut];
+    tile->seen[cut] += n;
+    return *before + n <= c->ties ? TIES_ALL : *before >= c->ties ? TIES_NONE : TIES_SOME;
+}
+
+AM_CLONES static void mark_from(const float *key, int64_t n, float threshold, bool *top)
+{
+    for (int64_t i = 0; i < n; i++) {
+        top[i] = key[i] >= threshold;
+    }
+}
+
+AM_CLONES static void mark_above(const float *key, int64_t n, float threshold, bool *top)
+{
+    for (int64_t i = 0; i < n; i++) {
+        top[i] = key[i] > threshold;
+    }
+}
+
 void am_tile_top(const am_tile *tile, int cut, const float *key, bool *top)
 {
     const am_cut *c = &tile->unit->cut[cut];
-    int64_t seen = tile->seen[cut];
-    for (int64_t i = 0; i < tile->n; i++) {
-        bool is_tie = key[i] == c->threshold;
-        top[i] = key[i] > c->threshold || (is_tie && seen < c->ties);
-        seen += is_tie;
+    int64_t seen = 0;
+    switch (meet_ties(tile, cut, key, &seen)) {
+    case TIES_ALL:
+        mark_from(key, tile->n, c->threshold, top);
+        return;
+    case TIES_NONE:
+        mark_above(key, tile->n, c->threshold, top);
+        return;
+    default:
+        for (int64_t i = 0; i < tile->n; i++) {
+            const bool is_tie = key[i] == c->threshold;
+            top[i] = key[i] > c->threshold || (is_tie && seen < c->ties);
+            seen += is_tie;
+        }
     }
-    tile->seen[cut] = seen;
+}
+
+AM_CLONES static void keep_from(const float *restrict key, int64_t n, float threshold,
+                                double *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = key[i] >= threshold ? x[i] : 0;
+    }
+}
+
+AM_CLONES static void keep_above(const float *restrict key, int64_t n, float threshold,
+                                 double *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = key[i] > threshold ? x[i] : 0;
+    }
+}
+
+void am_tile_keep(const am_tile *tile, int cut, const float *key, double *x)
+{
+    const am_cut *c = &tile->unit->cut[cut];
+    int64_t seen = 0;
+    switch (meet_ties(tile, cut, key, &seen)) {
+    case TIES_ALL:
+        keep_from(key, tile->n, c->threshold, x);
+        return;
+    case TIES_NONE:
+        keep_above(key, tile->n, c->threshold, x);
+        return;
+    default:
+        for (int64_t i = 0; i < tile->n; i++) {
+            const bool is_tie = key[i] == c->threshold;
+            x[i] = key[i] > c->threshold || (is_tie && seen < c->ties) ? x[i] : 0;
+            seen += is_tie;
+        }
+    }
 }
 
 enum { LANES = 16 };

@@ -63,15 +63,16 @@ static int probe_count(const am_unit *unit)
 
 static void probe_sums(const am_tile *tile, double *sum)
 {
-    static bool top[1 << 20];
     float *key = (float *)tile->scratch;
+    double *kept = tile->scratch + tile->n;
     for (int t = 0; t < tile->models; t++) {
         for (int64_t i = 0; i < tile->n; i++) {
             key[i] = key_of(tile, t, i);
+            kept[i] = tile->x[t][i];
         }
-        am_tile_top(tile, CUTS * t, key, top);
+        am_tile_keep(tile, CUTS * t, key, kept);
         for (int64_t i = 0; i < tile->n; i++) {
-            sum[t] += top[i] ? tile->x[t][i] : 0;
+            sum[t] += kept[i];
         }
     }
     for (int64_t i = 0; i < tile->n; i++) {
@@ -155,10 +156,10 @@ static bool probe_by_rows(const am_unit *unit)
     return unit->param[BY_ROWS] != 0;
 }
 
-static int one(int models)
+static int two(int models)
 {
     (void)models;
-    return 1;
+    return 2;
 }
 
 static int one_state(const am_unit *unit)
@@ -175,7 +176,7 @@ static const am_method probe = {
     .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
     .by_rows = probe_by_rows,
     .states = one_state,
-    .scratch = one,
+    .scratch = two,
     .n_passes = 3,
     .pass = {{.count = one_a_model, .keys = probe_keys, .cuts = probe_cuts},
              {.count = probe_count, .sums = probe_sums, .solve = probe_solve},
