@@ -6,6 +6,7 @@
 
 #include <mpi.h>
 #include <stdbool.h>
+#include "io/companion.h"
 #include "mpi/block.h"
 
 /* String metadata: key -> value, sorted by key. */
@@ -45,6 +46,8 @@ typedef struct am_ckpt_options {
     const am_meta *meta;       /* written into the file; may be NULL */
     const char *recipe;        /* recipe text for the manifest; may be NULL */
     const char *const *inputs; /* NULL-terminated input paths for the manifest; may be NULL */
+    am_companions *companions; /* [root] folders only: files beside the tensors; borrowed until
+                                  publish; may be NULL */
 } am_ckpt_options;
 
 /** Lay out an output at PATH (form by name: .h5, .safetensors, else a folder) under a temporary

@@ -136,8 +136,22 @@ static void write_tensors(am_json *j, const am_tensor_table *tensors, const uint
     am_json_end_array(j);
 }
 
+static void write_files(am_json *j, const am_companions *files)
+{
+    am_json_array(j, "files");
+    for (int64_t i = 0; i < files->n; i++) {
+        am_json_object(j, NULL);
+        am_json_string(j, "name", files->item[i].name);
+        am_json_int(j, "bytes", files->item[i].n);
+        am_json_string(j, "xxh3", hex_of(files->item[i].digest).text);
+        am_json_end_object(j);
+    }
+    am_json_end_array(j);
+}
+
 int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tensors,
-                      const am_meta *meta, const am_digests *digests, char **text, int64_t *n)
+                      const am_meta *meta, const am_digests *digests,
+                      const am_companions *companions, char **text, int64_t *n)
 {
     int rc = 0;
     am_json j = {0};
@@ -160,6 +174,9 @@ int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tenso
     am_json_int(&j, "block_elements", AM_BLOCK);
     am_json_string(&j, "metadata_xxh3", hex_of(meta_digest).text);
     am_json_string(&j, "content_xxh3", hex_of(content).text);
+    if (companions != NULL && companions->n > 0) {
+        write_files(&j, companions);
+    }
     write_tensors(&j, tensors, digest);
     am_json_end_object(&j);
     AM_TRY(am_json_finish(&j));
@@ -244,6 +261,28 @@ static int read_tensors(const char *path, const json_t *root, am_manifest *out)
     return am_tensor_table_finish(&out->tensors);
 }
 
+/* Files beside the tensors; older manifests have none. */
+static int read_files(const char *path, const json_t *root, am_manifest *out)
+{
+    const json_t *list = json_object_get(root, "files");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *entry = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        const json_t *bytes = json_object_get(entry, "bytes");
+        uint64_t digest;
+        if (name == NULL || !am_companion_is_name(name) || strchr(name, '/') != NULL ||
+            !json_is_integer(bytes) ||
+            !parse_hex(json_string_value(json_object_get(entry, "xxh3")), &digest)) {
+            return damaged(path, "a file's entry is not sound");
+        }
+        int rc = am_companions_add(&out->files, name, (int64_t)json_integer_value(bytes), digest);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
 int am_manifest_read(const char *path, bool is_folder, am_manifest *out)
 {
     int rc = 0;
@@ -273,6 +312,7 @@ int am_manifest_read(const char *path, bool is_folder, am_manifest *out)
         goto cleanup;
     }
     AM_TRY(read_tensors(name, root, out));
+    AM_TRY(read_files(name, root, out));
 cleanup:
     json_decref(root);
     free(text);
@@ -286,6 +326,7 @@ cleanup:
 void am_manifest_free(am_manifest *manifest)
 {
     am_tensor_table_free(&manifest->tensors);
+    am_companions_free(&manifest->files);
     free(manifest->digest);
     *manifest = (am_manifest){0};
 }

@@ -18,15 +18,17 @@ typedef struct am_manifest_head {
 int am_manifest_begin(const char *format, const am_ckpt_options *options, am_manifest_head *out);
 void am_manifest_head_free(am_manifest_head *head);
 
-/** The manifest's text, malloc'ed. Errors: AM_E_NOMEM. */
+/** The manifest's text, malloc'ed. companions: written already; may be NULL. Errors: AM_E_NOMEM. */
 int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tensors,
-                      const am_meta *meta, const am_digests *digests, char **text, int64_t *n);
+                      const am_meta *meta, const am_digests *digests,
+                      const am_companions *companions, char **text, int64_t *n);
 
 /* A manifest read back. */
 typedef struct am_manifest {
     am_tensor_table tensors;
     uint64_t *digest;       /* [tensors.n] owned */
     uint64_t meta, content; /* digests of the metadata and of everything */
+    am_companions files;    /* names, bytes and digests of what lies beside the tensors */
 } am_manifest;
 
 /** Read the manifest of the checkpoint at `path`. Local.

@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "io/companion.h"
 #include "io/file.h"
+#include "io/manifest.h"
 #include "mpi/error.h"
 
 enum { WAIT_STEP_MS = 50, WAIT_STEPS = 60 }; /* a killed launcher's ranks live on for about 1 s */
@@ -168,7 +170,9 @@ static void release(am_publish *p)
 
 /* ---- removal: only names that allmerge makes, never a tree ---- */
 
-static bool is_ours(const char *name)
+/* written: the companions of a finished output; NULL: the folder is a temporary one, where every
+ * name of a companion is ours. */
+static bool is_ours(const char *name, const am_companions *written)
 {
     static const char *const pattern[] = {"model.safetensors", "model-[0-9]*-of-[0-9]*.safetensors",
                                           "model.safetensors.index.json", "manifest.json"};
@@ -177,11 +181,11 @@ static bool is_ours(const char *name)
             return true;
         }
     }
-    return false;
+    return written != NULL ? am_companions_has(written, name) : am_companion_is_name(name);
 }
 
 /* Visit a folder: with `remove` delete its files, else only look for foreign ones. */
-static int sweep_folder(const char *path, bool remove)
+static int sweep_folder(const char *path, const am_companions *written, bool remove)
 {
     DIR *folder = opendir(path);
     if (folder == NULL) {
@@ -193,7 +197,7 @@ static int sweep_folder(const char *path, bool remove)
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
             continue;
         }
-        if (!is_ours(entry->d_name)) {
+        if (!is_ours(entry->d_name, written)) {
             rc = am_fail(AM_E_CREATE,
                          "%s holds %s, which allmerge did not write: move it away or choose "
                          "another output",
@@ -213,7 +217,7 @@ static int remove_path(const char *path)
         return errno == ENOENT ? 0 : am_fail_errno(AM_E_CREATE, errno, "cannot stat %s", path);
     }
     if (S_ISDIR(st.st_mode)) {
-        int rc = sweep_folder(path, true);
+        int rc = sweep_folder(path, NULL, true);
         if (rc == 0 && rmdir(path) != 0) {
             rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
         }
@@ -257,6 +261,19 @@ static int check_not_input(const char *path, const char *const *inputs)
     return 0;
 }
 
+/* A folder to replace holds nothing but what an output of ours has; its manifest names the files
+ * beside the tensors. */
+static int check_contents(const char *path)
+{
+    am_manifest manifest = {0};
+    if (am_manifest_read(path, true, &manifest) != 0) {
+        am_error_clear(); /* without a sound one none of them is ours */
+    }
+    int rc = sweep_folder(path, &manifest.files, false);
+    am_manifest_free(&manifest);
+    return rc;
+}
+
 static int check_existing(const am_publish *p)
 {
     struct stat st;
@@ -270,7 +287,7 @@ static int check_existing(const am_publish *p)
         return am_fail(AM_E_CREATE, "%s is %s: remove it or choose another output", p->final,
                        p->is_folder ? "not a folder" : "a folder");
     }
-    return p->is_folder ? sweep_folder(p->final, false) : 0;
+    return p->is_folder ? check_contents(p->final) : 0;
 }
 
 int am_publish_begin(am_publish *p, const char *path, bool is_folder, bool overwrite,

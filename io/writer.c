@@ -39,7 +39,8 @@ struct am_ckpt_writer {
     am_meta meta;       /* rank 0: for the manifest */
     am_publish publish; /* rank 0 */
     am_manifest_head head;
-    int attached; /* shared lock, -1: none */
+    am_companions *companions; /* rank 0, borrowed; NULL: none */
+    int attached;              /* shared lock, -1: none */
     am_worker *worker;
     piece pieces[2];
     int64_t piece_bytes;
@@ -72,6 +73,7 @@ static int begin_output(am_ckpt_writer *w, const char *path, const am_tensor_tab
                             options->inputs));
     AM_TRY(am_manifest_begin(w->format->name, options, &w->head));
     AM_TRY(copy_meta(options->meta, &w->meta));
+    w->companions = w->format->is_folder ? options->companions : NULL;
     AM_TRY(w->format->lay_out(w->publish.partial, tensors, options, &layout));
     AM_TRY(am_file_sync_folder(w->publish.partial));
     AM_TRY(am_layout_pack(&layout, bytes, n));
@@ -388,7 +390,11 @@ static int commit(am_ckpt_writer *w)
     if (w->format->finish != NULL) {
         AM_TRY(w->format->finish(w->publish.partial, &w->layout));
     }
-    AM_TRY(am_manifest_write(&w->head, &w->layout.tensors, &w->meta, &w->digests, &text, &n));
+    if (w->companions != NULL) {
+        AM_TRY(am_companions_write(w->companions, w->publish.partial));
+    }
+    AM_TRY(am_manifest_write(&w->head, &w->layout.tensors, &w->meta, &w->digests, w->companions,
+                             &text, &n));
     AM_TRY(am_publish_commit(&w->publish, text, n));
 cleanup:
     free(text);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "jobs/command.h"
+#include "jobs/merge/folder.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -16,7 +17,7 @@ enum { AM_IO_POSIX, AM_IO_MPIIO };
 typedef struct merge_options {
     char *output;
     bool overwrite, allow_nonfinite;
-    int64_t seed, block_bytes;
+    int64_t seed, block_bytes, shard_bytes;
     int io;
 } merge_options;
 
@@ -30,6 +31,8 @@ static const am_param options[] = {
      "seed of random methods, before the recipe's; -1: the recipe's"},
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "8MiB", 8, 1LL << 40, NULL,
      "batch read ahead and written at a time, 8 bytes an element; any size gives the same output"},
+    {"shard_size", AM_PARAM_BYTES, AM_AT(shard_bytes), "5GB", 1, 1LL << 60, NULL,
+     "largest file of an output folder, but for a tensor that is larger alone"},
     {"io", AM_PARAM_CHOICE, AM_AT(io), "posix", 0, 0, "posix|mpiio", "how files are written"},
     {"allow_nonfinite", AM_PARAM_BOOL, AM_AT(allow_nonfinite), "false", 0, 0, NULL,
      "merge inputs with NaN or infinite values"},
@@ -72,6 +75,15 @@ static int make_meta(const am_merge_plan *plan, am_meta *meta)
     return rc;
 }
 
+static const char *format_name(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    if (dot != NULL && strcmp(dot, ".safetensors") == 0) {
+        return "safetensors";
+    }
+    return dot != NULL && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0) ? "h5" : "hf";
+}
+
 /* Create the output, merge into it, publish it or remove it. */
 static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
                      am_merge_result *result)
@@ -79,12 +91,18 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     am_slice slice = {0};
     am_sink sink = {0}, parts = {0};
     am_ckpt_writer *writer = NULL;
+    am_companions companions = {0};
     const am_ckpt_options co = {.overwrite = o->overwrite,
                                 .meta = meta,
                                 .recipe = plan->resolved.text,
-                                .inputs = plan->inputs.files};
+                                .inputs = plan->inputs.files,
+                                .shard_bytes = o->shard_bytes,
+                                .companions = &companions};
     int rc = am_slice_make(&plan->match.pieces, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
     AM_AGREE(am_world());
+    if (strcmp(format_name(o->output), "hf") == 0) {
+        AM_TRY(am_merge_companions_all(am_world(), plan, &companions));
+    }
     AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->match.output, &co, &writer));
     rc = am_ckpt_sink(writer, &sink);
     rc = am_agree_all(am_world(), rc);
@@ -96,17 +114,9 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     }
     rc = am_ckpt_publish_all(&writer, rc);
 cleanup:
+    am_companions_free(&companions);
     am_slice_free(&slice);
     return rc;
-}
-
-static const char *format_name(const char *path)
-{
-    const char *dot = strrchr(path, '.');
-    if (dot != NULL && strcmp(dot, ".safetensors") == 0) {
-        return "safetensors";
-    }
-    return dot != NULL && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0) ? "h5" : "hf";
 }
 
 static int report_all(const merge_options *o, const am_merge_plan *plan,
@@ -163,6 +173,7 @@ cleanup:
 const am_command am_command_merge = {
     .name = "merge",
     .synopsis = "RECIPE -o OUT [--overwrite] [--seed N] [--set KEY=VALUE]... [--block SIZE] "
+                "[--shard-size SIZE] "
                 "[--io posix|mpiio] [--allow-nonfinite]",
     .summary = "Merge checkpoints by a recipe in mergekit's form.",
     .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "

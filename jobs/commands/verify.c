@@ -113,6 +113,14 @@ static int compare(const verify *v, const am_ckpt *ckpt, const am_manifest *m, j
             fault(out, m->tensors.t[k].name, "in the manifest, but missing here");
         }
     }
+    for (int64_t k = 0; rc == 0 && k < m->files.n; k++) {
+        uint64_t digest = 0;
+        if (am_companion_digest(&m->files.item[k], am_ckpt_path(ckpt), &digest) != 0 ||
+            digest != m->files.item[k].digest) {
+            am_error_clear(); /* the list says it */
+            fault(out, m->files.item[k].name, "differs from the manifest");
+        }
+    }
     if (rc == 0 && meta != m->meta) {
         fault(out, "metadata", "differs from the manifest");
     }
