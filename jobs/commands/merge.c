@@ -4,7 +4,9 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "jobs/command.h"
+#include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"
@@ -15,7 +17,7 @@
 enum { AM_IO_POSIX, AM_IO_MPIIO };
 
 typedef struct merge_options {
-    char *output;
+    char *output, *accounting;
     bool overwrite, allow_nonfinite;
     int64_t seed, block_bytes, shard_bytes;
     int io;
@@ -33,6 +35,8 @@ static const am_param options[] = {
      "batch read ahead and written at a time, 8 bytes an element; any size gives the same output"},
     {"shard_size", AM_PARAM_BYTES, AM_AT(shard_bytes), "5GB", 1, 1LL << 60, NULL,
      "largest file of an output folder, but for a tensor that is larger alone"},
+    {"accounting", AM_PARAM_STRING, AM_AT(accounting), "", 0, 0, NULL,
+     "a JSON file: for each tensor, elements of the update that rounding lost, NaN, infinities"},
     {"io", AM_PARAM_CHOICE, AM_AT(io), "posix", 0, 0, "posix|mpiio", "how files are written"},
     {"allow_nonfinite", AM_PARAM_BOOL, AM_AT(allow_nonfinite), "false", 0, 0, NULL,
      "merge inputs with NaN or infinite values"},
@@ -45,6 +49,15 @@ static int refuse_mpiio(const merge_options *o)
                ? am_fail(AM_E_USAGE,
                          "--io mpiio is refused: with this MPI and HDF5 a full disk or an I/O "
                          "error hangs the job or loses data without an error; use --io posix")
+               : 0;
+}
+
+/* The output's own check comes with its lock; here only the file of --accounting, rank 0's view. */
+static int refuse_existing(const merge_options *o)
+{
+    return o->accounting != NULL && !o->overwrite && am_world_rank() == 0 &&
+                   access(o->accounting, F_OK) == 0
+               ? am_fail(AM_E_CREATE, "%s exists: add --overwrite to replace it", o->accounting)
                : 0;
 }
 
@@ -84,12 +97,35 @@ static const char *format_name(const char *path)
     return dot != NULL && (strcmp(dot, ".h5") == 0 || strcmp(dot, ".hdf5") == 0) ? "h5" : "hf";
 }
 
+/* Merge into the sink of the output; pieces of a tensor, and the accounting, stand before it. */
+static int merge_all(const merge_options *o, am_merge_plan *plan, const am_slice *slice,
+                     const am_sink *sink, am_merge_result *result, am_accounting *accounting)
+{
+    const am_sink_view view = {.sink = sink, .place = plan->match.at};
+    am_sink parts = {0}, counted = {0};
+    int rc = 0;
+    am_sink_view_make(&view, &plan->match.pieces, &parts);
+    plan->job.sink = plan->match.has_parts ? &parts : sink;
+    if (o->accounting != NULL) {
+        rc = am_accounting_start(plan, plan->job.sink, accounting, &counted);
+        plan->job.sink = &counted;
+    }
+    AM_AGREE(am_world());
+    AM_TRY(am_merge_run_all(am_world(), &plan->job, slice, result));
+    if (o->accounting != NULL) {
+        AM_TRY(am_accounting_sum_all(am_world(), accounting));
+    }
+cleanup:
+    plan->job.sink = NULL;
+    return rc;
+}
+
 /* Create the output, merge into it, publish it or remove it. */
 static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
-                     am_merge_result *result)
+                     am_merge_result *result, am_accounting *accounting)
 {
     am_slice slice = {0};
-    am_sink sink = {0}, parts = {0};
+    am_sink sink = {0};
     am_ckpt_writer *writer = NULL;
     am_companions companions = {0};
     const am_ckpt_options co = {.overwrite = o->overwrite,
@@ -107,10 +143,7 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     rc = am_ckpt_sink(writer, &sink);
     rc = am_agree_all(am_world(), rc);
     if (rc == 0) {
-        const am_sink_view view = {.sink = &sink, .place = plan->match.at};
-        am_sink_view_make(&view, &plan->match.pieces, &parts);
-        plan->job.sink = plan->match.has_parts ? &parts : &sink;
-        rc = am_merge_run_all(am_world(), &plan->job, &slice, result);
+        rc = merge_all(o, plan, &slice, &sink, result, accounting);
     }
     rc = am_ckpt_publish_all(&writer, rc);
 cleanup:
@@ -120,7 +153,8 @@ cleanup:
 }
 
 static int report_all(const merge_options *o, const am_merge_plan *plan,
-                      const am_merge_result *result, double seconds)
+                      const am_merge_result *result, const am_accounting *accounting,
+                      double seconds)
 {
     int64_t sums[] = {result->bytes_read, result->bytes_written};
     am_json j = {0};
@@ -137,9 +171,17 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
     am_json_int(&j, "parameters", am_tensor_table_numel(&plan->match.output));
     am_json_int(&j, "read_bytes", sums[0]);
     am_json_int(&j, "written_bytes", sums[1]);
+    if (o->accounting != NULL) {
+        am_json_object(&j, "accounting");
+        am_accounting_totals(accounting, &j);
+        am_json_end_object(&j);
+    }
     am_json_real(&j, "seconds", seconds);
     am_json_end_object(&j);
     rc = am_json_finish(&j);
+    if (o->accounting != NULL && am_world_rank() == 0) {
+        AM_KEEP(am_accounting_save(accounting, o->accounting));
+    }
     if (rc == 0) {
         am_result(&j);
     }
@@ -155,16 +197,19 @@ static int run_all(const am_args *args, int *exit_status)
     am_merge_result result = {0};
     am_meta meta = {0};
     (void)exit_status;
+    am_accounting accounting = {0};
     int rc = refuse_mpiio(o);
+    AM_KEEP(refuse_existing(o));
     AM_AGREE(am_world());
     AM_TRY(plan_all(args, &plan));
     am_info("%s: %d models, %" PRId64 " tensors, %" PRId64 " parameters", plan.recipe.method->name,
             plan.recipe.n_slots, plan.match.output.n, am_tensor_table_numel(&plan.match.output));
     rc = make_meta(&plan, &meta);
     AM_AGREE(am_world());
-    AM_TRY(write_all(o, &plan, &meta, &result));
-    rc = report_all(o, &plan, &result, am_seconds() - start);
+    AM_TRY(write_all(o, &plan, &meta, &result, &accounting));
+    rc = report_all(o, &plan, &result, &accounting, am_seconds() - start);
 cleanup:
+    am_accounting_free(&accounting);
     am_meta_free(&meta);
     am_merge_plan_free(&plan);
     return rc;
@@ -173,8 +218,7 @@ cleanup:
 const am_command am_command_merge = {
     .name = "merge",
     .synopsis = "RECIPE -o OUT [--overwrite] [--seed N] [--set KEY=VALUE]... [--block SIZE] "
-                "[--shard-size SIZE] "
-                "[--io posix|mpiio] [--allow-nonfinite]",
+                "[--shard-size SIZE] [--accounting FILE] [--io posix|mpiio] [--allow-nonfinite]",
     .summary = "Merge checkpoints by a recipe in mergekit's form.",
     .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "
             "the recipe relative to the working folder, or else all to the folder of the recipe. "

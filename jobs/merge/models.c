@@ -222,6 +222,14 @@ static int read_slices(const am_node *list, const am_node *base, am_merge_recipe
         rc = read_slice(list->item[i], base, r);
     }
     AM_KEEP(assign_slots(r));
+    const bool is_global =
+        r->scope == AM_SCOPE_GLOBAL && (r->method->scopes & AM_SCOPE_GLOBAL) != 0;
+    for (int s = 0; rc == 0 && is_global && s < r->n_slices; s++) {
+        if (r->slices[s].n != r->n_slots) {
+            rc = am_node_fail(r->slices[s].node, "scope: global needs the same models in every "
+                                                 "slice, in the same order");
+        }
+    }
     return rc;
 }
 
