@@ -26,11 +26,29 @@ static int read_range(const am_node *entry, am_merge_model *model)
     return rc;
 }
 
+/* `fisher`: the checkpoint beside a model that some methods need. */
+static int read_second(const am_node *entry, const am_method *method, am_merge_model *model)
+{
+    const am_node *node = am_node_find(entry, "fisher");
+    if (node == NULL) {
+        return method->needs_aux ? am_node_fail(entry,
+                                                "%s needs the key 'fisher' beside each whole "
+                                                "model: a checkpoint of its Fisher values",
+                                                method->name)
+                                 : 0;
+    }
+    if (!method->needs_aux) {
+        am_info("%s: fisher is not used by %s", am_node_where(node), method->name);
+        return 0;
+    }
+    return am_node_text(node, "fisher", &model->second);
+}
+
 /* An entry of `models`, or a source of a slice. The base may stand among them, as in mergekit: it
  * only says which of its layers are meant. */
 static int read_model(const am_node *entry, am_merge_slice *slice, am_merge_recipe *r)
 {
-    static const char *const whole[] = {"model", "parameters", NULL};
+    static const char *const whole[] = {"model", "parameters", "fisher", NULL};
     static const char *const part[] = {"model", "parameters", "layer_range", NULL};
     const char *what = slice->node != NULL ? "sources" : "models";
     am_merge_model *model = &r->models[r->n_models];
@@ -45,6 +63,7 @@ static int read_model(const am_node *entry, am_merge_slice *slice, am_merge_reci
     if (slice->node != NULL) {
         AM_KEEP(read_range(entry, model));
     }
+    AM_KEEP(read_second(entry, r->method, model));
     AM_KEEP(am_merge_check_setting(r->method, model->setting, true));
     if (rc == 0 && slice->layers < 0) {
         slice->layers = model->hi - model->lo;

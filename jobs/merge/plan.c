@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/merge/plan.h"
+#include "jobs/merge/complaints.h"
 #include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -12,7 +13,7 @@ enum { AM_READ_AHEAD = 2 }; /* batches */
 /* ---- inputs ---- */
 
 /* Paths of the inputs as written, and which of them is the base of each slice; path [n_slots +
- * n_slices + 1]. Returns how many. */
+ * n_slices + n_models + 1]. Returns how many. */
 static int list_paths(const am_merge_recipe *r, const char **path, int *base)
 {
     int n = r->has_base;
@@ -31,6 +32,9 @@ static int list_paths(const am_merge_recipe *r, const char **path, int *base)
         if (base[s] == n) {
             path[n++] = name;
         }
+    }
+    for (int m = 0; r->method->needs_aux && m < r->n_models; m++) {
+        path[n++] = r->models[m].second;
     }
     return n;
 }
@@ -126,7 +130,8 @@ static int open_inputs_all(MPI_Comm comm, const am_merge_options *options, am_me
 {
     const am_merge_recipe *r = &plan->recipe;
     int rc = 0;
-    const char **path = am_new(r->n_slots + r->n_slices + 2, sizeof *path, "input paths");
+    const char **path =
+        am_new(r->n_slots + r->n_slices + r->n_models + 2, sizeof *path, "input paths");
     int *base = am_new(r->n_slices + 1, sizeof *base, "input paths");
     AM_KEEP(path != NULL && base != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
@@ -151,6 +156,60 @@ static const char *name_in(const am_merge_plan *plan, int64_t piece, int input)
     const am_view_place *place = &plan->match.place[input * plan->match.pieces.n + piece];
     return place->source == 0 ? am_model_tensors(plan->inputs.model[input])->t[place->tensor].name
                               : plan->match.output.t[plan->match.at[piece].tensor].name;
+}
+
+/* ---- second checkpoints ---- */
+
+static bool has_shape_of(const am_tensor *a, const am_tensor *b)
+{
+    return a->ndim == b->ndim &&
+           memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
+}
+
+/* Tensors of model m's second checkpoint for every piece that is merged of it. */
+static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    const int file = plan->inputs.n - r->n_models + m, slot = r->models[m].slot;
+    const am_tensor_table *pieces = &plan->match.pieces;
+    const am_tensor_table *tensors = am_model_tensors(plan->inputs.model[file]);
+    int64_t *index = am_new(pieces->n + 1, sizeof *index, "tensor index");
+    if (index == NULL) {
+        return AM_E_NOMEM;
+    }
+    plan->second[slot] = (am_merge_input){.source = &plan->inputs.source[file], .tensor = index};
+    for (int64_t i = 0; i < pieces->n; i++) {
+        const int input = slot + r->has_base;
+        index[i] = -1;
+        if (plan->match.copy[i] || plan->input[input].tensor[i] < 0) {
+            continue;
+        }
+        index[i] = am_tensor_table_find(tensors, name_in(plan, i, input));
+        const am_tensor *found = index[i] >= 0 ? &tensors->t[index[i]] : NULL;
+        if (found == NULL || !am_dtype_is_float(found->dtype) ||
+            !has_shape_of(found, &pieces->t[i])) {
+            am_complain(
+                complaints, "%s: tensor '%s' %s", plan->inputs.path[file], pieces->t[i].name,
+                found == NULL ? "is missing" : "has another shape or type than the model's");
+        }
+    }
+    return 0;
+}
+
+static int bind_second(am_merge_plan *plan)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    am_complaints complaints = {.n = 0};
+    if (!r->method->needs_aux) {
+        return 0;
+    }
+    plan->second = am_new(r->n_slots + 1, sizeof *plan->second, "second inputs");
+    int rc = plan->second != NULL ? 0 : AM_E_NOMEM;
+    for (int m = 0; rc == 0 && m < r->n_models; m++) {
+        rc = index_second(plan, m, &complaints);
+    }
+    AM_KEEP(am_complaints_fail(&complaints, "the Fisher values do not match their models"));
+    return rc;
 }
 
 /* All parameters of one piece into its rows of the tables. */
@@ -241,13 +300,15 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
     rc = plan_recipe(options, out);
     AM_AGREE(comm);
     AM_TRY(open_inputs_all(comm, options, out));
-    rc = resolve_parameters(out);
+    rc = bind_second(out);
+    AM_KEEP(resolve_parameters(out));
     AM_AGREE(comm);
     const int n_base = out->recipe.has_base;
     out->job = (am_merge_job){.method = out->recipe.method,
                               .base = n_base ? &out->input[0] : NULL,
                               .n_models = out->recipe.n_slots,
                               .models = out->input + n_base,
+                              .aux = out->second,
                               .param = out->param,
                               .model_param = out->model_param,
                               .scope = out->recipe.scope,
@@ -273,6 +334,9 @@ void am_merge_plan_free(am_merge_plan *plan)
             free((void *)plan->input[k].tensor);
         }
     }
+    for (int m = 0; plan->second != NULL && m < plan->recipe.n_slots; m++) {
+        free((void *)plan->second[m].tensor);
+    }
     am_inputs_close(&plan->inputs);
     am_match_free(&plan->match);
     am_merge_recipe_free(&plan->recipe);
@@ -282,6 +346,7 @@ void am_merge_plan_free(am_merge_plan *plan)
     free(plan->behind);
     free(plan->source);
     free(plan->input);
+    free(plan->second);
     free(plan->param);
     free(plan->model_param);
     *plan = (am_merge_plan){0};

@@ -43,12 +43,14 @@ int am_inputs_compare_all(MPI_Comm comm, const am_tensor_table *tensors,
 typedef struct am_merge_plan {
     am_yaml *yaml;
     am_merge_recipe recipe;
-    am_inputs inputs; /* base first if one is used, then the models, then bases of other slices */
+    am_inputs inputs; /* base first if one is used, then the models, then bases of other slices,
+                       * then the second checkpoints of models */
     am_match match;
     am_view **view;           /* [match.n_inputs] owned; NULL: the input's own source serves */
     const am_source **behind; /* [match.n_inputs, 1 + inputs.n] what a view reads */
     am_source *source;        /* [match.n_inputs] of the views */
     am_merge_input *input;    /* [match.n_inputs] index tables owned */
+    am_merge_input *second;   /* [n_slots] index tables owned; NULL: the method needs none */
     double *param, *model_param;
     am_merge_job job; /* all but the sink; its tensors are match.pieces */
     am_json resolved; /* the recipe after --set, as JSON text */

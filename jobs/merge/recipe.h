@@ -24,6 +24,7 @@ typedef struct am_merge_model {
     const char *path;       /* as written, borrowed from the recipe */
     const am_node *node;    /* its entry */
     const am_node *setting; /* its `parameters`, NULL: none */
+    const char *second;     /* path of its Fisher values, for methods that need them, else NULL */
     int64_t lo, hi;         /* slices only */
     int slot;               /* which model of the engine's job it is */
 } am_merge_model;

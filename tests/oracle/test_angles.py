@@ -350,6 +350,30 @@ def check_lines(c: list[Tensors]) -> None:
           scaled(0.1, -0.4, [1, 2, -1, 0.5]))
 
 
+def check_fisher(c: list[Tensors]) -> None:
+    """Values from far below the floor to far above it, and zeros."""
+    fisher = [{n: np.asarray(10 ** rng.uniform(-9, 1, x.shape) * (rng.random(x.shape) > 0.1))
+               for n, x in c[0].items()} for _ in range(MODELS)]
+    for i, f in enumerate(fisher):
+        save(f"f{i}.safetensors", f)
+
+    def mean(w: list[float], factor: list[float], floor: float) -> Callable:
+        def g(*inputs: np.ndarray) -> np.ndarray:
+            xs, fs = inputs[:MODELS], inputs[MODELS:]
+            shares = [a * b * np.maximum(f, floor) for a, b, f in zip(w, factor, fs)]
+            return sum(s * x for s, x in zip(shares, xs)) / sum(shares)
+        return g
+
+    everywhere = [1 / np.sqrt(sum((x ** 2).sum() for x in f.values())) for f in fisher]
+    for normalize, w, floor in ((False, [1] * 4, 1e-6), (True, [1.0, 0.5, 0.0, 2.0], 1e-4)):
+        text = recipe("fisher", NAMES[1:], None, normalize=normalize, weight=w, floor=floor)
+        for i in range(MODELS):
+            text = text.replace(f"- model: m{i}.safetensors",
+                                f"- model: m{i}.safetensors\n  fisher: f{i}.safetensors")
+        factor = everywhere if normalize else [1] * 4
+        check(text, each(mean(w, factor, floor), [*c[1:], *fisher]))
+
+
 CHECKS = {name[6:]: f for name, f in list(globals().items())
           if name.startswith("check_") and name != "check_sums"}
 
