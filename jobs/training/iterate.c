@@ -443,6 +443,12 @@ cleanup:
 
 /* ---- iterative task arithmetic ---- */
 
+/* Far from the optimum the task vectors share a direction, and their sum overshoots. */
+static double alpha_of_round(const am_train_recipe *recipe, double alpha, int64_t round)
+{
+    return round < recipe->warmup ? alpha * (double)round / (double)recipe->warmup : alpha;
+}
+
 /* One round: finetune every task from `current`, merge into `current`. */
 static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
 {
@@ -454,7 +460,7 @@ static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
     AM_TRY(am_model_pool_fill_all(it->pool, current, it->trunk));
     AM_TRY(report_vectors_all(it, "iterate", alpha, round));
-    AM_TRY(merge_all(it, alpha, current));
+    AM_TRY(merge_all(it, alpha_of_round(recipe, alpha, round), current));
 cleanup:
     return rc;
 }

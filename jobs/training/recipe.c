@@ -127,12 +127,14 @@ static const am_param joint_extra[] = {
 };
 
 typedef struct iterate_keys {
-    int64_t rounds, patience;
+    int64_t rounds, patience, warmup;
 } iterate_keys;
 
 static const am_param iterate_table[] = {
     {"rounds", AM_PARAM_INT, offsetof(iterate_keys, rounds), "10", 1, 1e6, NULL,
      "rounds of finetuning and merging"},
+    {"warmup", AM_PARAM_INT, offsetof(iterate_keys, warmup), "0", 0, 1e6, NULL,
+     "rounds over which alpha grows linearly to its value"},
     {"patience", AM_PARAM_INT, offsetof(iterate_keys, patience), "0", 0, 1e6, NULL,
      "stop when validation has not improved for so many rounds, 0: never"},
     {0},
@@ -424,6 +426,7 @@ static int read_comparison(const am_node *root, am_train_recipe *out)
         read_alphas(iterate, "iterate.alphas", out, out->iterate_alpha, &out->n_iterate_alphas));
     out->rounds = keys.rounds;
     out->patience = keys.patience;
+    out->warmup = keys.warmup;
     return rc;
 }
 
@@ -506,6 +509,7 @@ static void json_merge(const am_train_recipe *r, am_json *json)
     am_json_end_object(json);
     am_json_object(json, "iterate");
     am_json_int(json, "rounds", r->rounds);
+    am_json_int(json, "warmup", r->warmup);
     am_json_int(json, "patience", r->patience);
     if (r->lambda >= 0) {
         json_reals(json, "alphas", r->iterate_alpha, r->n_iterate_alphas);

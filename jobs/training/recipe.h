@@ -44,7 +44,7 @@ typedef struct am_train_recipe {
     int64_t one_shot_epochs[AM_RECIPE_MAX_LIST]; /* ascending */
     double alpha[AM_RECIPE_MAX_LIST];            /* candidates of one-shot merges */
     double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
-    int64_t rounds, patience;
+    int64_t rounds, patience, warmup; /* rounds; warmup: alpha grows linearly over that many */
     bool run_joint;
 } am_train_recipe;
 

@@ -16,7 +16,7 @@ command = "merge"
 exit = 65
 message = 'input: damaged'
 np = [{np}]
-timeout = 5
+timeout = 20
 """
 SAY = 'echo "allmerge: error: input: damaged" >&2'
 STAY = "while :; do sleep 1; done"
