@@ -188,7 +188,7 @@ static int run_all(const am_args *args, int *exit_status)
                  ? 0
                  : am_fail(AM_E_USAGE, "analyze: at most %d models, found %d", AM_MAX_MODELS, a.n);
     AM_AGREE(am_world());
-    AM_TRY(am_inputs_open_all(am_world(), args->positional, args->n_positional, AM_READ_AHEAD,
+    AM_TRY(am_inputs_open_all(am_world(), args->positional, args->n_positional, true, AM_READ_AHEAD,
                               &inputs));
     a.tensors = am_model_tensors(inputs.model[0]);
     rc = allocate(&a);

@@ -75,14 +75,12 @@ static int allocate_inputs(am_inputs *in, char *const *path, int n)
     return rc;
 }
 
-static int bind_sources(am_inputs *in, int64_t buffer_bytes)
+static void bind_sources(am_inputs *in)
 {
-    int rc = 0;
-    for (int k = 0; rc == 0 && k < in->n; k++) {
-        rc = am_model_source(in->model[k], buffer_bytes, &in->source[k]);
+    for (int k = 0; k < in->n; k++) {
+        in->source[k] = *am_model_source(in->model[k]);
         in->input[k].source = &in->source[k];
     }
-    return rc;
 }
 
 /* All must have the tensors of the first. */
@@ -124,27 +122,28 @@ static int list_files(am_inputs *in)
     return 0;
 }
 
-int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
-                             am_inputs *out)
+int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, bool has_base,
+                             int64_t buffer_bytes, am_inputs *out)
 {
     *out = (am_inputs){0};
     int rc = allocate_inputs(out, path, n);
     AM_AGREE(comm);
     for (int k = 0; k < n; k++) {
-        AM_TRY(am_model_open_all(comm, out->path[k], &out->model[k]));
+        AM_TRY(am_model_open_all(comm, out->path[k], has_base && k > 0 ? out->model[0] : NULL,
+                                 buffer_bytes, &out->model[k]));
     }
-    rc = bind_sources(out, buffer_bytes);
-    AM_KEEP(list_files(out));
+    bind_sources(out);
+    rc = list_files(out);
     AM_AGREE(comm);
 cleanup:
     return rc;
 }
 
-int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, bool has_base, int64_t buffer_bytes,
                        am_inputs *out)
 {
     int rc = 0;
-    AM_TRY(am_inputs_open_files_all(comm, path, n, buffer_bytes, out));
+    AM_TRY(am_inputs_open_files_all(comm, path, n, has_base, buffer_bytes, out));
     rc = index_inputs(out);
     AM_AGREE(comm);
 cleanup:

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "io/file.h"
 #include "jobs/merge/lora.h"
+#include "jobs/merge/task_vector.h"
 #include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -20,6 +21,10 @@ struct am_model {
     am_ckpt *ckpt;
     am_adapter *adapter; /* NULL: none */
     am_lora *lora;
+    am_taskvec *tv; /* NULL: none */
+    am_based_tv *based;
+    am_shared_base *shared; /* for the task vectors of this base; NULL until the first */
+    am_source source;
 };
 
 int am_model_cut(const char *path)
@@ -106,7 +111,40 @@ static int set_halves(am_model *m, int cut)
     return m->half[0] != NULL && (cut < 0 || m->half[1] != NULL) ? 0 : AM_E_NOMEM;
 }
 
-int am_model_open_all(MPI_Comm comm, const char *path, am_model **out)
+/* The checkpoint is a task vector: the source gives base + task vector. */
+static int open_task_vector_all(MPI_Comm comm, am_model *m, am_model *base, int64_t buffer_bytes)
+{
+    int rc = 0;
+    if (base == NULL) { /* the same on every rank */
+        return am_fail(AM_E_RECIPE, "%s is a task vector and needs a base to be added to%s",
+                       m->half[0], "; name the base_model, and a method that uses it");
+    }
+    if (base->shared == NULL) {
+        rc = am_shared_base_create(&base->source, &base->shared);
+    }
+    AM_AGREE(comm);
+    AM_TRY(am_tv_open_all(comm, m->ckpt, &base->source, buffer_bytes, &m->tv));
+    rc = am_based_tv_create(base->shared, m->tv, m->path, &m->based, &m->source);
+    AM_AGREE(comm);
+cleanup:
+    return rc;
+}
+
+static int open_adapter_all(MPI_Comm comm, am_model *m)
+{
+    int rc = 0;
+    AM_TRY(am_adapter_open_all(comm, m->half[1], m->source.tensors, m->half[0], &m->adapter));
+    m->files[1] = am_ckpt_path(m->adapter->ckpt);
+    const am_source whole = m->source;
+    rc = am_lora_create(&whole, m->adapter, &m->lora, &m->source);
+    m->source.label = m->path;
+    AM_AGREE(comm);
+cleanup:
+    return rc;
+}
+
+int am_model_open_all(MPI_Comm comm, const char *path, am_model *base, int64_t buffer_bytes,
+                      am_model **out)
 {
     int rank = 0, rc = 0;
     am_model *m = am_new(1, sizeof *m, "a model");
@@ -119,10 +157,14 @@ int am_model_open_all(MPI_Comm comm, const char *path, am_model **out)
     rc = m->path != NULL ? set_halves(m, cut) : AM_E_NOMEM;
     AM_AGREE(comm);
     AM_TRY(am_ckpt_open_all(comm, m->half[0], &m->ckpt));
+    if (am_tv_is(m->ckpt)) {
+        AM_TRY(open_task_vector_all(comm, m, base, buffer_bytes));
+    } else {
+        rc = am_ckpt_source(m->ckpt, buffer_bytes, &m->source);
+        AM_AGREE(comm);
+    }
     if (cut >= 0) {
-        AM_TRY(am_adapter_open_all(comm, m->half[1], am_ckpt_tensors(m->ckpt), m->half[0],
-                                   &m->adapter));
-        m->files[1] = am_ckpt_path(m->adapter->ckpt);
+        AM_TRY(open_adapter_all(comm, m));
     }
     *out = m;
     m = NULL;
@@ -139,6 +181,9 @@ void am_model_close(am_model **model)
     }
     am_lora_free(&m->lora);
     am_adapter_close(&m->adapter);
+    am_based_tv_free(&m->based);
+    am_tv_close(&m->tv);
+    am_shared_base_free(&m->shared);
     am_ckpt_close(&m->ckpt);
     free(m->half[0]);
     free(m->half[1]);
@@ -149,7 +194,7 @@ void am_model_close(am_model **model)
 
 const am_tensor_table *am_model_tensors(const am_model *model)
 {
-    return am_ckpt_tensors(model->ckpt);
+    return model->source.tensors;
 }
 
 const char *const *am_model_files(const am_model *model)
@@ -157,16 +202,7 @@ const char *const *am_model_files(const am_model *model)
     return model->files;
 }
 
-int am_model_source(am_model *model, int64_t buffer_bytes, am_source *out)
+const am_source *am_model_source(const am_model *model)
 {
-    am_source own = {0};
-    int rc = am_ckpt_source(model->ckpt, buffer_bytes, &own);
-    if (rc != 0 || model->adapter == NULL) {
-        *out = own;
-        return rc;
-    }
-    AM_ASSERT(model->lora == NULL);
-    rc = am_lora_create(&own, model->adapter, &model->lora, out);
-    out->label = model->path;
-    return rc;
+    return &model->source;
 }

@@ -50,8 +50,9 @@ static int open_files_all(MPI_Comm comm, const am_merge_options *options, const 
     if (strcmp(path[0], written[0]) != 0) {
         am_info("the inputs are taken from the folder of the recipe: %s", path[0]);
     }
-    AM_TRY(am_inputs_open_files_all(
-        comm, path, n, AM_READ_AHEAD * options->block * (int64_t)sizeof(double), &plan->inputs));
+    AM_TRY(am_inputs_open_files_all(comm, path, n, plan->recipe.has_base,
+                                    AM_READ_AHEAD * options->block * (int64_t)sizeof(double),
+                                    &plan->inputs));
 cleanup:
     for (int k = 0; path != NULL && k < n; k++) {
         free(path[k]);

@@ -21,16 +21,17 @@ typedef struct am_inputs {
 
 /** Open n models; the index tables stay NULL.
  *
- * Collective [comm]; path [n, same] is copied; buffer_bytes: read-ahead of each input.
+ * Collective [comm]; path [n, same] is copied; has_base: the first is the base, to which others
+ * that are task vectors are added; buffer_bytes: read-ahead of each input.
  * Errors: those of am_model_open_all; agreed. out: freed by am_inputs_close, also after an error.
  */
-int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
-                             am_inputs *out);
+int am_inputs_open_files_all(MPI_Comm comm, char *const *path, int n, bool has_base,
+                             int64_t buffer_bytes, am_inputs *out);
 /** The same for models with the same tensors, indexed by those of the first one.
  *
  * Errors: AM_E_DATA listing every tensor that is missing, extra, of another shape or of another
  * kind (the first 20, and how many); agreed. */
-int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, int64_t buffer_bytes,
+int am_inputs_open_all(MPI_Comm comm, char *const *path, int n, bool has_base, int64_t buffer_bytes,
                        am_inputs *out);
 void am_inputs_close(am_inputs *inputs);
 

@@ -105,7 +105,7 @@ static void make_header(const shape *s, header *h)
     }
 }
 
-static void write_all(int fd, const char *path, const void *data, int64_t n, int64_t at)
+static void put(int fd, const char *path, const void *data, int64_t n, int64_t at)
 {
     for (const char *p = data; n > 0;) {
         const ssize_t done = pwrite(fd, p, (size_t)n, at);
@@ -138,8 +138,8 @@ static void write_model(const char *path, int model, const header *h, const floa
     if (fd < 0) {
         die(path);
     }
-    write_all(fd, path, &length, sizeof length, 0);
-    write_all(fd, path, h->text, (int64_t)h->used, 8);
+    put(fd, path, &length, sizeof length, 0);
+    put(fd, path, h->text, (int64_t)h->used, 8);
     const int64_t period = POOL - 2 * model - 1, n = h->at / 2;
     for (int64_t lo = 0; lo < n; lo += PIECE / 2) {
         const int64_t m = n - lo < PIECE / 2 ? n - lo : PIECE / 2;
@@ -150,7 +150,7 @@ static void write_model(const char *path, int model, const header *h, const floa
             b = b + 1 < period ? b + 1 : 0;
         }
         am_dtype_from_f32(AM_DTYPE_BF16, x, m, y);
-        write_all(fd, path, y, m * 2, 8 + (int64_t)h->used + lo * 2);
+        put(fd, path, y, m * 2, 8 + (int64_t)h->used + lo * 2);
     }
     if (fsync(fd) != 0 || close(fd) != 0) {
         die(path);
@@ -187,7 +187,7 @@ static int make(const char *folder, int models, int64_t bytes)
 
 /* ---- the floor ---- */
 
-static void read_all(int fd, const char *path, void *data, int64_t n, int64_t at)
+static void get(int fd, const char *path, void *data, int64_t n, int64_t at)
 {
     for (char *p = data; n > 0;) {
         const ssize_t done = pread(fd, p, (size_t)n, at);
@@ -207,16 +207,16 @@ static void move_bytes(const int *in, char *const *path, int inputs, int out, co
     for (int64_t at = lo; at < hi; at += PIECE) {
         const int64_t n = hi - at < PIECE ? hi - at : PIECE;
         for (int k = 0; k < inputs; k++) {
-            read_all(in[k], path[k], buffer, n, at);
+            get(in[k], path[k], buffer, n, at);
         }
-        write_all(out, out_path, buffer, n, at);
+        put(out, out_path, buffer, n, at);
     }
     if (fsync(out) != 0) {
         die(out_path);
     }
 }
 
-static int measure_floor(const char *out_path, char *const *path, int inputs)
+static int measure_floor_all(const char *out_path, char *const *path, int inputs)
 {
     int in[MAX_INPUTS], rank = 0, size = 1;
     struct stat st;
@@ -291,7 +291,7 @@ int main(int argc, char **argv)
     if (argc == 5 && strcmp(argv[1], "make") == 0) {
         rc = make(argv[2], atoi(argv[3]), strtoll(argv[4], NULL, 10));
     } else if (argc > 3 && strcmp(argv[1], "floor") == 0) {
-        rc = measure_floor(argv[2], argv + 3, argc - 3);
+        rc = measure_floor_all(argv[2], argv + 3, argc - 3);
     } else {
         fprintf(stderr, "usage: see the head of tests/bench/merge_io.c\n");
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 RAW = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4",
-       "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "u1"}
+       "I16": "<i2", "I8": "i1", "U16": "<u2", "U8": "u1", "BOOL": "u1"}
 
 
 @dataclass
