@@ -6,6 +6,7 @@
 #include "mpi/clones.h"
 
 enum { LANES = 16 };
+static const double CANCELLED = 1e-8; /* sums of weights below this are none */
 
 int am_consensus_states(const am_unit *unit)
 {
@@ -130,15 +131,21 @@ const char *am_majority_solve(const am_unit *unit)
     return NULL;
 }
 
+AM_CLONES static void take_signs(double *x, double zero, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double negative = x[i] < 0 ? -1 : zero;
+        x[i] = x[i] > 0 ? 1 : negative;
+    }
+}
+
 /* vote[i] becomes the sign that was elected, 1 or -1. */
 static void elect(const am_tile *tile, double *vote)
 {
     const bool is_paper = tile->unit->semantics == AM_SEMANTICS_PAPER;
     const double zero = is_paper ? tile->unit->state[tile->unit->models] : 1;
     sum_deltas(tile, !is_paper, vote);
-    for (int64_t i = 0; i < tile->n; i++) {
-        vote[i] = vote[i] > 0 ? 1 : vote[i] < 0 ? -1 : zero;
-    }
+    take_signs(vote, zero, tile->n);
 }
 
 /* sum += w delta and total += w where the vote, which is w delta or delta, has the sign. */
@@ -154,15 +161,20 @@ AM_CLONES static void add_elected(double *restrict sum, double *restrict total,
 }
 
 /* mergekit divides by 1 where the weights cancel. */
-static double divisor(double total)
+AM_CLONES static void divide(double *restrict sum, const double *restrict total, int64_t n)
 {
-    return fabs(total) < 1e-8 ? 1 : total;
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] /= fabs(total[i]) < CANCELLED ? 1 : total[i];
+    }
 }
 
-static void finish(const am_tile *tile, const double *sum, double factor)
+/* `sum` may be the tile's out. */
+AM_CLONES static void finish(const am_tile *tile, const double *sum, double factor)
 {
+    double *out = tile->out;
+    const double *base = tile->base;
     for (int64_t i = 0; i < tile->n; i++) {
-        tile->out[i] = tile->base[i] + factor * sum[i];
+        out[i] = base[i] + factor * sum[i];
     }
 }
 
@@ -175,7 +187,8 @@ void am_combine_plain(const am_tile *tile, am_sparsify *sparsify)
     for (int t = 0; t < tile->models; t++) {
         total += tile->model_param[t][AM_SPARSE_WEIGHT];
     }
-    const double by = tile->param[AM_SPARSE_NORMALIZE] != 0 ? divisor(total) : 1;
+    const bool divides = tile->param[AM_SPARSE_NORMALIZE] != 0 && fabs(total) >= CANCELLED;
+    const double by = divides ? total : 1;
     finish(tile, sum, tile->param[AM_SPARSE_LAMBDA] / by);
 }
 
@@ -194,9 +207,7 @@ void am_combine_elected(const am_tile *tile, am_sparsify *sparsify)
         add_elected(sum, total, tile->scratch + t * tile->n, sign, weight, vote, tile->n);
     }
     if (tile->param[AM_SPARSE_NORMALIZE] != 0) {
-        for (int64_t i = 0; i < tile->n; i++) {
-            sum[i] /= divisor(total[i]);
-        }
+        divide(sum, total, tile->n);
     }
     finish(tile, sum, tile->param[AM_SPARSE_LAMBDA]);
 }

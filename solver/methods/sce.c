@@ -2,6 +2,7 @@
  * energy there, erase what is against the majority's sign. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <string.h>
+#include "mpi/clones.h"
 #include "solver/sparsify.h"
 
 enum { SELECT_TOPK, INT8_MASK };
@@ -30,23 +31,47 @@ static bool selects(const am_unit *unit)
     return unit->param[SELECT_TOPK] < 1;
 }
 
-/* Population variance over the models, about the first one so that equal ones give exactly 0. */
+AM_CLONES static void add_difference(double *restrict sum, const double *restrict x,
+                                     const double *restrict first, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] += x[i] - first[i];
+    }
+}
+
+AM_CLONES static void add_square(double *restrict square, const double *restrict x,
+                                 const double *restrict first, const double *restrict sum,
+                                 double part, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double off = (x[i] - first[i]) - part * sum[i];
+        square[i] += off * off;
+    }
+}
+
+AM_CLONES static void square_keys(float *restrict key, const double *restrict square, double part,
+                                  int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        key[i] = square[i] == square[i] ? (float)(square[i] * part) : (float)INFINITY;
+    }
+}
+
+/* Population variance over the models, about the first one so that equal ones give exactly 0. Works
+ * in SUM and TOTAL. */
 static void variance_keys(const am_tile *tile, float *key)
 {
-    const double part = 1.0 / tile->models;
-    for (int64_t i = 0; i < tile->n; i++) {
-        const double first = tile->x[0][i];
-        double mean = 0, square = 0;
-        for (int t = 1; t < tile->models; t++) {
-            mean += tile->x[t][i] - first;
-        }
-        mean *= part;
-        for (int t = 0; t < tile->models; t++) {
-            const double off = (tile->x[t][i] - first) - mean;
-            square += off * off;
-        }
-        key[i] = square == square ? (float)(square * part) : (float)INFINITY;
+    double *sum = tile->scratch + SUM * tile->n, *square = tile->scratch + TOTAL * tile->n;
+    const double part = 1.0 / tile->models, *first = tile->x[0];
+    memset(sum, 0, (size_t)tile->n * sizeof *sum);
+    memset(square, 0, (size_t)tile->n * sizeof *square);
+    for (int t = 1; t < tile->models; t++) {
+        add_difference(sum, tile->x[t], first, tile->n);
     }
+    for (int t = 0; t < tile->models; t++) {
+        add_square(square, tile->x[t], first, sum, part, tile->n);
+    }
+    square_keys(key, square, part, tile->n);
 }
 
 /* ---- how many elements vary ---- */
@@ -103,18 +128,33 @@ static int states(const am_unit *unit)
     return unit->models;
 }
 
+AM_CLONES static double masked_square(const double *x, const bool *mask, int64_t n)
+{
+    enum { LANES = 8 }; /* so that the sum has one order */
+    double lane[LANES] = {0}, sum = 0;
+    const int64_t whole = n - n % LANES;
+    for (int64_t i = 0; i < whole; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            lane[k] += mask[i + k] ? x[i + k] * x[i + k] : 0;
+        }
+    }
+    for (int64_t i = whole; i < n; i++) {
+        lane[i - whole] += mask[i] ? x[i] * x[i] : 0;
+    }
+    for (int k = 0; k < LANES; k++) {
+        sum += lane[k];
+    }
+    return sum;
+}
+
 static void energy_sums(const am_tile *tile, double *sum)
 {
     double *delta = tile->scratch + DELTA * tile->n;
     bool *mask = (bool *)(void *)(tile->scratch + MASK * tile->n);
     select(tile, mask);
     for (int t = 0; t < tile->models; t++) {
-        double energy = 0;
         am_task_vector(tile, t, delta);
-        for (int64_t i = 0; i < tile->n; i++) {
-            energy += mask[i] ? delta[i] * delta[i] : 0;
-        }
-        sum[t] += energy;
+        sum[t] += masked_square(delta, mask, tile->n);
     }
 }
 
@@ -134,6 +174,18 @@ static const char *energy_solve(const am_unit *unit)
     return NULL;
 }
 
+AM_CLONES static void add_agreeing(double *restrict out, double *restrict total,
+                                   const double *restrict delta, const double *restrict sum,
+                                   const bool *restrict mask, double weight, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double along = sum[i] >= 0 ? delta[i] : -delta[i];
+        const bool agrees = mask[i] && along > 0;
+        out[i] += agrees ? weight * delta[i] : 0;
+        total[i] += agrees ? weight : 0;
+    }
+}
+
 /* out = base + sum_t w_t delta_t / sum_t w_t over the task vectors with the sign of sum_t delta_t,
  * 0 counts as +. */
 static void combine(const am_tile *tile)
@@ -148,13 +200,8 @@ static void combine(const am_tile *tile)
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
     for (int t = 0; t < tile->models; t++) {
-        const double weight = tile->unit->state[t];
         am_task_vector(tile, t, delta);
-        for (int64_t i = 0; i < tile->n; i++) {
-            const bool agrees = mask[i] && (sum[i] >= 0 ? delta[i] > 0 : delta[i] < 0);
-            tile->out[i] += agrees ? weight * delta[i] : 0;
-            total[i] += agrees ? weight : 0;
-        }
+        add_agreeing(tile->out, total, delta, sum, mask, tile->unit->state[t], tile->n);
     }
     for (int64_t i = 0; i < tile->n; i++) {
         const double by = total[i] > least ? total[i] : least;
