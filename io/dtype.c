@@ -3,18 +3,11 @@
 
 #include <math.h>
 #include <string.h>
+#include "mpi/clones.h"
 #include "mpi/error.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checkpoints are little-endian");
 _Static_assert(sizeof(float) == 4 && sizeof(double) == 8, "IEEE 754 floats");
-
-/* Wider vectors where the machine has them: integer arithmetic only, so the same results. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define AM_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define AM_CLONES
-#endif
 
 static inline uint32_t bits_of_f32(float x)
 {
