@@ -8,6 +8,7 @@
 #include "jobs/command.h"
 #include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
+#include "jobs/merge/memory.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -19,7 +20,7 @@ enum { AM_IO_POSIX, AM_IO_MPIIO };
 typedef struct merge_options {
     char *output, *accounting;
     bool overwrite, allow_nonfinite;
-    int64_t seed, block_bytes, shard_bytes;
+    int64_t seed, block_bytes, memory, shard_bytes;
     int io;
 } merge_options;
 
@@ -31,8 +32,10 @@ static const am_param options[] = {
      "replace an output that exists"},
     {"seed", AM_PARAM_INT, AM_AT(seed), "-1", -1, INT64_MAX, NULL,
      "seed of random methods, before the recipe's; -1: the recipe's"},
-    {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "8MiB", 8, 1LL << 40, NULL,
-     "batch read ahead and written at a time, 8 bytes an element; any size gives the same output"},
+    {"memory", AM_PARAM_BYTES, AM_AT(memory), "256MiB", 1 << 20, INT64_MAX, NULL,
+     "what a rank may take, the whole process; any size gives the same output"},
+    {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
+     "batch read ahead and written at a time, 8 bytes an element; 0: as --memory allows"},
     {"shard_size", AM_PARAM_BYTES, AM_AT(shard_bytes), "5GB", 1, 1LL << 60, NULL,
      "largest file of an output folder, but for a tensor that is larger alone"},
     {"accounting", AM_PARAM_STRING, AM_AT(accounting), "", 0, 0, NULL,
@@ -69,7 +72,8 @@ static int plan_all(const am_args *args, am_merge_plan *plan)
     char *set[] = {text};
     char *const *all = args->set;
     int n = args->n_set;
-    am_merge_options mo = {.block = o->block_bytes / (int64_t)sizeof(double),
+    am_merge_options mo = {.block = (o->block_bytes + 7) / (int64_t)sizeof(double),
+                           .memory = o->memory,
                            .allow_nonfinite = o->allow_nonfinite};
     if (o->seed >= 0) {
         (void)snprintf(text, sizeof text, "seed=%" PRId64, o->seed);
@@ -152,13 +156,28 @@ cleanup:
     return rc;
 }
 
+/* Choose the block before anything is written. */
+static int fit_all(const merge_options *o, am_merge_plan *plan)
+{
+    int64_t process = 0;
+    am_merge_need need = {0};
+    int rc = am_memory_peak_all(am_world(), &process);
+    if (rc == 0) {
+        rc = am_agree_all(am_world(), am_merge_fit(plan, am_world_size(), o->memory,
+                                                   plan->job.block, process, &need));
+    }
+    plan->job.block = need.block;
+    return rc;
+}
+
 static int report_all(const merge_options *o, const am_merge_plan *plan,
                       const am_merge_result *result, const am_accounting *accounting,
                       double seconds)
 {
-    int64_t sums[] = {result->bytes_read, result->bytes_written};
+    int64_t sums[] = {result->bytes_read, result->bytes_written}, peak = 0;
     am_json j = {0};
-    int rc = am_sum_i64_all(am_world(), sums, 2);
+    int rc = am_memory_peak_all(am_world(), &peak);
+    AM_KEEP(am_sum_i64_all(am_world(), sums, 2)); /* agreed: no rank is alone here */
     if (rc != 0) {
         return rc;
     }
@@ -176,6 +195,7 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
         am_accounting_totals(accounting, &j);
         am_json_end_object(&j);
     }
+    am_json_int(&j, "peak_bytes", peak);
     am_json_real(&j, "seconds", seconds);
     am_json_end_object(&j);
     rc = am_json_finish(&j);
@@ -197,6 +217,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_merge_result result = {0};
     am_meta meta = {0};
     (void)exit_status;
+    am_memory_keep_no_holes();
     am_accounting accounting = {0};
     int rc = refuse_mpiio(o);
     AM_KEEP(refuse_existing(o));
@@ -204,6 +225,7 @@ static int run_all(const am_args *args, int *exit_status)
     AM_TRY(plan_all(args, &plan));
     am_info("%s: %d models, %" PRId64 " tensors, %" PRId64 " parameters", plan.recipe.method->name,
             plan.recipe.n_slots, plan.match.output.n, am_tensor_table_numel(&plan.match.output));
+    AM_TRY(fit_all(o, &plan));
     rc = make_meta(&plan, &meta);
     AM_AGREE(am_world());
     AM_TRY(write_all(o, &plan, &meta, &result, &accounting));
@@ -217,7 +239,8 @@ cleanup:
 
 const am_command am_command_merge = {
     .name = "merge",
-    .synopsis = "RECIPE -o OUT [--overwrite] [--seed N] [--set KEY=VALUE]... [--block SIZE] "
+    .synopsis = "RECIPE -o OUT [--overwrite] [--memory SIZE] [--seed N] [--set KEY=VALUE]... "
+                "[--block SIZE] "
                 "[--shard-size SIZE] [--accounting FILE] [--io posix|mpiio] [--allow-nonfinite]",
     .summary = "Merge checkpoints by a recipe in mergekit's form.",
     .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "

@@ -39,6 +39,13 @@ static int list_paths(const am_merge_recipe *r, const char **path, int *base)
     return n;
 }
 
+/* No more than this for an input; what is staged decides how much of it is used. */
+static int64_t read_ahead(const am_merge_options *options)
+{
+    return options->block > 0 ? AM_READ_AHEAD * options->block * (int64_t)sizeof(double)
+                              : options->memory;
+}
+
 static int open_files_all(MPI_Comm comm, const am_merge_options *options, const char **written,
                           int n, am_merge_plan *plan)
 {
@@ -50,8 +57,7 @@ static int open_files_all(MPI_Comm comm, const am_merge_options *options, const 
     if (strcmp(path[0], written[0]) != 0) {
         am_info("the inputs are taken from the folder of the recipe: %s", path[0]);
     }
-    AM_TRY(am_inputs_open_files_all(comm, path, n, plan->recipe.has_base,
-                                    AM_READ_AHEAD * options->block * (int64_t)sizeof(double),
+    AM_TRY(am_inputs_open_files_all(comm, path, n, plan->recipe.has_base, read_ahead(options),
                                     &plan->inputs));
 cleanup:
     for (int k = 0; path != NULL && k < n; k++) {

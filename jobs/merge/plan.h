@@ -58,7 +58,8 @@ typedef struct am_merge_plan {
 } am_merge_plan;
 
 typedef struct am_merge_options {
-    int64_t block; /* elements loaded at a time */
+    int64_t block;  /* elements loaded at a time; 0: chosen later (jobs/merge/memory.h) */
+    int64_t memory; /* bytes a rank may take, when block is 0 */
     bool allow_nonfinite;
     int n_set; /* --set KEY=VALUE */
     char *const *set;

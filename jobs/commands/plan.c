@@ -1,0 +1,95 @@
+/* allmerge plan RECIPE: what a merge would take, from the headers of its inputs.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <inttypes.h>
+#include <stddef.h>
+#include "jobs/command.h"
+#include "jobs/merge/memory.h"
+#include "mpi/agree.h"
+#include "mpi/log.h"
+#include "mpi/runtime.h"
+
+typedef struct plan_options {
+    int64_t ranks, memory, block_bytes;
+    bool json;
+} plan_options;
+
+#define AM_AT(member) offsetof(plan_options, member)
+static const am_param options[] = {
+    {"ranks", AM_PARAM_INT, AM_AT(ranks), "1", 1, 1 << 20, NULL, "ranks of the merge"},
+    {"memory", AM_PARAM_BYTES, AM_AT(memory), "256MiB", 1 << 20, INT64_MAX, NULL,
+     "what a rank may take"},
+    {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
+     "batch, 8 bytes an element; 0: as --memory allows"},
+    {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
+    {0}};
+#undef AM_AT
+
+static int print_json(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
+{
+    am_json j = {0};
+    am_json_object(&j, NULL);
+    am_json_string(&j, "method", plan->recipe.method->name);
+    am_json_int(&j, "ranks", o->ranks);
+    am_json_int(&j, "peak_bytes", need->peak);
+    am_json_int(&j, "read_bytes", need->read);
+    am_json_int(&j, "written_bytes", need->written);
+    am_json_int(&j, "visits", need->visits);
+    am_json_int(&j, "block", need->block);
+    am_json_end_object(&j);
+    int rc = am_json_finish(&j);
+    if (rc == 0) {
+        am_result(&j);
+    }
+    am_json_free(&j);
+    return rc;
+}
+
+static int report(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
+{
+    const double mib = 1 << 20;
+    if (o->json) {
+        return print_json(o, plan, need);
+    }
+    am_info("%s on %" PRId64 " ranks, at most on any rank: memory %.1f MiB, read %.1f MiB, written "
+            "%.1f MiB; %d visits of the data, batches of %" PRId64 " elements",
+            plan->recipe.method->name, o->ranks, (double)need->peak / mib, (double)need->read / mib,
+            (double)need->written / mib, need->visits, need->block);
+    return 0;
+}
+
+static int run_all(const am_args *args, int *exit_status)
+{
+    const plan_options *o = args->options;
+    const am_merge_options mo = {.block = (o->block_bytes + 7) / (int64_t)sizeof(double),
+                                 .memory = o->memory,
+                                 .n_set = args->n_set,
+                                 .set = args->set};
+    am_merge_plan plan = {0};
+    am_merge_need need = {0};
+    int64_t process = 0;
+    int rc = 0;
+    (void)exit_status;
+    am_memory_keep_no_holes();
+    AM_TRY(am_merge_plan_all(am_world(), args->positional[0], &mo, &plan));
+    AM_TRY(am_memory_peak_all(am_world(), &process));
+    rc = am_merge_fit(&plan, (int)o->ranks, o->memory, mo.block, process, &need);
+    AM_KEEP(report(o, &plan, &need));
+    AM_AGREE(am_world());
+cleanup:
+    am_merge_plan_free(&plan);
+    return rc;
+}
+
+const am_command am_command_plan = {
+    .name = "plan",
+    .synopsis = "RECIPE [--ranks N] [--memory SIZE] [--set KEY=VALUE]... [--block SIZE] [--json]",
+    .summary = "Say what a merge would take: memory, bytes read and written.",
+    .help = "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
+            "of the rank that takes most. A budget that does not do is refused, as by merge.",
+    .min_positional = 1,
+    .max_positional = 1,
+    .options = options,
+    .options_bytes = sizeof(plan_options),
+    .takes_set = true,
+    .run_all = run_all,
+};
