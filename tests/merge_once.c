@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "mpi/reduce.h"
-#include "solver/memory.h"
+#include "solver/merge/memory.h"
 #include "tests/am_test.h"
 #include "tests/merge_once.h"
 

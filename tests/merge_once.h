@@ -5,7 +5,7 @@
 
 #include <mpi.h>
 #include "mpi/tensor.h"
-#include "solver/merge.h"
+#include "solver/merge/merge.h"
 
 enum { AM_ONCE_MODELS = 16 };
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include "mpi/error.h"
 #include "mpi/rng.h"
-#include "solver/train.h"
+#include "solver/training/train.h"
 
 /* ---- samples ---- */
 

@@ -9,7 +9,7 @@
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 typedef struct methods_options {
     bool json;

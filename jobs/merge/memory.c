@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include "mpi/agree.h"
 #include "mpi/reduce.h"
-#include "solver/merge_order.h"
+#include "solver/merge/order.h"
 
 enum {
     WINDOW = 8 * AM_TILE,   /* elements, of the merge engine */

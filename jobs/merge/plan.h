@@ -7,7 +7,7 @@
 #include "jobs/merge/match.h"
 #include "jobs/merge/model.h"
 #include "jobs/merge/recipe.h"
-#include "solver/merge.h"
+#include "solver/merge/merge.h"
 
 /* Open models. */
 typedef struct am_inputs {

@@ -17,7 +17,7 @@
 #include "jobs/merge/layers.h"
 #include "jobs/recipe/yaml.h"
 #include "mpi/tensor.h"
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 /* A model, or its layers [lo, hi) in one slice. */
 typedef struct am_merge_model {

@@ -12,7 +12,7 @@
 
 #include "jobs/training/suite.h"
 #include "mpi/partition.h"
-#include "solver/merge.h"
+#include "solver/merge/merge.h"
 
 typedef struct am_model_pool am_model_pool;
 

@@ -9,7 +9,7 @@
 #include "jobs/recipe/bind.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
-#include "solver/optim.h"
+#include "solver/training/optim.h"
 
 /* ---- tables ---- */
 

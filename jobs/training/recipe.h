@@ -6,8 +6,8 @@
 
 #include <mpi.h>
 #include "io/dataset.h"
-#include "solver/method.h"
-#include "solver/train.h"
+#include "solver/merge/method.h"
+#include "solver/training/train.h"
 
 enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 

@@ -6,7 +6,7 @@
 #include <mpi.h>
 #include "io/checkpoint.h"
 #include "io/dataset.h"
-#include "solver/train.h"
+#include "solver/training/train.h"
 
 typedef struct am_suite {
     MPI_Comm comm;           /* all ranks of the job; borrowed */

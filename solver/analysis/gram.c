@@ -12,7 +12,7 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 #include "solver/analysis/gram.h"
-#include "solver/input.h"
+#include "solver/merge/input.h"
 
 enum {
     AM_ROUND_CHUNKS = 32,         /* chunks between agreements */

@@ -6,7 +6,7 @@
 #include <mpi.h>
 #include "mpi/block.h"
 #include "mpi/partition.h"
-#include "solver/merge.h"
+#include "solver/merge/merge.h"
 
 /** Inner products of the T task vectors tau_t = model_t - base, exact sums of per-chunk f64
  * partials.

@@ -1,5 +1,5 @@
 /* Fully connected layer without bias: y = x W^T. SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_layer.h"
+#include "solver/training/real_layer.h"
 
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
 /* Rectifier with bias, in place: y = max(0, y + b). SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_layer.h"
+#include "solver/training/real_layer.h"
 
 /* The comparison lets NaN through, so that a bad input reaches the loss and is seen there. */
 AM_CLONES static void am_relu_forward(const am_layer_args *a)

@@ -1,6 +1,6 @@
 /* Softmax and cross-entropy with bias, in place: logits become probabilities. Exponentials and the
  * loss are f64 in both precisions. SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_layer.h"
+#include "solver/training/real_layer.h"
 
 #include <math.h>
 

@@ -1,5 +1,5 @@
 /* Hyperbolic tangent with bias, in place: y = tanh(y + b). SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_layer.h"
+#include "solver/training/real_layer.h"
 
 #include <math.h>
 

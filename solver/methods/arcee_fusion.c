@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 static const am_method_param params[] = {{0}};
 

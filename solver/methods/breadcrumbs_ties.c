@@ -1,7 +1,7 @@
 /* Breadcrumbs with the election of a sign.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/consensus.h"
+#include "solver/merge/consensus.h"
 
 static const am_method_param params[] = {AM_SPARSE_PARAMS(0, 0), AM_BAND_PARAMS, {0}};
 

@@ -1,7 +1,7 @@
 /* DARE: drop elements of the task vectors at random and make up for them.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/consensus.h"
+#include "solver/merge/consensus.h"
 
 static const am_method_param params[] = {AM_SPARSE_PARAMS(0, 1), {0}};
 

@@ -1,7 +1,7 @@
 /* DELLA: drop elements at random, small ones more often, and elect a sign.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/consensus.h"
+#include "solver/merge/consensus.h"
 
 static const am_method_param params[] = {AM_SPARSE_PARAMS(1, 1), AM_RANKS_PARAMS, {0}};
 

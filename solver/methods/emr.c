@@ -2,7 +2,7 @@
  * that task's model back. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/sparsify.h"
+#include "solver/merge/sparsify.h"
 
 enum { TASK, LAMBDA };
 

@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 enum { WEIGHT, FLOOR, NORMALIZE };
 

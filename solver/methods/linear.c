@@ -1,7 +1,7 @@
 /* Weighted mean of models: the skeleton of an elementwise method without a base.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 enum { WEIGHT, NORMALIZE };
 

@@ -1,6 +1,6 @@
 /* Task vectors scaled linearly with depth. SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { WEIGHT, ALPHA, BETA };
 

@@ -1,7 +1,7 @@
 /* MagMax: of all task vectors the element of largest magnitude.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 enum { LAMBDA };
 

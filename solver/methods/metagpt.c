@@ -1,7 +1,7 @@
 /* Task vectors weighted by their share of the squared length. SPDX-License-Identifier: BSD-3-Clause
  */
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { LAMBDA };
 

@@ -3,7 +3,7 @@
  */
 #include <math.h>
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { FILTER_WISE };
 

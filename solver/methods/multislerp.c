@@ -4,7 +4,7 @@
  * That is done here, from the Gram matrix. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { WEIGHT, NORMALIZE_WEIGHTS, EPS };
 

@@ -2,7 +2,7 @@
  */
 #include <math.h>
 #include <stddef.h>
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 enum { T };
 

@@ -2,7 +2,7 @@
  * vector along their last or their first dimension. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { WEIGHT, FLATTEN, ROW_WISE };
 

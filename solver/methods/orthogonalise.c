@@ -2,7 +2,7 @@
  * share counts once. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { WEIGHT, LAMBDA, SYMMETRIC };
 

@@ -1,6 +1,6 @@
 /* One model as it is, or scaled. SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/method.h"
+#include "solver/merge/method.h"
 
 enum { SCALE };
 

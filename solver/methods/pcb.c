@@ -2,7 +2,7 @@
  * agree on it, drop low scores. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <string.h>
-#include "solver/sparsify.h"
+#include "solver/merge/sparsify.h"
 
 enum { WEIGHT, LAMBDA, RATIO };
 

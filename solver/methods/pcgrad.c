@@ -1,7 +1,7 @@
 /* Gradient surgery on task vectors: each loses what points against another one. All of it is
  * arithmetic on the Gram matrix. SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { WEIGHT, LAMBDA, SHUFFLE };
 

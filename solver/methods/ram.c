@@ -1,7 +1,7 @@
 /* RAM: the mean of the task vectors that are active at an element.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/reinforced.h"
+#include "solver/merge/reinforced.h"
 
 enum { EPSILON };
 

@@ -1,7 +1,7 @@
 /* RAM+ (tensor-local): what only one model changed is amplified, the more the larger the shared
  * part of that model's changes is. SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/reinforced.h"
+#include "solver/merge/reinforced.h"
 
 enum { EPSILON, R, ALPHA };
 

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
-#include "solver/sparsify.h"
+#include "solver/merge/sparsify.h"
 
 enum { SELECT_TOPK, INT8_MASK };
 

@@ -1,7 +1,7 @@
 /* Spherical interpolation between the base and one model. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 
 enum { T };
 

@@ -2,7 +2,7 @@
  * one task uses. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <string.h>
-#include "solver/sparsify.h"
+#include "solver/merge/sparsify.h"
 
 enum { TASK, MASK_LAMBDA, LAMBDA, AGREE };
 

@@ -1,7 +1,7 @@
 /* TIES: trim task vectors to their largest elements, elect a sign, merge what agrees with it.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include "solver/consensus.h"
+#include "solver/merge/consensus.h"
 
 enum { MERGE_MAX = AM_SPARSE_OWN };
 

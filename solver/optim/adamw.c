@@ -3,7 +3,7 @@
  *     m := beta1 m + (1 - beta1) u;  v := beta2 v + (1 - beta2) u^2;  u = scale g
  *     w := w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_optim.h"
+#include "solver/training/real_optim.h"
 
 #include <math.h>
 

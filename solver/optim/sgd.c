@@ -1,7 +1,7 @@
 /* Gradient descent with heavy-ball momentum and L2 decay:
  *     u = scale g + weight_decay w;  v := momentum v + u;  w := w - lr v
  * Without momentum there is no state. SPDX-License-Identifier: BSD-3-Clause */
-#include "solver/real_optim.h"
+#include "solver/training/real_optim.h"
 
 static int am_sgd_states(const am_optim_options *options)
 {

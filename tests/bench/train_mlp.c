@@ -11,8 +11,8 @@
 #include "mpi/partition.h"
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
-#include "solver/blas.h"
-#include "solver/train.h"
+#include "solver/linalg/blas.h"
+#include "solver/training/train.h"
 
 enum { INPUTS = 784, WIDTH = 1024, CLASSES = 10, BATCH = 128, STEPS = 48, SAMPLES = BATCH * STEPS };
 

@@ -44,10 +44,10 @@ def check(tree):
 
 PLANTED = [
     {"mpi/a.c": '#include "io/format.h"\n'},
-    {"mpi/a.h": '# include "solver/merge.h"\n'},
+    {"mpi/a.h": '# include "solver/merge/merge.h"\n'},
     {"solver/a.c": '#include "io/dtype.h"\n'},
     {"solver/methods/a.c": '#include "jobs/recipe/bind.h"\n'},
-    {"io/formats/h5.c": '#include "solver/merge.h"\n'},
+    {"io/formats/h5.c": '#include "solver/merge/merge.h"\n'},
     {"jobs/a.c": '#include "tests/am_test.h"\n'},
     {"mpi/a.c": '#include "error.h"\n'},
     {"mpi/a.c": '#include "../io/format.h"\n'},
@@ -58,7 +58,7 @@ PLANTED = [
 ]
 CLEAN = [
     {"mpi/a.c": "#include <mpi.h>\n#include <stdio.h>\n"},
-    {"jobs/commands/a.c": '#include "solver/merge.h"\n', "solver/merge.h": ""},
+    {"jobs/commands/a.c": '#include "solver/merge/merge.h"\n', "solver/merge/merge.h": ""},
     {"solver/methods/ties.c": "/* no MPI_Barrier( here */\n"},
 ]
 

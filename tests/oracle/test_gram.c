@@ -10,7 +10,7 @@
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
 #include "solver/analysis/gram.h"
-#include "solver/memory.h"
+#include "solver/merge/memory.h"
 #include "tests/am_test.h"
 
 enum { MODELS = 3, TENSORS = 7 };

@@ -9,8 +9,8 @@
 #include "mpi/reduce.h"
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
-#include "solver/memory.h"
-#include "solver/merge.h"
+#include "solver/merge/memory.h"
+#include "solver/merge/merge.h"
 #include "tests/am_test.h"
 
 enum { MODELS = 3, TENSORS = 9, BASE = 2 * MODELS, OUT, ALL }; /* models, their aux, base, output */

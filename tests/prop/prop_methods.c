@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "mpi/rng.h"
-#include "solver/method.h"
+#include "solver/merge/method.h"
 #include "tests/am_test.h"
 #include "tests/merge_once.h"
 

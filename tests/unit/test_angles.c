@@ -5,7 +5,7 @@
 #include "mpi/error.h"
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
-#include "solver/angles.h"
+#include "solver/merge/angles.h"
 #include "tests/am_test.h"
 #include "tests/merge_once.h"
 

@@ -9,9 +9,9 @@
 #include "mpi/reduce.h"
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
-#include "solver/memory.h"
-#include "solver/merge.h"
-#include "solver/merge_order.h"
+#include "solver/merge/memory.h"
+#include "solver/merge/merge.h"
+#include "solver/merge/order.h"
 #include "tests/am_test.h"
 
 enum { MODELS = 2, TENSORS = 9, CUTS = 3 };

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "mpi/partition.h"
 #include "mpi/runtime.h"
-#include "solver/schedule.h"
+#include "solver/training/schedule.h"
 #include "tests/am_test.h"
 #include "tests/ref_mlp.h"
 

@@ -1,0 +1,145 @@
+/* What the files of the merge engine share; for nobody else.
+ *
+ *   merge.c        the job: groups of pieces, batches, agreements
+ *   units.c        which units there are, whole in one rank's slice or shared; where they are cut
+ *   window.c       windows of inputs in f64, and the tiles in them
+ *   pass.c         passes of units: sums, orders, solve
+ *   order.c        the take-th largest key
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_MERGE_ENGINE_H
+#define AM_SOLVER_MERGE_ENGINE_H
+
+#include "mpi/arena.h"
+#include "mpi/progress.h"
+#include "mpi/reduce.h"
+#include "solver/merge/merge.h"
+#include "solver/merge/order.h"
+
+enum { AM_WINDOW = 8 * AM_TILE }; /* elements of every input that are worked on at a time */
+
+/* Memory that only grows, and is kept from unit to unit. */
+typedef struct am_room {
+    void *at;
+    int64_t bytes;
+} am_room;
+
+/* A unit while it is worked on. `unit` is what methods see. */
+typedef struct am_unit_run {
+    am_unit unit;
+    int64_t tensor; /* its first */
+    const double *model_param[AM_MAX_MODELS];
+    am_rng rng[AM_MAX_MODELS];
+    am_room sum, cut, state, before, seen;
+    int n_sums, n_cuts; /* of the passes that are done */
+    int count, cuts;    /* of the pass under way */
+    int64_t first;      /* its first accumulator or pick */
+    bool is_checked;    /* an earlier visit saw that all of its inputs are finite */
+} am_unit_run;
+
+/* What a tile must know of its tensor. */
+typedef struct am_binding {
+    int64_t tensor;             /* -1: none */
+    int models;                 /* T */
+    int index[AM_MAX_MODELS];   /* [T] of the job's models */
+    bool absent[AM_MAX_MODELS]; /* [T] stands in by the base (scope global) */
+    const double *model_param[AM_MAX_MODELS];
+    am_rng rng[AM_MAX_MODELS];
+    int64_t tile, cols, layer; /* tile: elements */
+    bool by_rows;
+} am_binding;
+
+typedef struct am_batch {
+    am_span *pieces; /* [n] in the output's numbering; capacity max_pieces */
+    am_span *mapped; /* [inputs * max_pieces] for staging */
+    am_span *raw;    /* [max_pieces] what one input is asked for */
+    int64_t n;
+} am_batch;
+
+/* The window of inputs in memory. */
+typedef struct am_window {
+    int64_t room;               /* elements */
+    double *base, *model, *aux; /* [room], [n_models, room], [n_models, room] */
+    am_span span;               /* what is there; tensor -1: nothing */
+    const double **x, **a;      /* [n_models] of a tile */
+} am_window;
+
+typedef enum am_visit { AM_VISIT_SUMS, AM_VISIT_ORDER, AM_VISIT_COMBINE } am_visit;
+
+typedef struct am_engine {
+    const am_merge_job *job;
+    const am_method *method;
+    am_scope scope;
+    am_semantics semantics;
+    bool has_base; /* the method sees the base */
+    int n_params;
+
+    am_span *order; /* [n_order] this rank's spans: first those of shared units, then the others */
+    int64_t n_order, n_order_shared;
+    am_unit_run *shared; /* [n_shared, same] units on several ranks, in the order of the tensors */
+    int64_t n_shared;
+    am_unit_run local; /* the unit worked on, if it is whole on this rank */
+
+    int64_t block;    /* elements of a batch */
+    int64_t max_tile; /* elements */
+    int64_t max_pieces;
+    am_batch batch[2];              /* being computed, and the next one, staged */
+    int now;                        /* index of the former */
+    int64_t next_span, next_offset; /* where the next batch starts in `order` */
+    int64_t ticks, rounds;          /* local batches done, and their largest number on any rank */
+
+    am_arena arena;
+    am_window window;
+    am_binding bound;
+    double *out;     /* [block] */
+    double *scratch; /* [method->scratch, max_tile] */
+
+    const am_pass *pass; /* under way */
+    am_order picks;
+    am_room exact, tile_sum, key, keys;
+    int64_t n_exact;
+
+    am_merge_result result;
+    am_progress progress;
+} am_engine;
+
+/** At least `bytes` in the room; contents are kept. Errors: AM_E_NOMEM naming `what`. */
+int am_room_need(am_room *room, int64_t bytes, const char *what);
+void am_room_free(am_room *room);
+
+/* ---- units.c ---- */
+
+/** Elements of a tile of this tensor: AM_TILE, or whole rows. Pure. */
+int64_t am_tile_cut(const am_engine *e, int64_t tensor, bool *by_rows, int64_t *cols);
+/** Whether reductions run over this tensor: not of copied, empty or absent ones. Pure. */
+bool am_is_reduced(const am_engine *e, int64_t tensor);
+/** What is known of one tensor's models: index, T, parameters, generators. Local. */
+void am_bind(am_engine *e, int64_t tensor);
+/** A run of the unit of one tensor, or with scope global of all, before its first pass. */
+void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run);
+void am_unit_free(am_unit_run *run);
+/** Cut the slice where tiles begin, find the units that several ranks share, and fill order,
+ * n_order, n_order_shared, shared, n_shared.
+ * Collective [comm]. Errors: AM_E_NOMEM; AM_E_DATA a tensor that too few models have; agreed. */
+int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice);
+/** The unit that a piece belongs to. */
+am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared);
+
+/* ---- window.c---- */
+
+/** Visit a piece of a batch, window by window, tile by tile. combine stores the piece. Local. */
+int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visit visit);
+
+/* ---- pass.c ---- */
+
+/** Begin pass p of the units: how many visits it takes. Errors: AM_E_NOMEM; local. */
+int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int p, int *visits);
+/** Begin a visit: cleared counts, and ties counted from this rank's first element. */
+void am_pass_visit(am_engine *e, am_unit_run *run, int64_t n);
+/** Add a tile to the pass under way. */
+void am_pass_tile(am_engine *e, am_unit_run *run, am_tile *tile);
+/** Reduce a visit over the ranks. Collective [comm]; agreed before, it cannot fail on one rank. */
+int am_pass_reduce_all(MPI_Comm comm, am_engine *e, am_unit_run *run, int64_t n);
+/** End the pass: hand what it found to the units, and solve. Errors: AM_E_NUMERIC. */
+int am_pass_end(am_engine *e, am_unit_run *run, int64_t n, int p);
+
+#endif

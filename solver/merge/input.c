@@ -1,0 +1,55 @@
+/* Reading the inputs of a merge or an analysis. SPDX-License-Identifier: BSD-3-Clause */
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+#include "mpi/clones.h"
+#include "mpi/error.h"
+#include "solver/merge/input.h"
+
+int am_input_stage(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped)
+{
+    int64_t n_mapped = 0;
+    if (input == NULL || input->source->stage == NULL) {
+        return 0;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (input->tensor[pieces[i].tensor] >= 0) {
+            mapped[n_mapped] = pieces[i];
+            mapped[n_mapped++].tensor = input->tensor[pieces[i].tensor];
+        }
+    }
+    return input->source->stage(input->source->self, mapped, n_mapped);
+}
+
+/* The exponent of NaN and infinity is all ones. Integers, so that the loop vectorises. */
+AM_CLONES static bool is_all_finite(const double *x, int64_t n)
+{
+    const uint64_t special = UINT64_C(0x7ff) << 52;
+    uint64_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        found |= (bits & special) == special;
+    }
+    return found == 0;
+}
+
+int am_input_load(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
+                  bool allow_nonfinite, double *dst)
+{
+    const am_source *source = input->source;
+    const int64_t at = input->tensor[tensor];
+    int rc = source->load(source->self, at, lo, n, dst);
+    if (rc != 0 || allow_nonfinite || is_all_finite(dst, n)) {
+        return rc;
+    }
+    int64_t bad = 0;
+    while (isfinite(dst[bad])) {
+        bad++;
+    }
+    return am_fail(AM_E_DATA,
+                   "%s: tensor '%s': element %lld is %s; mend the input, or allow values "
+                   "that are not finite",
+                   source->label, source->tensors->t[at].name, (long long)(lo + bad),
+                   isnan(dst[bad]) ? "NaN" : "infinite");
+}

@@ -1,0 +1,527 @@
+/* The merge engine: the job, its batches and its agreements.
+ *
+ *   spans    |-shared a-|-shared z-|--b--|-c-|d|------e------|   of this rank
+ *   groups   |    all at once      |   whole   | too large   |
+ *   batches  |  0  |  1  |  2  |  3|     4     |  5  |   6   |   <= `block` elements
+ *
+ * A group is visited once for each visit of its passes and once more to combine. Shared units are
+ * one group, so that all ranks reduce all of them at once; then come groups of small tensors, which
+ * go through all of their passes in one batch, and large tensors one by one. The next batch is
+ * staged before the present one is loaded. A method without passes has one group, visited once.
+ *
+ * Every rank takes part in as many agreements as any other: shared batches up to the largest number
+ * on any rank, local ones likewise. A local error is kept and agreed at the next batch, and nothing
+ * that can fail on one rank stands between an agreement and the reduction that follows it.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "solver/merge/merge.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include "mpi/agree.h"
+#include "mpi/runtime.h"
+#include "solver/merge/input.h"
+#include "solver/merge/engine.h"
+
+/* Consecutive spans of e->order that are visited together. */
+typedef struct am_group {
+    int64_t first, end;
+    int64_t batches;
+    bool is_shared;
+    bool is_whole; /* whole tensors in one batch: each goes through its passes in turn */
+} am_group;
+
+/* ---- groups and batches ---- */
+
+/* Elements to take of a span with `room` left; where a method has tiles, whole tiles. */
+static int64_t take_of(const am_engine *e, const am_span *span, int64_t lo, int64_t room)
+{
+    bool by_rows;
+    int64_t cols;
+    if (span->hi - lo <= room) {
+        return span->hi - lo;
+    }
+    if (e->method->n_passes == 0 && e->method->by_rows == NULL) {
+        return room;
+    }
+    return room - room % am_tile_cut(e, span->tensor, &by_rows, &cols);
+}
+
+/* The next batch of the spans up to `end`, from (*span, *offset). Returns its number of pieces.
+ * pieces: NULL to count only. */
+static int64_t cut_pieces(const am_engine *e, int64_t end, int64_t *span, int64_t *offset,
+                          am_span *pieces)
+{
+    int64_t room = e->block, n = 0;
+    while (room > 0 && *span < end) {
+        const am_span *s = &e->order[*span];
+        const int64_t lo = s->lo + *offset, take = take_of(e, s, lo, room);
+        if (take == 0) {
+            break; /* the block holds a tile of any tensor: not at its start */
+        }
+        if (pieces != NULL) {
+            pieces[n] = (am_span){.tensor = s->tensor, .lo = lo, .hi = lo + take};
+        }
+        n++;
+        room -= take;
+        *offset += take;
+        if (lo + take == s->hi) {
+            (*span)++;
+            *offset = 0;
+        }
+    }
+    return n;
+}
+
+static int64_t count_batches(const am_engine *e, int64_t first, int64_t end)
+{
+    int64_t n = 0;
+    for (int64_t span = first, offset = 0; span < end; n++) {
+        (void)cut_pieces(e, end, &span, &offset, NULL);
+    }
+    return n;
+}
+
+static int64_t span_elements(const am_engine *e, int64_t i)
+{
+    return e->order[i].hi - e->order[i].lo;
+}
+
+/* The end of the group that starts at span `first`. */
+static int64_t group_end(const am_engine *e, int64_t first)
+{
+    if (e->method->n_passes == 0) {
+        return e->n_order;
+    }
+    if (first < e->n_order_shared) {
+        return e->n_order_shared;
+    }
+    int64_t end = first, elements = 0;
+    while (end < e->n_order && elements + span_elements(e, end) <= e->block) {
+        elements += span_elements(e, end++);
+    }
+    return end > first ? end : first + 1;
+}
+
+static am_group group_at(const am_engine *e, int64_t first)
+{
+    am_group g = {.first = first, .end = group_end(e, first)};
+    g.is_shared = first < e->n_order_shared;
+    g.is_whole = e->method->n_passes > 0 && !g.is_shared && span_elements(e, first) <= e->block;
+    g.batches = g.is_whole ? 1 : count_batches(e, first, g.end);
+    return g;
+}
+
+/* ---- staging ---- */
+
+/* Copied tensors come from the base, or from the first model that has them. */
+static const am_merge_input *copy_input(const am_merge_job *job, int64_t tensor)
+{
+    if (job->base != NULL && job->base->tensor[tensor] >= 0) {
+        return job->base;
+    }
+    for (int t = 0; t < job->n_models; t++) {
+        if (job->models[t].tensor[tensor] >= 0) {
+            return &job->models[t];
+        }
+    }
+    return NULL;
+}
+
+/* Announce to one input what it will be asked for: everything merged, and what is copied from it.
+ */
+static int stage_input(am_engine *e, am_batch *batch, const am_merge_input *input, int64_t number,
+                       bool is_merged)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < batch->n; i++) {
+        const am_span *piece = &batch->pieces[i];
+        const int64_t at = input->tensor[piece->tensor];
+        if (e->job->copy[piece->tensor] ? copy_input(e->job, piece->tensor) == input : is_merged) {
+            batch->raw[n++] = *piece;
+            e->result.bytes_read +=
+                at < 0
+                    ? 0
+                    : (piece->hi - piece->lo) * am_dtype_bytes(input->source->tensors->t[at].dtype);
+        }
+    }
+    return am_input_stage(input, batch->raw, n, batch->mapped + number * e->max_pieces);
+}
+
+/* Cut the next batch and announce it. Nothing is left: an empty batch. */
+static int stage_batch(am_engine *e, am_batch *batch)
+{
+    const am_merge_job *job = e->job;
+    int rc = 0;
+    batch->n = 0;
+    if (e->next_span >= e->n_order) {
+        return 0;
+    }
+    batch->n =
+        cut_pieces(e, group_end(e, e->next_span), &e->next_span, &e->next_offset, batch->pieces);
+    if (job->base != NULL) {
+        AM_KEEP(stage_input(e, batch, job->base, 0, e->has_base));
+    }
+    for (int t = 0; t < job->n_models; t++) {
+        AM_KEEP(stage_input(e, batch, &job->models[t], t + 1, true));
+        if (e->method->needs_aux) {
+            AM_KEEP(stage_input(e, batch, &job->aux[t], job->n_models + t + 1, true));
+        }
+    }
+    return rc;
+}
+
+/* Before batch b of the group: the one after it, which is the group's first again until the group
+ * is combined. A group of one batch stays where it is. */
+static int stage_ahead(am_engine *e, const am_group *g, int64_t b, am_visit visit)
+{
+    if (b + 1 == g->batches && visit != AM_VISIT_COMBINE) {
+        if (g->batches == 1) {
+            return 0;
+        }
+        e->next_span = g->first;
+        e->next_offset = 0;
+    }
+    return stage_batch(e, &e->batch[!e->now]);
+}
+
+/* ---- work on a batch ---- */
+
+static int copy_piece(am_engine *e, const am_span *piece)
+{
+    const am_sink *sink = e->job->sink;
+    const am_merge_input *input = copy_input(e->job, piece->tensor);
+    const int64_t n = piece->hi - piece->lo;
+    AM_ASSERT(input != NULL);
+    int rc = input->source->load_raw(input->source->self, input->tensor[piece->tensor], piece->lo,
+                                     n, e->out);
+    AM_KEEP(sink->store_raw(sink->self, piece->tensor, piece->lo, n, e->out));
+    e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
+    return rc;
+}
+
+static int visit_piece(am_engine *e, const am_span *piece, bool is_shared, am_visit visit)
+{
+    am_unit_run *run = am_unit_of(e, piece->tensor, is_shared);
+    int rc = 0;
+    if (run == &e->local && run->tensor != piece->tensor) {
+        am_unit_open(e, piece->tensor, run);
+    }
+    if (run != NULL) {
+        rc = am_visit_piece(e, run, piece, visit);
+    } else if (visit == AM_VISIT_COMBINE) {
+        rc = copy_piece(e, piece);
+    }
+    if (visit == AM_VISIT_COMBINE) {
+        e->result.elements += piece->hi - piece->lo;
+        if (e->job->progress != NULL) {
+            am_progress_add(&e->progress, piece->hi - piece->lo);
+        }
+    }
+    return rc;
+}
+
+static int flush(const am_engine *e)
+{
+    const am_sink *sink = e->job->sink;
+    return sink->flush != NULL ? sink->flush(sink->self) : 0;
+}
+
+static int visit_batch(am_engine *e, bool is_shared, am_visit visit)
+{
+    const am_batch *batch = &e->batch[e->now];
+    int rc = 0;
+    for (int64_t i = 0; i < batch->n; i++) {
+        AM_KEEP(visit_piece(e, &batch->pieces[i], is_shared, visit));
+    }
+    if (visit == AM_VISIT_COMBINE) {
+        AM_KEEP(flush(e));
+    }
+    return rc;
+}
+
+/* One pass of a unit that lies in the batch whole; nothing is sent. */
+static int pass_whole_all(am_engine *e, const am_span *piece, int p)
+{
+    const am_visit visit = e->method->pass[p].sums != NULL ? AM_VISIT_SUMS : AM_VISIT_ORDER;
+    int visits = 0;
+    int rc = am_pass_begin(e, MPI_COMM_SELF, &e->local, 1, p, &visits);
+    for (int v = 0; rc == 0 && v < visits; v++) {
+        am_pass_visit(e, &e->local, 1);
+        AM_KEEP(visit_piece(e, piece, false, visit));
+        AM_KEEP(am_pass_reduce_all(MPI_COMM_SELF, e, &e->local, 1));
+    }
+    AM_KEEP(am_pass_end(e, &e->local, 1, p));
+    return rc;
+}
+
+/* All passes of the whole tensors of the batch, one after another. */
+static int run_whole_all(am_engine *e)
+{
+    const am_batch *batch = &e->batch[e->now];
+    int rc = 0;
+    for (int64_t i = 0; rc == 0 && i < batch->n; i++) {
+        const am_span *piece = &batch->pieces[i];
+        const bool is_reduced = am_is_reduced(e, piece->tensor);
+        if (is_reduced) {
+            am_unit_open(e, piece->tensor, &e->local);
+        }
+        for (int p = 0; is_reduced && p < e->method->n_passes; p++) {
+            AM_KEEP(pass_whole_all(e, piece, p));
+        }
+        am_pass_visit(e, &e->local, is_reduced);
+        AM_KEEP(visit_piece(e, piece, false, AM_VISIT_COMBINE));
+    }
+    AM_KEEP(flush(e));
+    return rc;
+}
+
+/* ---- groups ---- */
+
+/* Visit all batches of a group, and go on with empty ones up to `rounds`. rc: an error of this rank
+ * that is to be agreed. */
+static int visit_group_all(MPI_Comm comm, am_engine *e, const am_group *g, am_visit visit,
+                           int64_t rounds, int rc)
+{
+    for (int64_t b = 0; b < rounds; b++) {
+        am_alive("merge");
+        if (b < g->batches) {
+            AM_KEEP(stage_ahead(e, g, b, visit));
+            AM_KEEP(g->is_whole ? run_whole_all(e) : visit_batch(e, g->is_shared, visit));
+            e->now ^= g->batches > 1 || visit == AM_VISIT_COMBINE;
+        }
+        e->ticks++;
+        AM_TRY(am_agree_step_all(comm, rc));
+    }
+cleanup:
+    return rc;
+}
+
+/* All passes of the n units of a group of batches, then their output. `reduce` is the communicator
+ * of those that share the units. */
+static int run_units_all(MPI_Comm comm, MPI_Comm reduce, am_engine *e, am_unit_run *run, int64_t n,
+                         const am_group *g, int64_t rounds)
+{
+    int rc = 0;
+    for (int p = 0; n > 0 && p < e->method->n_passes; p++) {
+        const am_visit visit = e->method->pass[p].sums != NULL ? AM_VISIT_SUMS : AM_VISIT_ORDER;
+        int visits = 0;
+        AM_KEEP(am_pass_begin(e, reduce, run, n, p, &visits));
+        for (int v = 0; rc == 0 && v < visits; v++) {
+            am_pass_visit(e, run, n);
+            AM_TRY(visit_group_all(comm, e, g, visit, rounds, rc));
+            AM_TRY(am_pass_reduce_all(reduce, e, run, n));
+        }
+        AM_KEEP(am_pass_end(e, run, n, p));
+    }
+    e->pass = NULL;
+    am_pass_visit(e, run, n);
+    rc = visit_group_all(comm, e, g, AM_VISIT_COMBINE, rounds, rc);
+cleanup:
+    return rc;
+}
+
+static int run_shared_all(MPI_Comm comm, am_engine *e, int64_t rounds)
+{
+    am_group g = {.is_shared = true};
+    if (e->n_order_shared > 0) {
+        g = group_at(e, 0);
+    }
+    return run_units_all(comm, comm, e, e->shared, e->n_shared, &g, rounds);
+}
+
+static int run_local_all(MPI_Comm comm, am_engine *e)
+{
+    am_group g;
+    int rc = 0;
+    for (int64_t first = e->n_order_shared; first < e->n_order; first = g.end) {
+        g = group_at(e, first);
+        const int64_t tensor = e->order[first].tensor;
+        const bool is_unit = e->method->n_passes > 0 && !g.is_whole && am_is_reduced(e, tensor);
+        if (is_unit) {
+            am_unit_open(e, tensor, &e->local);
+        }
+        AM_TRY(run_units_all(comm, MPI_COMM_SELF, e, &e->local, is_unit, &g, g.batches));
+    }
+    while (e->ticks < e->rounds) {
+        e->ticks++;
+        AM_TRY(am_agree_step_all(comm, rc));
+    }
+cleanup:
+    return rc;
+}
+
+/* At most so many visits does a batch of a local group take. */
+static int64_t most_visits(const am_engine *e, const am_group *g)
+{
+    int64_t visits = 1;
+    const bool has_passes = !g->is_whole && am_is_reduced(e, e->order[g->first].tensor);
+    for (int p = 0; has_passes && p < e->method->n_passes; p++) {
+        visits += e->method->pass[p].sums != NULL ? 1 : AM_ORDER_MAX_VISITS;
+    }
+    return visits;
+}
+
+static int64_t count_rounds(const am_engine *e)
+{
+    int64_t rounds = 0;
+    for (int64_t first = e->n_order_shared; first < e->n_order;) {
+        const am_group g = group_at(e, first);
+        rounds += g.batches * most_visits(e, &g);
+        first = g.end;
+    }
+    return rounds;
+}
+
+static int run_groups_all(MPI_Comm comm, am_engine *e)
+{
+    int64_t rounds[2] = {0};
+    int rc = stage_batch(e, &e->batch[0]);
+    AM_AGREE(comm);
+    rounds[0] = count_batches(e, 0, e->n_order_shared);
+    rounds[1] = count_rounds(e);
+    AM_TRY(am_max_i64_all(comm, rounds, 2));
+    if (e->n_shared > 0) {
+        AM_TRY(run_shared_all(comm, e, rounds[0]));
+    }
+    e->ticks = 0;
+    e->rounds = rounds[1];
+    rc = run_local_all(comm, e);
+cleanup:
+    return rc;
+}
+
+/* ---- the job ---- */
+
+static int count_params(const am_method *method)
+{
+    int n = 0;
+    while (method->params[n].key != NULL) {
+        n++;
+    }
+    return n;
+}
+
+static am_scope scope_of(const am_merge_job *job)
+{
+    const am_method *method = job->method;
+    if (method->n_passes == 0) {
+        return AM_SCOPE_TENSOR; /* it makes no difference */
+    }
+    if (job->scope != 0) {
+        return job->scope;
+    }
+    return method->default_scope != 0          ? method->default_scope
+           : method->scopes == AM_SCOPE_GLOBAL ? AM_SCOPE_GLOBAL
+                                               : AM_SCOPE_TENSOR;
+}
+
+static am_semantics semantics_of(const am_merge_job *job)
+{
+    if (job->semantics != 0) {
+        return job->semantics;
+    }
+    return job->method->semantics == AM_SEMANTICS_PAPER ? AM_SEMANTICS_PAPER
+                                                        : AM_SEMANTICS_MERGEKIT;
+}
+
+static void size_buffers(am_engine *e)
+{
+    int64_t elements = 0;
+    for (int64_t i = 0; i < e->n_order; i++) {
+        elements += span_elements(e, i);
+    }
+    e->block = elements < e->job->block ? elements : e->job->block;
+    e->window.room = e->block < AM_WINDOW ? e->block : AM_WINDOW;
+    if (e->method->n_passes > 0 || e->method->by_rows != NULL) {
+        e->block = e->block < e->max_tile ? e->max_tile : e->block;
+        e->window.room = e->window.room < e->max_tile ? e->max_tile : e->window.room;
+    }
+    e->max_pieces = e->n_order < e->block ? e->n_order : e->block;
+}
+
+static int prepare(am_engine *e)
+{
+    const am_merge_job *job = e->job;
+    const size_t models = (size_t)job->n_models;
+    const size_t aux = e->method->needs_aux ? models : 0;
+    const size_t pieces = (size_t)e->max_pieces * sizeof(am_span);
+    const size_t pointers = models * sizeof(double *);
+    const size_t reals = (size_t)e->block * sizeof(double);
+    const size_t window = (size_t)e->window.room * sizeof(double);
+    const size_t vectors =
+        e->method->scratch != NULL ? (size_t)e->method->scratch(job->n_models) : 0;
+    const size_t scratch = vectors * (size_t)e->max_tile * sizeof(double);
+    const size_t inputs = models + aux + 1;
+    int rc = am_arena_create(&e->arena,
+                             2 * am_arena_need(pieces) * (inputs + 2) +
+                                 2 * am_arena_need(pointers) + am_arena_need(window) * inputs +
+                                 am_arena_need(scratch) + am_arena_need(reals),
+                             "merge buffers");
+    if (rc != 0) {
+        return rc;
+    }
+    for (int i = 0; i < 2; i++) {
+        e->batch[i].pieces = am_arena_take(&e->arena, pieces);
+        e->batch[i].raw = am_arena_take(&e->arena, pieces);
+        e->batch[i].mapped = am_arena_take(&e->arena, pieces * inputs);
+    }
+    e->window.x = am_arena_take(&e->arena, pointers);
+    e->window.a = am_arena_take(&e->arena, pointers);
+    e->window.base = am_arena_take(&e->arena, window);
+    e->window.model = am_arena_take(&e->arena, window * models);
+    e->window.aux = am_arena_take(&e->arena, window * aux);
+    e->scratch = am_arena_take(&e->arena, scratch);
+    e->out = am_arena_take(&e->arena, reals);
+    return 0;
+}
+
+static void close_engine(am_engine *e)
+{
+    for (int64_t i = 0; i < e->n_shared; i++) {
+        am_unit_free(&e->shared[i]);
+    }
+    am_unit_free(&e->local);
+    am_order_free(&e->picks);
+    am_room_free(&e->exact);
+    am_room_free(&e->tile_sum);
+    am_room_free(&e->key);
+    am_room_free(&e->keys);
+    am_arena_destroy(&e->arena);
+    free(e->shared);
+    free(e->order);
+}
+
+int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
+                     am_merge_result *result)
+{
+    am_engine e = {.job = job,
+                   .method = job->method,
+                   .scope = scope_of(job),
+                   .semantics = semantics_of(job),
+                   .has_base =
+                       job->method->needs_base || (job->method->takes_base && job->base != NULL),
+                   .n_params = count_params(job->method),
+                   .max_tile = AM_TILE,
+                   .local = {.tensor = -1},
+                   .bound = {.tensor = -1},
+                   .window = {.span = {.tensor = -1}}};
+    int rc = 0;
+    AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
+    AM_ASSERT(!e.has_base || job->base != NULL);
+    AM_ASSERT(!job->method->needs_aux || job->aux != NULL);
+    AM_TRY(am_units_plan_all(comm, &e, slice));
+    size_buffers(&e);
+    rc = prepare(&e);
+    AM_AGREE(comm);
+    if (job->progress != NULL) {
+        am_progress_start(&e.progress, job->progress, slice->elements, "elements");
+    }
+    rc = run_groups_all(comm, &e);
+    if (job->progress != NULL) {
+        am_progress_end(&e.progress);
+    }
+cleanup:
+    *result = e.result;
+    close_engine(&e);
+    return rc;
+}

@@ -1,0 +1,336 @@
+/* Which units a merge has, and which of them several ranks share.
+ *
+ *   rank 0 |--a--|--b--|---c--      a, b, d: whole in one slice, so nothing is sent for them
+ *   rank 1            ---c---|-d-|  c: shared; all ranks know it, and reduce it together
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <stdlib.h>
+#include <string.h>
+#include "mpi/agree.h"
+#include "solver/merge/engine.h"
+
+bool am_is_reduced(const am_engine *e, int64_t tensor)
+{
+    return !e->job->copy[tensor] && e->job->sink->tensors->t[tensor].numel > 0;
+}
+
+static bool has_model(const am_engine *e, int64_t tensor, int model)
+{
+    return e->job->models[model].tensor[tensor] >= 0;
+}
+
+/* The models that take part in a tensor: their parameters and generators, and which they are (if
+ * index). With scope global an absent model is the base there: a task vector of zero. */
+static int models_of(const am_engine *e, int64_t tensor, const double **model_param, am_rng *rng,
+                     int *index)
+{
+    const am_merge_job *job = e->job;
+    const char *name = job->sink->tensors->t[tensor].name;
+    int n = 0;
+    for (int m = 0; m < job->n_models; m++) {
+        if (e->scope == AM_SCOPE_GLOBAL || has_model(e, tensor, m)) {
+            model_param[n] = job->model_param + (tensor * job->n_models + m) * e->n_params;
+            rng[n] = am_rng_make(job->seed, e->method->name, 0, m, name);
+            if (index != NULL) {
+                index[n] = m;
+            }
+            n++;
+        }
+    }
+    return n;
+}
+
+static void shape_rows(const am_tensor *t, int64_t *rows, int64_t *cols)
+{
+    *cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
+    *rows = *cols > 0 ? t->numel / *cols : 0;
+}
+
+void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
+{
+    const am_tensor_table *tensors = e->job->sink->tensors;
+    am_unit *u = &run->unit;
+    run->tensor = tensor;
+    run->is_checked = false;
+    run->n_sums = run->n_cuts = run->count = run->cuts = 0;
+    *u = (am_unit){.scope = e->scope,
+                   .semantics = e->semantics,
+                   .rows = 1,
+                   .param = e->job->param + tensor * e->n_params,
+                   .model_param = run->model_param,
+                   .rng = run->rng,
+                   .sum = run->sum.at,
+                   .cut = run->cut.at,
+                   .state = run->state.at};
+    u->models = models_of(e, tensor, run->model_param, run->rng, NULL);
+    if (e->scope == AM_SCOPE_GLOBAL) {
+        for (int64_t i = 0; i < tensors->n; i++) {
+            u->n += am_is_reduced(e, i) ? tensors->t[i].numel : 0;
+        }
+        u->cols = u->outer = u->n;
+    } else {
+        u->n = tensors->t[tensor].numel;
+        u->outer = tensors->t[tensor].ndim > 0 ? tensors->t[tensor].shape[0] : 1;
+        shape_rows(&tensors->t[tensor], &u->rows, &u->cols);
+    }
+}
+
+void am_unit_free(am_unit_run *run)
+{
+    am_room_free(&run->sum);
+    am_room_free(&run->cut);
+    am_room_free(&run->state);
+    am_room_free(&run->before);
+    am_room_free(&run->seen);
+}
+
+int64_t am_tile_cut(const am_engine *e, int64_t tensor, bool *by_rows, int64_t *cols)
+{
+    int64_t rows = 0;
+    *by_rows = false;
+    *cols = 0;
+    if (e->method->by_rows == NULL || !am_is_reduced(e, tensor)) {
+        return AM_TILE;
+    }
+    if (e->scope == AM_SCOPE_GLOBAL) {
+        *by_rows = e->method->by_rows(&e->shared[0].unit);
+    } else {
+        am_unit_run run = {0};
+        am_unit_open(e, tensor, &run);
+        *by_rows = e->method->by_rows(&run.unit);
+    }
+    shape_rows(&e->job->sink->tensors->t[tensor], &rows, cols);
+    return !*by_rows ? AM_TILE : *cols >= AM_TILE ? *cols : AM_TILE / *cols * *cols;
+}
+
+void am_bind(am_engine *e, int64_t tensor)
+{
+    am_binding *b = &e->bound;
+    if (b->tensor == tensor) {
+        return;
+    }
+    b->tensor = tensor;
+    b->models = models_of(e, tensor, b->model_param, b->rng, b->index);
+    b->tile = am_tile_cut(e, tensor, &b->by_rows, &b->cols);
+    b->layer = e->job->layer != NULL ? e->job->layer[tensor] : -1;
+    for (int k = 0; k < b->models; k++) {
+        b->absent[k] = !has_model(e, tensor, b->index[k]);
+    }
+}
+
+/* ---- planning ---- */
+
+static int refuse(const am_engine *e, int64_t tensor, const char *what)
+{
+    return am_fail(AM_E_DATA, "%s: tensor '%s' %s", e->method->name,
+                   e->job->sink->tensors->t[tensor].name, what);
+}
+
+static int check_tensor(const am_engine *e, int64_t tensor)
+{
+    const am_merge_job *job = e->job;
+    int present = 0;
+    if (e->has_base && job->base->tensor[tensor] < 0) {
+        return refuse(e, tensor, "is not in the base");
+    }
+    for (int m = 0; m < job->n_models; m++) {
+        const bool has = has_model(e, tensor, m);
+        present += has;
+        if (has && e->method->needs_aux && job->aux[m].tensor[tensor] < 0) {
+            return refuse(e, tensor, "is in a model but not in the checkpoint beside it");
+        }
+        if (!has && e->scope == AM_SCOPE_GLOBAL && (!e->has_base || e->method->needs_aux)) {
+            return refuse(e, tensor, "is not in every model, as scope global needs");
+        }
+    }
+    if (present == 0 && !e->has_base) {
+        return refuse(e, tensor, "is in no model");
+    }
+    return present == 0 || present >= e->method->min_models || e->scope == AM_SCOPE_GLOBAL
+               ? 0
+               : refuse(e, tensor, "is in fewer models than the method needs");
+}
+
+/* Pure in what is the same on all ranks. */
+static int check_tensors(const am_engine *e)
+{
+    int rc = 0;
+    for (int64_t i = 0; rc == 0 && i < e->job->sink->tensors->n; i++) {
+        rc = am_is_reduced(e, i) ? check_tensor(e, i) : 0;
+    }
+    return rc;
+}
+
+/* Where a slice's boundary in a tensor goes: up to where the next tile begins. Neighbours agree. */
+static int64_t boundary(int64_t at, int64_t tile, int64_t numel)
+{
+    const int64_t up = at % tile == 0 ? at : at - at % tile + tile;
+    return up < numel ? up : numel;
+}
+
+/* Methods without passes and rows see elements alone, so their cuts need not move. */
+static bool needs_tiles(const am_engine *e)
+{
+    return e->method->n_passes > 0 || e->method->by_rows != NULL;
+}
+
+static int64_t cut_spans(am_engine *e, const am_slice *slice, am_span *out)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < slice->n; i++) {
+        am_span s = slice->spans[i];
+        if (needs_tiles(e) && am_is_reduced(e, s.tensor)) {
+            bool by_rows;
+            int64_t cols;
+            const int64_t numel = e->job->sink->tensors->t[s.tensor].numel;
+            const int64_t tile = am_tile_cut(e, s.tensor, &by_rows, &cols);
+            s.lo = boundary(s.lo, tile, numel);
+            s.hi = boundary(s.hi, tile, numel);
+            e->max_tile = tile > e->max_tile && s.lo < s.hi ? tile : e->max_tile;
+        }
+        if (s.lo < s.hi) {
+            out[n++] = s;
+        }
+    }
+    return n;
+}
+
+static bool is_part(const am_engine *e, const am_span *s)
+{
+    return am_is_reduced(e, s->tensor) &&
+           (s->lo > 0 || s->hi < e->job->sink->tensors->t[s->tensor].numel);
+}
+
+static int compare_i64(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The tensors of which some rank has a part, without repeats and in order: id [2 * size]. A slice
+ * has at most two, its first and its last. Returns how many. */
+static int64_t distinct(int64_t *id, int64_t n)
+{
+    int64_t kept = 0;
+    qsort(id, (size_t)n, sizeof *id, compare_i64);
+    for (int64_t i = 0; i < n; i++) {
+        if (id[i] >= 0 && (kept == 0 || id[kept - 1] != id[i])) {
+            id[kept++] = id[i];
+        }
+    }
+    return kept;
+}
+
+static int find_parts_all(MPI_Comm comm, const am_engine *e, const am_span *spans, int64_t n,
+                          int64_t **id, int64_t *n_id)
+{
+    int rank = 0, size = 1, rc = 0;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    *id = am_new(2 * (int64_t)size, sizeof **id, "shared tensors");
+    rc = *id == NULL ? AM_E_NOMEM : 0;
+    AM_AGREE(comm);
+    for (int64_t i = 0; i < 2 * (int64_t)size; i++) {
+        (*id)[i] = -1;
+    }
+    for (int64_t i = 0, mine = 2 * (int64_t)rank; i < n; i++) {
+        if (is_part(e, &spans[i])) {
+            AM_ASSERT(mine < 2 * (int64_t)rank + 2);
+            (*id)[mine++] = spans[i].tensor;
+        }
+    }
+    AM_TRY(am_max_i64_all(comm, *id, 2 * (int64_t)size));
+    *n_id = distinct(*id, 2 * (int64_t)size);
+cleanup:
+    return rc;
+}
+
+static int open_shared(am_engine *e, const int64_t *tensor, int64_t n)
+{
+    e->shared = am_new(n, sizeof *e->shared, "shared units");
+    if (e->shared == NULL) {
+        return AM_E_NOMEM;
+    }
+    e->n_shared = n;
+    for (int64_t i = 0; i < n; i++) {
+        am_unit_open(e, tensor[i], &e->shared[i]);
+    }
+    return 0;
+}
+
+/* All floats are one unit. It is there before tiles are cut, because rows may depend on it. */
+static int open_global(am_engine *e)
+{
+    const int64_t n = e->job->sink->tensors->n;
+    int64_t first = 0;
+    while (first < n && !am_is_reduced(e, first)) {
+        first++;
+    }
+    return first < n ? open_shared(e, &first, 1) : 0;
+}
+
+am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared)
+{
+    if (!am_is_reduced(e, tensor)) {
+        return NULL;
+    }
+    if (!is_shared) {
+        return &e->local;
+    }
+    if (e->scope == AM_SCOPE_GLOBAL) {
+        return &e->shared[0];
+    }
+    int64_t lo = 0, hi = e->n_shared - 1;
+    while (lo < hi) {
+        const int64_t middle = lo + (hi - lo) / 2;
+        if (e->shared[middle].tensor < tensor) {
+            lo = middle + 1;
+        } else {
+            hi = middle;
+        }
+    }
+    return &e->shared[lo];
+}
+
+static bool is_shared_span(const am_engine *e, const am_span *s)
+{
+    return e->scope == AM_SCOPE_GLOBAL ? am_is_reduced(e, s->tensor) : is_part(e, s);
+}
+
+/* Spans of shared units to the front; the order is kept otherwise. */
+static void order_spans(am_engine *e, const am_span *spans, int64_t n)
+{
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < n; i++) {
+            const bool is_shared = e->method->n_passes > 0 && is_shared_span(e, &spans[i]);
+            if (is_shared == (pass == 0)) {
+                e->order[e->n_order++] = spans[i];
+            }
+        }
+        e->n_order_shared = pass == 0 ? e->n_order : e->n_order_shared;
+    }
+}
+
+int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
+{
+    int rc = check_tensors(e);
+    int64_t n = 0, *part = NULL, n_part = 0;
+    am_span *spans = am_new(slice->n + 1, sizeof *spans, "spans of a merge");
+    e->order = am_new(slice->n + 1, sizeof *e->order, "spans of a merge");
+    AM_KEEP(spans == NULL || e->order == NULL ? AM_E_NOMEM : 0);
+    if (e->scope == AM_SCOPE_GLOBAL) {
+        AM_KEEP(open_global(e));
+    }
+    AM_AGREE(comm);
+    n = cut_spans(e, slice, spans);
+    if (e->method->n_passes > 0 && e->scope == AM_SCOPE_TENSOR) {
+        AM_TRY(find_parts_all(comm, e, spans, n, &part, &n_part));
+        rc = n_part > 0 ? open_shared(e, part, n_part) : 0;
+        AM_AGREE(comm);
+    }
+    order_spans(e, spans, n);
+cleanup:
+    free(part);
+    free(spans);
+    return rc;
+}

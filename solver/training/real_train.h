@@ -1,0 +1,22 @@
+/* The operations of am_train_ops, one precision. Contracts: solver/training/train.h.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_TRAINING_REAL_TRAIN_H
+#define AM_SOLVER_TRAINING_REAL_TRAIN_H
+
+#include "solver/training/real.h"
+#include "solver/training/train.h"
+
+int AM_R(am_train_init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
+                        const char *purpose, void *params);
+int AM_R(am_train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
+                       int n_tasks, const am_train_options *options, am_train_result *result);
+int AM_R(am_eval_all)(MPI_Comm comm, const am_net_spec *spec, const void *trunk, const void *head,
+                      int64_t classes, const am_samples *samples, am_eval_result *result);
+int AM_R(am_train_gradient)(const am_net_spec *spec, const void *trunk, const void *head,
+                            int64_t classes, const am_samples *samples, int64_t lo, int64_t hi,
+                            double *loss, void *d_trunk, void *d_head);
+
+/** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
+int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int64_t classes);
+
+#endif

@@ -1,0 +1,85 @@
+/* Training and evaluation, data-parallel over a communicator, bit-identical for any number of
+ * ranks: a batch is cut into fixed micro-batches, each leaf gradient is made on one rank, leaves
+ * are summed on the tree of mpi/reduce.h. One table of operations per real type.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_TRAINING_TRAIN_H
+#define AM_SOLVER_TRAINING_TRAIN_H
+
+#include <stdbool.h>
+#include "mpi/rng.h"
+#include "solver/training/net.h"
+#include "solver/training/optim.h"
+
+/* One task in a training run. Heads and trunk are blocks of reals of the ops' type. */
+typedef struct am_task {
+    const char *name; /* borrowed; keys the shuffle */
+    am_samples train; /* borrowed */
+    void *head;       /* [head layout] borrowed; updated only if train_head */
+    int64_t classes;
+} am_task;
+
+typedef struct am_train_options {
+    am_optim_options optim; /* method, learning rate, momentum, weight decay, clip */
+    int64_t batch;          /* samples a step; 0: the whole task (full batch) */
+    int64_t micro_batches;  /* leaves a step, >= 1: fixed by the recipe, never by ranks */
+    int64_t epochs;
+    /* Epoch e of this call trains with lr * lr_decay^(first_epoch + e); 0 or 1: constant. */
+    double lr_decay;
+    int64_t first_epoch;
+    bool train_trunk, train_head;
+    /* Several tasks (joint training): false: each step takes a batch of one task, batches of all
+     * tasks in shuffled order; true: each step takes one batch of every task and sums their mean
+     * losses (full batch: exactly multitask gradient descent on sum_t L_t). */
+    bool sum_tasks;
+    uint64_t seed;
+    const char *purpose; /* keys the shuffle: "finetune", "joint", ... */
+    int64_t round;       /* keys the shuffle */
+} am_train_options;
+
+typedef struct am_train_result {
+    double loss;          /* mean training loss of the last epoch (exact sum, rounded) */
+    double gradient_norm; /* of the last step */
+    int64_t samples, steps;
+    bool diverged; /* loss or gradient not finite: stopped, trunk as of that step */
+} am_train_result;
+
+typedef struct am_eval_result {
+    int64_t n, correct;
+    double loss; /* mean cross-entropy */
+} am_eval_result;
+
+typedef struct am_train_ops {
+    const char *name; /* "f32", "f64" */
+    am_dtype dtype;
+
+    /** He (ReLU) or Glorot (tanh) initialisation by am_rng (seed, "init", tensor name); biases 0.
+     * Local. */
+    int (*init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
+                const char *purpose, void *params);
+
+    /** Train `trunk` (and heads) in place for options->epochs over tasks[0..n_tasks).
+     *
+     * Collective [comm]; everything [same]; trunk and heads end equal on all ranks. Optimiser state
+     * starts at zero. Stop requests are agreed at step boundaries (AM_E_STOPPED). Memory:
+     * activations of one micro-batch, log2(micro_batches)+2 trunk blocks, and the optimiser's state
+     * (sgd 0 or 1, adamw 2 trunk blocks). Errors: AM_E_RECIPE
+     * (no task, a task without samples), AM_E_NOMEM, AM_E_STOPPED. */
+    int (*train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
+                     int n_tasks, const am_train_options *options, am_train_result *result);
+
+    /** Loss and accuracy of one task on `samples`. Collective [comm]: samples are spread over ranks
+     * in fixed groups of 256; same bits for any rank count. */
+    int (*eval_all)(MPI_Comm comm, const am_net_spec *spec, const void *trunk, const void *head,
+                    int64_t classes, const am_samples *samples, am_eval_result *result);
+
+    /** Mean loss and its gradient for the trunk and head on samples [lo, hi), no MPI: for tests and
+     * theory. d_trunk, d_head: overwritten; either may be NULL. Local. */
+    int (*gradient)(const am_net_spec *spec, const void *trunk, const void *head, int64_t classes,
+                    const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
+                    void *d_head);
+} am_train_ops;
+
+/** f32 or f64 operations; NULL for another dtype. */
+const am_train_ops *am_train_ops_of(am_dtype dtype);
+
+#endif
