@@ -140,8 +140,7 @@ void am_sparsify_top(const am_tile *tile, int t, double *kept)
     am_task_vector(tile, t, kept);
     if (count_streams(tile->unit) > 0) {
         am_magnitude_keys(kept, tile->n, work.key);
-        am_tile_top(tile, t, work.key, work.mask);
-        keep_where(kept, work.mask, tile->n);
+        am_tile_keep(tile, t, work.key, kept);
     } else if (unit_param(tile->unit, t, AM_SPARSE_DENSITY) <= 0) {
         keep_none(kept, tile->n);
     }
