@@ -47,6 +47,7 @@ static void slerp_known_answer_all(void)
     m.x[0] = tau[1];
     am_merge_once_set(&m, "t", -1, .3);
     check_result_all(&m, expected, 1e-6);
+    am_tensor_table_free(&table);
     open_vectors(&m, &table, "nuslerp", 2);
     am_merge_once_set(&m, "weight", 0, .7);
     am_merge_once_set(&m, "weight", 1, .3);
