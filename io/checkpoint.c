@@ -33,9 +33,9 @@ struct am_ckpt {
 typedef struct slot {
     am_work work;
     reader *owner;
-    const am_span *spans; /* borrowed from the caller of stage */
-    int64_t n, hint;      /* hint: span of the last load */
-    int64_t *at;          /* [n] offset in buffer, -1: did not fit, read directly */
+    am_span *spans;  /* [n] a copy: the I/O thread may outlive the caller's when a job fails */
+    int64_t n, hint; /* hint: span of the last load */
+    int64_t *at;     /* [n] offset in buffer, -1: did not fit, read directly */
     int64_t at_capacity;
     unsigned char *buffer;
     int64_t capacity;
@@ -128,6 +128,7 @@ static void free_reader(reader *r)
     am_worker_stop(&r->worker);
     for (int i = 0; i < 2; i++) {
         free(r->slots[i].at);
+        free(r->slots[i].spans);
         free(r->slots[i].buffer);
     }
     free(r->bounce);
@@ -264,9 +265,11 @@ static int grow_slot(slot *s, int64_t n, int64_t bytes)
 {
     if (n > s->at_capacity) {
         free(s->at);
+        free(s->spans);
         s->at_capacity = 0;
         s->at = am_new(n, sizeof *s->at, "read-ahead");
-        if (s->at == NULL) {
+        s->spans = am_new(n, sizeof *s->spans, "read-ahead");
+        if (s->at == NULL || s->spans == NULL) {
             return AM_E_NOMEM;
         }
         s->at_capacity = n;
@@ -300,7 +303,9 @@ static int source_stage(void *self, const am_span *spans, int64_t n)
         }
     }
     AM_TRY(grow_slot(s, n, 0));
-    s->spans = spans;
+    if (n > 0) {
+        memcpy(s->spans, spans, (size_t)n * sizeof *spans);
+    }
     s->n = n;
     s->hint = 0;
     int64_t bytes = plan_slot(s, r->half_bytes);
