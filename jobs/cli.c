@@ -73,8 +73,9 @@ static int fail_option(const am_command *command, const char *argument, size_t b
 {
     char word[AM_MAX_OPTION_NAME];
     char text[AM_MAX_OPTIONS][AM_MAX_OPTION_NAME];
-    const char *names[AM_MAX_OPTIONS + 6] = {"--help", "--version", "--quiet", "--verbose", "-o"};
-    int n = 4;
+    const char *names[AM_MAX_OPTIONS + 7] = {"--help",    "--version",   "--quiet",
+                                             "--verbose", "--time-left", "-o"};
+    int n = 5;
     snprintf(word, sizeof word, "%.*s", (int)bytes, argument);
     if (command->takes_set) {
         names[n++] = "--set";
@@ -127,9 +128,29 @@ static int take_set(am_cursor *c, const char *argument, const char *equals)
     return rc;
 }
 
-/* Common options need no command. Returns whether `argument` is one. */
-static bool take_common(am_cli *cli, const char *argument)
+static int take_time_left(am_cursor *c, const char *argument, const char *equals)
 {
+    const char *value = NULL;
+    int rc = take_value(c, argument, equals, &value);
+    AM_KEEP(am_parse_duration(value, &c->cli->time_left));
+    if (rc == 0 && !(c->cli->time_left > 0)) {
+        rc = am_fail(AM_E_USAGE, "--time-left %s: there is no time left", value);
+    }
+    return rc;
+}
+
+/* Common options need no command. Returns whether `argument` is one; *rc: whether it is sound. */
+static bool take_common(am_cursor *c, const char *argument, int *rc)
+{
+    static const char time_left[] = "--time-left";
+    am_cli *cli = c->cli;
+    const char *equals = strchr(argument, '=');
+    const size_t bytes = equals != NULL ? (size_t)(equals - argument) : strlen(argument);
+    *rc = 0;
+    if (bytes == sizeof time_left - 1 && strncmp(argument, time_left, bytes) == 0) {
+        *rc = take_time_left(c, argument, equals);
+        return true;
+    }
     const struct {
         const char *name;
         bool *flag;
@@ -188,7 +209,11 @@ static int take_command(am_cursor *c, const am_command *const *commands)
     am_cli *cli = c->cli;
     while (c->at < c->argc) {
         const char *word = c->argv[c->at++];
-        if (take_common(cli, word)) {
+        int rc = 0;
+        if (take_common(c, word, &rc)) {
+            if (rc != 0) {
+                return rc;
+            }
             continue;
         }
         if (word[0] == '-') {
@@ -263,7 +288,7 @@ int am_cli_parse(int argc, char **argv, const am_command *const *commands, am_cl
             out->args.positional[out->args.n_positional++] = word;
         } else if (strcmp(word, "--") == 0) {
             is_ended = true;
-        } else if (!take_common(out, word)) {
+        } else if (!take_common(&c, word, &rc)) {
             rc = take_option(&c, word);
         }
     }
@@ -332,6 +357,9 @@ int am_cli_run_all(int argc, char **argv, int *exit_status)
         am_log_set_level(cli.quiet ? AM_LOG_QUIET : AM_LOG_DEBUG);
     }
     AM_AGREE(am_world());
+    if (cli.time_left > 0) {
+        am_stop_after(cli.time_left);
+    }
     rc = cli.command->run_all(&cli.args, exit_status);
 cleanup:
     am_cli_free(&cli);

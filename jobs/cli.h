@@ -5,6 +5,7 @@
  *
  * Options come from the command's am_param table: `--key VALUE`, `--key=VALUE`, bools `--key` and
  * `--no-key`; `_` in a key is written `-`. `-o` is `--output`. `--set KEY=VALUE` may be repeated.
+ * Common: --help, --version, --quiet, --verbose, --time-left DURATION.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_CLI_H
 #define AM_JOBS_CLI_H
@@ -14,6 +15,7 @@
 typedef struct am_cli {
     const am_command *command; /* NULL: none was named (general help or version) */
     bool help, version, quiet, verbose;
+    double time_left; /* seconds, 0: not given */
     am_args args;
 } am_cli;
 

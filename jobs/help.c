@@ -72,6 +72,9 @@ static void print_common(FILE *out)
     print_entry(out, "--version", "versions of allmerge and its libraries");
     print_entry(out, "--quiet", "errors only");
     print_entry(out, "--verbose", "more lines on stderr");
+    print_entry(out, "--time-left DURATION",
+                "stop at a safe point before this time is over (30m, 12:00:00), save, exit 75; "
+                "default: the end of the Slurm job, where SLURM_JOB_END_TIME tells it");
 }
 
 static const char *value_word(am_param_type type)

@@ -3,8 +3,11 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "io/file.h"
+#include "io/publish.h"
 #include "jobs/command.h"
 #include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
@@ -62,6 +65,17 @@ static int refuse_existing(const merge_options *o)
                    access(o->accounting, F_OK) == 0
                ? am_fail(AM_E_CREATE, "%s exists: add --overwrite to replace it", o->accounting)
                : 0;
+}
+
+/* The file OUT.halt asks the job to stop. */
+static int watch_halt(const merge_options *o)
+{
+    char *clean = am_publish_clean_path(o->output);
+    char *path = clean != NULL ? am_text("%s.halt", clean) : NULL;
+    const int rc = path != NULL ? am_stop_on_file(path) : AM_E_NOMEM;
+    free(clean);
+    free(path);
+    return rc;
 }
 
 /* --seed N stands in the recipe like --set seed=N, so that the manifest shows it. */
@@ -221,6 +235,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_accounting accounting = {0};
     int rc = refuse_mpiio(o);
     AM_KEEP(refuse_existing(o));
+    AM_KEEP(watch_halt(o));
     AM_AGREE(am_world());
     AM_TRY(plan_all(args, &plan));
     am_info("%s: %d models, %" PRId64 " tensors, %" PRId64 " parameters", plan.recipe.method->name,

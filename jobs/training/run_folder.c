@@ -16,6 +16,7 @@
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
+#include "mpi/stop.h"
 
 enum { LOCK_STEP_MS = 100, LOCK_STEPS = 30 };
 
@@ -252,6 +253,15 @@ static int open_here(am_run_folder *folder, const char *recipe, bool overwrite)
     return rc;
 }
 
+/* The file RUN/halt asks the job to stop. */
+static int watch_halt(const am_run_folder *folder)
+{
+    char path[AM_RUN_PATH];
+    int rc = am_run_folder_file(folder, path, "halt");
+    AM_KEEP(am_stop_on_file(path));
+    return rc;
+}
+
 /* ---- collective ---- */
 
 int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, bool overwrite,
@@ -272,6 +282,10 @@ int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, 
     }
     AM_AGREE(comm);
     AM_TRY(am_bcast_all(comm, 0, &out->is_finished, sizeof out->is_finished));
+    if (!out->is_finished) {
+        rc = watch_halt(out);
+        AM_AGREE(comm);
+    }
     return AM_OK;
 cleanup:
     am_run_folder_close(out);

@@ -57,6 +57,39 @@ static int parse(const char *line, char *copy, char **argv, am_cli *cli)
     return am_cli_parse(argc, argv, commands, cli);
 }
 
+static void time_left_is_read(void)
+{
+    static const struct {
+        const char *line;
+        double seconds; /* 0: refused */
+    } cases[] = {{"--time-left 90 plain", 90},
+                 {"plain --time-left=1.5h", 5400},
+                 {"plain --time-left 30m", 1800},
+                 {"plain --time-left 12:00:00", 43200},
+                 {"plain --time-left 1-02:03:04", 93784},
+                 {"plain --time-left 05:30", 330},
+                 {"plain --time-left 2d", 172800},
+                 {"plain --time-left 0", 0},
+                 {"plain --time-left -1", 0},
+                 {"plain --time-left 1:60", 0},
+                 {"plain --time-left 1-02:03", 0},
+                 {"plain --time-left 1:2:3:4", 0},
+                 {"plain --time-left 3x", 0},
+                 {"plain --time-left inf", 0},
+                 {"plain --time-left", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char copy[256], *argv[32];
+        am_cli cli;
+        const int rc = parse(cases[i].line, copy, argv, &cli);
+        AM_CHECK_I64(rc, cases[i].seconds > 0 ? 0 : AM_E_USAGE);
+        if (rc == 0) {
+            AM_CHECK(cli.time_left == cases[i].seconds);
+        }
+        am_error_clear();
+        am_cli_free(&cli);
+    }
+}
+
 static void options_are_read(void)
 {
     static const struct {
@@ -155,6 +188,7 @@ static void help_is_80_columns(void)
     }
 }
 
-static const am_test tests[] = {AM_TEST(options_are_read), AM_TEST(errors_name_the_nearest),
-                                AM_TEST(help_needs_nothing_else), AM_TEST(help_is_80_columns)};
+static const am_test tests[] = {AM_TEST(options_are_read), AM_TEST(time_left_is_read),
+                                AM_TEST(errors_name_the_nearest), AM_TEST(help_needs_nothing_else),
+                                AM_TEST(help_is_80_columns)};
 AM_TEST_MAIN("cli", tests)
