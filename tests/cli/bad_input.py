@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +27,7 @@ except ModuleNotFoundError:
 KEYS = {"name", "setup", "command", "exit", "message", "absent", "leaves", "np", "timeout",
         "as_user", "env"}
 NOBODY = 65534
+AT_ONCE = 4  # a run is mostly the waiting of mpirun
 
 
 def read_table(path: Path) -> tuple[str, list[dict]]:
@@ -101,19 +103,18 @@ def main() -> int:
     wanted = sys.argv[2:]
     if set(wanted) - {c["name"] for c in cases}:
         sys.exit(f"no such case: {set(wanted) - {c['name'] for c in cases}}")
-    failed = runs = 0
-    for case in cases:
-        if wanted and case["name"] not in wanted:
-            continue
-        for ranks in case.get("np", [0, 3]):
-            result = run_case(common, case, ranks)
-            runs += 1
+    runs = [(case, ranks) for case in cases if not wanted or case["name"] in wanted
+            for ranks in case.get("np", [0, 3])]
+    failed = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = pool.map(lambda run: run_case(common, *run), runs)
+        for (case, ranks), result in zip(runs, results):
             failed += bool(result.problems)
             word = "FAIL" if result.problems else "ok"
             print(f"{word:4} np {ranks}  {result.seconds:5.1f} s  {case['name']}", flush=True)
             if result.problems:
                 print(result.report(), flush=True)
-    print(f"{runs - failed} of {runs} runs as they should be")
+    print(f"{len(runs) - failed} of {len(runs)} runs as they should be")
     return 1 if failed else 0
 
 
