@@ -79,13 +79,13 @@ def recipe(method: str, models: list[str], base: str | None, **keys: object) -> 
     return "\n".join([*lines, f"parameters: {{{rest}}}", ""])
 
 
-def check(text: str, expected: Tensors) -> None:
+def check(text: str, expected: Tensors, tolerance: float = 1e-11) -> None:
     got = run(text)
     assert set(got) == set(expected)
     for name, value in expected.items():
         assert got[name].shape == value.shape, name
         error = np.abs(got[name] - value).max() / max(1e-30, np.abs(value).max())
-        assert error < 1e-11 or np.abs(got[name] - value).max() < 1e-14, \
+        assert error < tolerance or np.abs(got[name] - value).max() < 1e-14, \
             f"{name} is off by {error}\n{text}"
 
 
@@ -300,9 +300,12 @@ def check_karcher(c: list[Tensors]) -> None:
 def check_model_stock(c: list[Tensors]) -> None:
     for n, semantics in itertools.product((2, 4), ("mergekit", "paper")):
         f, names = model_stock(semantics), NAMES[1:n + 1]
-        check(recipe("model_stock", names, "base", semantics=semantics), each(f, c[:n + 1]))
+        # The paper's mean angle: one ulp of a cosine next to 1 moves its angle by 1.5e-8.
+        tolerance = 1e-11 if semantics == "mergekit" else 1e-7
+        check(recipe("model_stock", names, "base", semantics=semantics), each(f, c[:n + 1]),
+              tolerance)
         check(recipe("model_stock", names, "base", semantics=semantics, filter_wise=True),
-              along(f, -1, c[:n + 1]))
+              along(f, -1, c[:n + 1]), tolerance)
     check(recipe("model_stock", NAMES[1:4], "base", scope="global"),
           everything(model_stock("mergekit"), c[:4]))
 
