@@ -86,6 +86,70 @@ void am_slice_free(am_slice *slice)
     *slice = (am_slice){0};
 }
 
+/* Spans of a tensor, one for each part that owns some of its units; spans [parts], NULL: count. */
+static int64_t split_tensor(const extent *e, int64_t tensor, int64_t *part, am_span *spans)
+{
+    const int64_t units = am_part_units(e->numel, e->unit);
+    int64_t n = 0;
+    for (int64_t first = 0, end; first < units; first = end) {
+        const int64_t owner = unit_owner(e, first);
+        end = first_unit_of(e, owner + 1);
+        if (spans != NULL) {
+            part[n] = owner;
+            spans[n] = (am_span){.tensor = tensor,
+                                 .lo = first * e->unit,
+                                 .hi = end == units ? e->numel : end * e->unit};
+        }
+        n++;
+    }
+    return n;
+}
+
+/* Parts come in order, because owners never fall from tensor to tensor. part: NULL to count. */
+static int64_t split_all(const am_tensor_table *tensors, extent e, int64_t *part, am_span *spans)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        e.numel = tensors->t[i].numel;
+        e.element_bytes = am_dtype_bytes(tensors->t[i].dtype);
+        n += spans != NULL ? split_tensor(&e, i, part + n, spans + n)
+                           : split_tensor(&e, i, NULL, NULL);
+        e.before += e.numel * e.element_bytes;
+    }
+    return n;
+}
+
+int am_slices_make(const am_tensor_table *tensors, int64_t unit, int parts, am_slices *out)
+{
+    AM_ASSERT(unit > 0 && parts > 0);
+    const extent e = {.unit = unit, .total = am_tensor_table_bytes(tensors), .parts = parts};
+    const int64_t n = split_all(tensors, e, NULL, NULL);
+    int64_t *part = am_new(n + 1, sizeof *part, "slices");
+    *out = (am_slices){.parts = parts,
+                       .first = am_new((int64_t)parts + 1, sizeof *out->first, "slices"),
+                       .spans = am_new(n + 1, sizeof *out->spans, "slices")};
+    int rc = part != NULL && out->first != NULL && out->spans != NULL ? 0 : AM_E_NOMEM;
+    if (rc == 0) {
+        (void)split_all(tensors, e, part, out->spans);
+        for (int64_t i = 0; i < n; i++) {
+            out->first[part[i] + 1] = i + 1;
+        }
+        for (int p = 0; p < parts; p++) { /* parts without spans */
+            out->first[p + 1] =
+                out->first[p + 1] > out->first[p] ? out->first[p + 1] : out->first[p];
+        }
+    }
+    free(part);
+    return rc;
+}
+
+void am_slices_free(am_slices *slices)
+{
+    free(slices->first);
+    free(slices->spans);
+    *slices = (am_slices){0};
+}
+
 static int64_t group_load(const int64_t *cost, int64_t n, const int *owner, int group)
 {
     int64_t load = 0;

@@ -34,6 +34,18 @@ typedef struct am_slice {
 int am_slice_make(const am_tensor_table *tensors, int64_t unit, int parts, int part, am_slice *out);
 void am_slice_free(am_slice *slice);
 
+/* The slices of all parts: spans of part p are spans[first[p]..first[p + 1]). */
+typedef struct am_slices {
+    int parts;
+    int64_t *first; /* [parts + 1] owned */
+    am_span *spans; /* owned */
+} am_slices;
+
+/** am_slice_make for all parts at once, in time and memory of (tensors + parts). Errors:
+ * AM_E_NOMEM. out: freed by am_slices_free. */
+int am_slices_make(const am_tensor_table *tensors, int64_t unit, int parts, am_slices *out);
+void am_slices_free(am_slices *slices);
+
 /** Longest-processing-time assignment of n jobs of given cost to `groups` groups: owner[n].
  * Deterministic: jobs by falling cost, ties by index, each to the least loaded, lowest group. */
 void am_part_balance(const int64_t *cost, int64_t n, int groups, int *owner);

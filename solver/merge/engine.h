@@ -2,9 +2,11 @@
  *
  *   merge.c        the job: groups of pieces, batches, agreements
  *   units.c        which units there are, whole in one rank's slice or shared; where they are cut
+ *   sets.c         shared units that are reduced together, as many as memory allows
  *   window.c       windows of inputs in f64, and the tiles in them
  *   pass.c         passes of units: sums, orders, solve
  *   order.c        the take-th largest key
+ *   forecast.c     what all of this takes, from shapes alone
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_MERGE_ENGINE_H
 #define AM_SOLVER_MERGE_ENGINE_H
@@ -75,8 +77,13 @@ typedef struct am_engine {
 
     am_span *order; /* [n_order] this rank's spans: first those of shared units, then the others */
     int64_t n_order, n_order_shared;
-    am_unit_run *shared; /* [n_shared, same] units on several ranks, in the order of the tensors */
-    int64_t n_shared;
+    int64_t
+        *parts; /* [n_parts, same] first tensors of the units on several ranks, in their order */
+    int64_t n_parts;
+    int64_t *set; /* [n_sets + 1, same] parts[set[s]..set[s + 1]) are reduced together */
+    int64_t n_sets;
+    am_unit_run *shared; /* [n_shared] units of the set under way; [shared_room], the largest set */
+    int64_t n_shared, shared_room;
     am_unit_run local; /* the unit worked on, if it is whole on this rank */
 
     int64_t block;    /* elements of a batch */
@@ -121,6 +128,27 @@ void am_unit_free(am_unit_run *run);
  * n_order, n_order_shared, shared, n_shared.
  * Collective [comm]. Errors: AM_E_NOMEM; AM_E_DATA a tensor that too few models have; agreed. */
 int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice);
+/** Spans of a slice cut where tiles begin: out [slice->n]; e->max_tile grows. Returns how many. */
+int64_t am_units_cut(am_engine *e, const am_slice *slice, am_span *out);
+/** Whether a span is only a part of a tensor that is reduced. Pure. */
+bool am_units_is_part(const am_engine *e, const am_span *span);
+/** Sort id [n], drop negative ones and repeats. Returns how many are left. */
+int64_t am_units_distinct(int64_t *id, int64_t n);
+/** Scope global: all floats are one unit; it is opened before spans are cut, because rows may
+ * depend on it. Errors: AM_E_NOMEM. */
+int am_units_open_global(am_engine *e);
+/** Fill e->order [n] with the spans, those of shared units first. */
+void am_units_order(am_engine *e, const am_span *spans, int64_t n);
+
+/* ---- sets.c ---- */
+
+/** Cut the shared units `parts` (moved) into sets of at most job->unit_bytes, for `size` ranks, and
+ * make room for the largest set. Errors: AM_E_NOMEM; local. */
+int am_sets_plan(am_engine *e, int size, int64_t *parts, int64_t n_parts);
+/** The set of the shared unit that a tensor belongs to. Pure. */
+int64_t am_sets_find(const am_engine *e, int64_t tensor);
+/** Make the units of a set the shared ones, before their first pass. */
+void am_sets_open(am_engine *e, int64_t set);
 /** The unit that a piece belongs to. */
 am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared);
 
@@ -139,6 +167,16 @@ void am_pass_visit(am_engine *e, am_unit_run *run, int64_t n);
 void am_pass_tile(am_engine *e, am_unit_run *run, am_tile *tile);
 /** Reduce a visit over the ranks. Collective [comm]; agreed before, it cannot fail on one rank. */
 int am_pass_reduce_all(MPI_Comm comm, am_engine *e, am_unit_run *run, int64_t n);
+/* What the passes of a unit take. */
+typedef struct am_weight {
+    int64_t kept;    /* bytes that the unit holds at its end */
+    int64_t sums;    /* exact sums of the pass that has most */
+    int64_t streams; /* of the order that has most */
+    int64_t cuts;    /* of the order that has most */
+    int pass_count[AM_METHOD_MAX_PASSES], pass_cuts[AM_METHOD_MAX_PASSES];
+} am_weight;
+/** Weigh an opened unit, from its shape alone; it is to be opened again. Errors: AM_E_NOMEM. */
+int am_pass_weigh(am_engine *e, am_unit_run *run, am_weight *out);
 /** End the pass: hand what it found to the units, and solve. Errors: AM_E_NUMERIC. */
 int am_pass_end(am_engine *e, am_unit_run *run, int64_t n, int p);
 

@@ -4,8 +4,9 @@
  *   groups   |    all at once      |   whole   | too large   |
  *   batches  |  0  |  1  |  2  |  3|     4     |  5  |   6   |   <= `block` elements
  *
- * A group is visited once for each visit of its passes and once more to combine. Shared units are
- * one group, so that all ranks reduce all of them at once; then come groups of small tensors, which
+ * A group is visited once for each visit of its passes and once more to combine. A set of shared
+ * units (sets.c; mostly all of them) is one group, so that all ranks reduce it at once; then come
+ * groups of small tensors, which
  * go through all of their passes in one batch, and large tensors one by one. The next batch is
  * staged before the present one is loaded. A method without passes has one group, visited once.
  *
@@ -86,6 +87,20 @@ static int64_t span_elements(const am_engine *e, int64_t i)
     return e->order[i].hi - e->order[i].lo;
 }
 
+/* The end of the spans of a set of shared units. */
+static int64_t set_end(const am_engine *e, int64_t first)
+{
+    int64_t end = first;
+    if (e->n_sets == 1) {
+        return e->n_order_shared;
+    }
+    const int64_t set = am_sets_find(e, e->order[first].tensor);
+    while (end < e->n_order_shared && am_sets_find(e, e->order[end].tensor) == set) {
+        end++;
+    }
+    return end;
+}
+
 /* The end of the group that starts at span `first`. */
 static int64_t group_end(const am_engine *e, int64_t first)
 {
@@ -93,7 +108,7 @@ static int64_t group_end(const am_engine *e, int64_t first)
         return e->n_order;
     }
     if (first < e->n_order_shared) {
-        return e->n_order_shared;
+        return set_end(e, first);
     }
     int64_t end = first, elements = 0;
     while (end < e->n_order && elements + span_elements(e, end) <= e->block) {
@@ -320,13 +335,27 @@ cleanup:
     return rc;
 }
 
-static int run_shared_all(MPI_Comm comm, am_engine *e, int64_t rounds)
+/* This rank's spans of a set, which may be none; `first`: those of the sets before it end there. */
+static am_group shared_group(const am_engine *e, int64_t set, int64_t first)
 {
-    am_group g = {.is_shared = true};
-    if (e->n_order_shared > 0) {
-        g = group_at(e, 0);
+    const bool has_some =
+        first < e->n_order_shared && am_sets_find(e, e->order[first].tensor) == set;
+    return has_some ? group_at(e, first)
+                    : (am_group){.first = first, .end = first, .is_shared = true};
+}
+
+/* All sets, one after another. rounds [n_sets]: batches of a set, the most of any rank. */
+static int run_shared_all(MPI_Comm comm, am_engine *e, const int64_t *rounds)
+{
+    am_group g = {.end = 0};
+    int rc = 0;
+    for (int64_t s = 0; s < e->n_sets; s++) {
+        g = shared_group(e, s, g.end);
+        am_sets_open(e, s);
+        AM_TRY(run_units_all(comm, comm, e, e->shared, e->n_shared, &g, rounds[s]));
     }
-    return run_units_all(comm, comm, e, e->shared, e->n_shared, &g, rounds);
+cleanup:
+    return rc;
 }
 
 static int run_local_all(MPI_Comm comm, am_engine *e)
@@ -374,19 +403,22 @@ static int64_t count_rounds(const am_engine *e)
 
 static int run_groups_all(MPI_Comm comm, am_engine *e)
 {
-    int64_t rounds[2] = {0};
-    int rc = stage_batch(e, &e->batch[0]);
+    int64_t *rounds = am_new(e->n_sets + 1, sizeof *rounds, "sets of units"), end = 0;
+    int rc = rounds != NULL ? stage_batch(e, &e->batch[0]) : AM_E_NOMEM;
     AM_AGREE(comm);
-    rounds[0] = count_batches(e, 0, e->n_order_shared);
-    rounds[1] = count_rounds(e);
-    AM_TRY(am_max_i64_all(comm, rounds, 2));
-    if (e->n_shared > 0) {
-        AM_TRY(run_shared_all(comm, e, rounds[0]));
+    for (int64_t s = 0; s < e->n_sets; s++) {
+        const am_group g = shared_group(e, s, end);
+        rounds[s] = g.batches;
+        end = g.end;
     }
+    rounds[e->n_sets] = count_rounds(e);
+    AM_TRY(am_max_i64_all(comm, rounds, e->n_sets + 1));
+    AM_TRY(run_shared_all(comm, e, rounds));
     e->ticks = 0;
-    e->rounds = rounds[1];
+    e->rounds = rounds[e->n_sets];
     rc = run_local_all(comm, e);
 cleanup:
+    free(rounds);
     return rc;
 }
 
@@ -477,7 +509,7 @@ static int prepare(am_engine *e)
 
 static void close_engine(am_engine *e)
 {
-    for (int64_t i = 0; i < e->n_shared; i++) {
+    for (int64_t i = 0; i < e->shared_room; i++) {
         am_unit_free(&e->shared[i]);
     }
     am_unit_free(&e->local);
@@ -488,6 +520,8 @@ static void close_engine(am_engine *e)
     am_room_free(&e->keys);
     am_arena_destroy(&e->arena);
     free(e->shared);
+    free(e->parts);
+    free(e->set);
     free(e->order);
 }
 

@@ -33,6 +33,7 @@ typedef struct am_merge_job {
     const bool *copy;
     int64_t block;        /* elements loaded at a time, >= 1; any value, same bytes */
     const char *progress; /* title of the progress display, NULL: none */
+    int64_t unit_bytes;   /* of units that are reduced together, but for one alone; 0: 16 MiB */
     bool allow_nonfinite; /* else NaN or Inf in an input is AM_E_DATA naming file, tensor, index */
 } am_merge_job;
 

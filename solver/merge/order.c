@@ -20,6 +20,12 @@ int am_order_bits(int64_t n, int64_t cuts, bool one_rank)
     return bits;
 }
 
+int64_t am_order_bytes(int bits, int64_t cuts, bool one_rank)
+{
+    const int64_t counts = (one_rank ? cuts : 2 * cuts) << bits;
+    return cuts * (int64_t)sizeof(am_pick) + counts * (int64_t)sizeof(int64_t);
+}
+
 int am_order_visits(int bits)
 {
     return (AM_ORDER_KEY_BITS + bits - 1) / bits;

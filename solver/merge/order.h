@@ -39,6 +39,8 @@ typedef struct am_order {
 /** Digits of how many bits suit units of up to n elements and this many cuts on one rank or more:
  * few visits for large units, little to clear for small ones. Pure. */
 int am_order_bits(int64_t n, int64_t cuts, bool one_rank);
+/** Bytes that so many cuts with digits of this many bits take. Pure. */
+int64_t am_order_bytes(int bits, int64_t cuts, bool one_rank);
 /** How many visits digits of this many bits take. Pure. */
 int am_order_visits(int bits);
 

@@ -31,6 +31,11 @@ void am_room_free(am_room *room)
     *room = (am_room){0};
 }
 
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* ---- begin ---- */
 
 /* Room for what the unit will hold after this pass; the pointers in `unit` follow it. */
@@ -112,6 +117,30 @@ static int begin_order(am_engine *e, am_unit_run *run, int64_t n, bool one_rank,
         am_order_start(&e->picks);
         *visits = cuts > 0 ? am_order_visits(bits) : 0;
     }
+    return rc;
+}
+
+int am_pass_weigh(am_engine *e, am_unit_run *run, am_weight *out)
+{
+    int rc = 0;
+    *out = (am_weight){0};
+    for (int p = 0; rc == 0 && p < e->method->n_passes; p++) {
+        e->pass = &e->method->pass[p];
+        rc = begin_unit(e, run);
+        out->pass_count[p] = run->count;
+        out->pass_cuts[p] = run->cuts;
+        if (e->pass->sums != NULL) {
+            out->sums = most(out->sums, run->count * (int64_t)sizeof(am_exact));
+            run->n_sums += run->count;
+        } else {
+            out->streams = most(out->streams, run->count);
+            out->cuts = most(out->cuts, run->cuts);
+            run->n_cuts += run->cuts;
+        }
+    }
+    e->pass = NULL;
+    out->kept = (int64_t)sizeof *run + run->sum.bytes + run->cut.bytes + run->state.bytes +
+                run->before.bytes + run->seen.bytes;
     return rc;
 }
 

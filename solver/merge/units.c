@@ -174,7 +174,7 @@ static bool needs_tiles(const am_engine *e)
     return e->method->n_passes > 0 || e->method->by_rows != NULL;
 }
 
-static int64_t cut_spans(am_engine *e, const am_slice *slice, am_span *out)
+int64_t am_units_cut(am_engine *e, const am_slice *slice, am_span *out)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < slice->n; i++) {
@@ -195,7 +195,7 @@ static int64_t cut_spans(am_engine *e, const am_slice *slice, am_span *out)
     return n;
 }
 
-static bool is_part(const am_engine *e, const am_span *s)
+bool am_units_is_part(const am_engine *e, const am_span *s)
 {
     return am_is_reduced(e, s->tensor) &&
            (s->lo > 0 || s->hi < e->job->sink->tensors->t[s->tensor].numel);
@@ -207,9 +207,7 @@ static int compare_i64(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The tensors of which some rank has a part, without repeats and in order: id [2 * size]. A slice
- * has at most two, its first and its last. Returns how many. */
-static int64_t distinct(int64_t *id, int64_t n)
+int64_t am_units_distinct(int64_t *id, int64_t n)
 {
     int64_t kept = 0;
     qsort(id, (size_t)n, sizeof *id, compare_i64);
@@ -221,6 +219,7 @@ static int64_t distinct(int64_t *id, int64_t n)
     return kept;
 }
 
+/* The tensors of which some rank has a part. A slice has at most two, its first and its last. */
 static int find_parts_all(MPI_Comm comm, const am_engine *e, const am_span *spans, int64_t n,
                           int64_t **id, int64_t *n_id)
 {
@@ -234,71 +233,44 @@ static int find_parts_all(MPI_Comm comm, const am_engine *e, const am_span *span
         (*id)[i] = -1;
     }
     for (int64_t i = 0, mine = 2 * (int64_t)rank; i < n; i++) {
-        if (is_part(e, &spans[i])) {
+        if (am_units_is_part(e, &spans[i])) {
             AM_ASSERT(mine < 2 * (int64_t)rank + 2);
             (*id)[mine++] = spans[i].tensor;
         }
     }
     AM_TRY(am_max_i64_all(comm, *id, 2 * (int64_t)size));
-    *n_id = distinct(*id, 2 * (int64_t)size);
+    *n_id = am_units_distinct(*id, 2 * (int64_t)size);
 cleanup:
     return rc;
 }
 
-static int open_shared(am_engine *e, const int64_t *tensor, int64_t n)
-{
-    e->shared = am_new(n, sizeof *e->shared, "shared units");
-    if (e->shared == NULL) {
-        return AM_E_NOMEM;
-    }
-    e->n_shared = n;
-    for (int64_t i = 0; i < n; i++) {
-        am_unit_open(e, tensor[i], &e->shared[i]);
-    }
-    return 0;
-}
-
-/* All floats are one unit. It is there before tiles are cut, because rows may depend on it. */
-static int open_global(am_engine *e)
+int am_units_open_global(am_engine *e)
 {
     const int64_t n = e->job->sink->tensors->n;
     int64_t first = 0;
     while (first < n && !am_is_reduced(e, first)) {
         first++;
     }
-    return first < n ? open_shared(e, &first, 1) : 0;
-}
-
-am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared)
-{
-    if (!am_is_reduced(e, tensor)) {
-        return NULL;
+    if (first == n) {
+        return 0;
     }
-    if (!is_shared) {
-        return &e->local;
+    e->parts = am_new(1, sizeof *e->parts, "shared units");
+    e->shared = am_new(1, sizeof *e->shared, "shared units");
+    if (e->parts == NULL || e->shared == NULL) {
+        return AM_E_NOMEM;
     }
-    if (e->scope == AM_SCOPE_GLOBAL) {
-        return &e->shared[0];
-    }
-    int64_t lo = 0, hi = e->n_shared - 1;
-    while (lo < hi) {
-        const int64_t middle = lo + (hi - lo) / 2;
-        if (e->shared[middle].tensor < tensor) {
-            lo = middle + 1;
-        } else {
-            hi = middle;
-        }
-    }
-    return &e->shared[lo];
+    e->parts[0] = first;
+    e->n_parts = e->n_shared = e->shared_room = 1;
+    am_unit_open(e, first, &e->shared[0]);
+    return 0;
 }
 
 static bool is_shared_span(const am_engine *e, const am_span *s)
 {
-    return e->scope == AM_SCOPE_GLOBAL ? am_is_reduced(e, s->tensor) : is_part(e, s);
+    return e->scope == AM_SCOPE_GLOBAL ? am_is_reduced(e, s->tensor) : am_units_is_part(e, s);
 }
 
-/* Spans of shared units to the front; the order is kept otherwise. */
-static void order_spans(am_engine *e, const am_span *spans, int64_t n)
+void am_units_order(am_engine *e, const am_span *spans, int64_t n)
 {
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t i = 0; i < n; i++) {
@@ -313,22 +285,27 @@ static void order_spans(am_engine *e, const am_span *spans, int64_t n)
 
 int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
 {
-    int rc = check_tensors(e);
+    int rc = check_tensors(e), size = 1;
     int64_t n = 0, *part = NULL, n_part = 0;
     am_span *spans = am_new(slice->n + 1, sizeof *spans, "spans of a merge");
+    MPI_Comm_size(comm, &size);
     e->order = am_new(slice->n + 1, sizeof *e->order, "spans of a merge");
     AM_KEEP(spans == NULL || e->order == NULL ? AM_E_NOMEM : 0);
     if (e->scope == AM_SCOPE_GLOBAL) {
-        AM_KEEP(open_global(e));
+        AM_KEEP(am_units_open_global(e));
     }
     AM_AGREE(comm);
-    n = cut_spans(e, slice, spans);
+    n = am_units_cut(e, slice, spans);
     if (e->method->n_passes > 0 && e->scope == AM_SCOPE_TENSOR) {
         AM_TRY(find_parts_all(comm, e, spans, n, &part, &n_part));
-        rc = n_part > 0 ? open_shared(e, part, n_part) : 0;
+        rc = am_sets_plan(e, size, part, n_part);
+        part = NULL;
+        AM_AGREE(comm);
+    } else if (e->n_parts > 0) {
+        rc = am_sets_plan(e, size, e->parts, e->n_parts);
         AM_AGREE(comm);
     }
-    order_spans(e, spans, n);
+    am_units_order(e, spans, n);
 cleanup:
     free(part);
     free(spans);

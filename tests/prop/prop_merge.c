@@ -164,9 +164,11 @@ static int run_all(MPI_Comm comm, scene *s, int64_t unit)
 static void compare_all(scene *s, double *alone)
 {
     static const int64_t blocks[] = {1, 5000, 20000, 1 << 20}, units[] = {4096, 8192, 4096, 64};
+    static const int64_t sets[] = {0, 1, 40000, 1}; /* bytes of units reduced together: 1 of them */
     const am_method *method = s->job.method;
     const size_t bytes = (size_t)s->n * sizeof *alone;
     s->job.block = 1 << 20;
+    s->job.unit_bytes = 0;
     if (!AM_CHECK_OK(run_all(MPI_COMM_SELF, s, 4096))) {
         fprintf(stderr, "of %s\n", method->name);
         return; /* on all ranks */
@@ -174,6 +176,7 @@ static void compare_all(scene *s, double *alone)
     memcpy(alone, s->reals[OUT], bytes);
     for (int i = 0; i < 4; i++) {
         s->job.block = blocks[i];
+        s->job.unit_bytes = sets[i];
         AM_CHECK_OK(run_all(am_world(), s, units[i]));
         if (!AM_CHECK(memcmp(alone, s->reals[OUT], bytes) == 0)) {
             fprintf(stderr, "%s, scope %d, semantics %d, block %lld: other bytes\n", method->name,

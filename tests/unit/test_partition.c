@@ -94,6 +94,26 @@ static void check_slices(const am_tensor_table *table, int64_t unit, int parts)
     AM_CHECK_I64(bytes, total);
 }
 
+/* All slices at once are the slices one by one. */
+static void check_all_slices(const am_tensor_table *table, int64_t unit, int parts)
+{
+    am_slices all;
+    int64_t wrong = 0;
+    AM_CHECK_OK(am_slices_make(table, unit, parts, &all));
+    for (int p = 0; p < parts; p++) {
+        am_slice one;
+        AM_CHECK_OK(am_slice_make(table, unit, parts, p, &one));
+        wrong += one.n != all.first[p + 1] - all.first[p];
+        for (int64_t s = 0; s < one.n && wrong == 0; s++) {
+            const am_span *a = &one.spans[s], *b = &all.spans[all.first[p] + s];
+            wrong += a->tensor != b->tensor || a->lo != b->lo || a->hi != b->hi;
+        }
+        am_slice_free(&one);
+    }
+    AM_CHECK_I64(wrong, 0);
+    am_slices_free(&all);
+}
+
 /* The rule of the header, unit by unit: the part in whose share of the bytes the midpoint lies. */
 static void check_owners(const am_tensor_table *table, int64_t unit, int parts)
 {
@@ -131,6 +151,7 @@ static void slices(void)
         make_table(&table, counts[round % 5], unit, round);
         for (int parts = 1; parts <= PARTS; parts++) {
             check_slices(&table, unit, parts);
+            check_all_slices(&table, unit, parts);
             check_owners(&table, unit, parts);
         }
         am_tensor_table_free(&table);
