@@ -22,6 +22,27 @@ int am_agree_all(MPI_Comm comm, int rc);
  * noted on any rank turns success into AM_E_STOPPED on all ranks. */
 int am_agree_step_all(MPI_Comm comm, int rc);
 
+/* Agreements under way, so that ranks whose batches take different times need not wait for each
+ * other at every one: a rank may be AM_AGREE_AHEAD steps ahead of the slowest. */
+enum { AM_AGREE_AHEAD = 16 };
+typedef struct am_agree_code {
+    int code, rank;
+} am_agree_code;
+typedef struct am_agree_queue {
+    int64_t posted, done; /* steps; the others are under way */
+    am_agree_code mine[AM_AGREE_AHEAD], worst[AM_AGREE_AHEAD];
+    MPI_Request request[AM_AGREE_AHEAD];
+} am_agree_queue;
+
+/** As am_agree_step_all, but the answer may be that of an earlier step: a code comes back at most
+ * AM_AGREE_AHEAD steps after the rank that had it passed it, on that rank at once. All ranks must
+ * pass as many steps up to am_agree_finish_all; once a code came back, the queue is empty.
+ *
+ * Collective [comm], nonblocking. queue: zeros at first, neither moved nor left behind. */
+int am_agree_ahead_all(MPI_Comm comm, am_agree_queue *queue, int rc);
+/** What the steps that are still under way agree on. Collective [comm]. */
+int am_agree_finish_all(MPI_Comm comm, am_agree_queue *queue);
+
 /** Check that `hash` is equal on all ranks.
  *
  * Collective [comm]. hash [same] 64-bit hash of the arguments tagged [same]; what: names them.

@@ -11,6 +11,7 @@
 #ifndef AM_SOLVER_MERGE_ENGINE_H
 #define AM_SOLVER_MERGE_ENGINE_H
 
+#include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/progress.h"
 #include "mpi/reduce.h"
@@ -92,6 +93,7 @@ typedef struct am_engine {
     am_batch batch[2];              /* being computed, and the next one, staged */
     int now;                        /* index of the former */
     int64_t next_span, next_offset; /* where the next batch starts in `order` */
+    am_agree_queue agreed;          /* of local batches */
     int64_t ticks, rounds;          /* local batches done, and their largest number on any rank */
 
     am_arena arena;

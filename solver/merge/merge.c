@@ -12,7 +12,8 @@
  *
  * Every rank takes part in as many agreements as any other: shared batches up to the largest number
  * on any rank, local ones likewise. A local error is kept and agreed at the next batch, and nothing
- * that can fail on one rank stands between an agreement and the reduction that follows it.
+ * that can fail on one rank stands between an agreement and the reduction that follows it. Local
+ * batches of two ranks take different times, so ranks may be some agreements ahead of others there.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/merge/merge.h"
 
@@ -305,7 +306,8 @@ static int visit_group_all(MPI_Comm comm, am_engine *e, const am_group *g, am_vi
             e->now ^= g->batches > 1 || visit == AM_VISIT_COMBINE;
         }
         e->ticks++;
-        AM_TRY(am_agree_step_all(comm, rc));
+        AM_TRY(g->is_shared ? am_agree_step_all(comm, rc)
+                            : am_agree_ahead_all(comm, &e->agreed, rc));
     }
 cleanup:
     return rc;
@@ -373,8 +375,9 @@ static int run_local_all(MPI_Comm comm, am_engine *e)
     }
     while (e->ticks < e->rounds) {
         e->ticks++;
-        AM_TRY(am_agree_step_all(comm, rc));
+        AM_TRY(am_agree_ahead_all(comm, &e->agreed, 0));
     }
+    rc = am_agree_finish_all(comm, &e->agreed);
 cleanup:
     return rc;
 }

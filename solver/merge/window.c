@@ -107,13 +107,22 @@ static void visit_tile(am_engine *e, am_unit_run *run, am_tile *tile, am_visit v
     }
 }
 
+/* Sums belong to whole tiles. Elsewhere elements are seen alone, or rows, and tiles are as small as
+ * suits the first cache. */
+static int64_t tile_step(const am_engine *e, am_visit visit)
+{
+    enum { SMALL = 1024 };
+    return visit == AM_VISIT_SUMS || e->bound.by_rows ? e->bound.tile : SMALL;
+}
+
 /* All tiles of the window; out holds what is combined of the window. */
 static void visit_window(am_engine *e, am_unit_run *run, am_visit visit, double *out)
 {
     am_tile tile = make_tile(e, run);
     const am_span *s = &e->window.span;
+    const int64_t step = tile_step(e, visit);
     for (int64_t lo = s->lo, n; lo < s->hi; lo += n) {
-        n = least(s->hi - lo, e->bound.tile - lo % e->bound.tile);
+        n = least(s->hi - lo, step - lo % step);
         aim_tile(e, &tile, lo, n);
         visit_tile(e, run, &tile, visit, out + (lo - s->lo));
     }

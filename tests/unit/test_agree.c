@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/runtime.h"
@@ -41,6 +42,37 @@ static void exit_codes(void)
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
         AM_CHECK_I64(am_error_exit_code(codes[i][0]), codes[i][1]);
         AM_CHECK(strlen(am_error_text(codes[i][0])) > 1);
+    }
+}
+
+/* Every rank fails in turn at some step, others at later ones; ranks are ahead of each other. */
+static void steps_ahead_all(void)
+{
+    enum { STEPS = 3 * AM_AGREE_AHEAD };
+    static const int fails[] = {0, 1, AM_AGREE_AHEAD, STEPS - 2, STEPS - 1, STEPS};
+    for (size_t f = 0; f < sizeof fails / sizeof fails[0]; f++) {
+        am_agree_queue queue = {0};
+        const int origin = (int)f % am_world_size();
+        const int own = am_world_rank() == origin ? fails[f] : fails[f] + 3;
+        int rc = 0, step = 0;
+        char expected[64];
+        (void)snprintf(expected, sizeof expected, "step %d of w%d", fails[f], origin);
+        am_error_clear();
+        for (; rc == 0 && step < STEPS; step++) {
+            if (am_world_rank() == step / AM_AGREE_AHEAD % am_world_size()) {
+                const struct timespec pause = {.tv_nsec = 200000};
+                (void)nanosleep(&pause, NULL);
+            }
+            rc = step == own ? am_fail(AM_E_DATA, "step %d of w%d", step, am_world_rank()) : 0;
+            rc = am_agree_ahead_all(am_world(), &queue, rc);
+        }
+        rc = rc != 0 ? rc : am_agree_finish_all(am_world(), &queue);
+        AM_CHECK_I64(rc, fails[f] < STEPS ? AM_E_DATA : 0);
+        AM_CHECK_TEXT(am_error_message(), fails[f] < STEPS ? expected : "");
+        AM_CHECK(rc == 0 || step <= fails[f] + AM_AGREE_AHEAD);
+        AM_CHECK(rc == 0 || am_world_rank() != origin || step == fails[f] + 1);
+        am_error_clear();
+        AM_CHECK_OK(am_agree_all(am_world(), 0)); /* nothing was left behind */
     }
 }
 
@@ -172,6 +204,7 @@ static const am_test tests[] = {
     AM_TEST(first_message_is_kept),   AM_TEST(exit_codes),
     AM_TEST(each_rank_fails_all),     AM_TEST(many_ranks_fail_all),
     AM_TEST(steps_stop_together_all), AM_TEST(same_arguments_all),
-    AM_TEST(shared_bytes_all),        AM_TEST(stop_request_all),
+    AM_TEST(steps_ahead_all),         AM_TEST(shared_bytes_all),
+    AM_TEST(stop_request_all),
 };
 AM_TEST_MAIN("agree", tests)
