@@ -22,7 +22,7 @@ void am_exact_zero(am_exact *a)
 }
 
 /* Carry upwards: digits become 0 .. 2^32 - 1 but for the top one, which keeps the sign. */
-static void normalise(am_exact *a)
+void am_exact_normalise(am_exact *a)
 {
     for (int i = 0; i < TOP; i++) {
         int64_t digit = a->limb[i] & INT64_C(0xffffffff);
@@ -53,7 +53,7 @@ void am_exact_add(am_exact *a, double x)
         exponent = 1; /* subnormal */
     }
     if (a->adds >= most_adds) {
-        normalise(a);
+        am_exact_normalise(a);
     }
     int bit = exponent - 1 + LEAST_BIT, shift = bit % 32;
     int64_t *limb = &a->limb[bit / 32];
@@ -70,8 +70,8 @@ void am_exact_merge(am_exact *a, const am_exact *b)
 {
     am_exact other = *b;
     if (a->adds + other.adds > most_adds) {
-        normalise(a);
-        normalise(&other);
+        am_exact_normalise(a);
+        am_exact_normalise(&other);
     }
     for (int i = 0; i < AM_EXACT_LIMBS; i++) {
         a->limb[i] += other.limb[i];
@@ -128,13 +128,13 @@ double am_exact_round(const am_exact *a)
         return a->special[1] > 0 ? INFINITY : -INFINITY;
     }
     am_exact copy = *a;
-    normalise(&copy);
+    am_exact_normalise(&copy);
     bool is_negative = copy.limb[TOP] < 0;
     if (is_negative) {
         for (int i = 0; i < AM_EXACT_LIMBS; i++) {
             copy.limb[i] = -copy.limb[i];
         }
-        normalise(&copy);
+        am_exact_normalise(&copy);
     }
     int top = TOP;
     while (top >= 0 && copy.limb[top] == 0) {
@@ -173,7 +173,7 @@ cleanup:
 int am_exact_sum_all(MPI_Comm comm, am_exact *a, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        normalise(&a[i]);
+        am_exact_normalise(&a[i]);
     }
     return reduce_i64_all(comm, (int64_t *)a, n * (int64_t)(sizeof *a / sizeof(int64_t)), MPI_SUM);
 }

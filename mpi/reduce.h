@@ -25,6 +25,8 @@ typedef struct am_exact {
 void am_exact_zero(am_exact *a);
 void am_exact_add(am_exact *a, double x);            /* exact for every finite x */
 void am_exact_merge(am_exact *a, const am_exact *b); /* a += b, exact */
+/** One form for each value: equal sums have equal bytes after it. */
+void am_exact_normalise(am_exact *a);
 double am_exact_round(const am_exact *a); /* nearest even; NaN, Inf as IEEE addition would give */
 
 /** a[n] := sum over ranks. Collective [comm]; n [same]. Exact; any n (split into bounded windows).
@@ -52,6 +54,12 @@ void am_dot_chunk(const double *x, const double *y, int64_t n, am_exact *out);
  * The root is the sum. Rank r of comm owns the leaves am_part_range(M, size, r). */
 typedef struct am_tree am_tree;
 
+/* Parts of a vector that ranks finish: whole units of this many reals. */
+enum { AM_TREE_UNIT = 4096 };
+/** Part [*lo, *hi) of a vector of n reals that rank `rank` of `size` finishes: a share of its
+ * units. Pure. */
+void am_tree_part(int64_t n, int size, int rank, int64_t *lo, int64_t *hi);
+
 /** Plan a sum of M leaves of n reals of `bytes_per_real` (4 or 8) over comm. Collective [comm];
  * all arguments [same]. Owned by the caller, freed by am_tree_free. Memory: a vector for each
  * maximal complete subtree of the own leaves (1 for a power of two at its own multiple, at most
@@ -69,7 +77,7 @@ void am_tree_push(am_tree *tree);
 /** Exchange subtrees and finish the sum.
  *
  * Collective [comm], after all own leaves are pushed. sum [n] receives the root: on every rank if
- * `everywhere`, else only elements am_part_range(n, size, rank) (reduce-scatter). With one rank no
+ * `everywhere`, else only elements am_tree_part(n, size, rank) (reduce-scatter). With one rank no
  * copy is made of a single leaf beyond the one into `sum`. The tree is ready for the next round. */
 int am_tree_sum_all(am_tree *tree, void *sum, bool everywhere);
 

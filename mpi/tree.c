@@ -154,10 +154,18 @@ static void add(const am_tree *tree, void *to, void *a, const void *b, int64_t n
 
 /* ---- plan ---- */
 
+void am_tree_part(int64_t n, int size, int rank, int64_t *lo, int64_t *hi)
+{
+    am_part_range(am_part_units(n, AM_TREE_UNIT), size, rank, lo, hi);
+    *lo *= AM_TREE_UNIT;
+    *hi = *hi * AM_TREE_UNIT < n ? *hi * AM_TREE_UNIT : n;
+    *lo = *lo < *hi ? *lo : *hi;
+}
+
 static int64_t part_length(const am_tree *tree, int part)
 {
     int64_t lo = 0, hi = 0;
-    am_part_range(tree->n, tree->size, part, &lo, &hi);
+    am_tree_part(tree->n, tree->size, part, &lo, &hi);
     return hi - lo;
 }
 
@@ -317,7 +325,7 @@ void am_tree_push(am_tree *tree)
 static void window_of(const am_tree *tree, int r, int64_t from, int64_t *at, int64_t *bytes)
 {
     int64_t lo = 0, hi = 0;
-    am_part_range(tree->n, tree->size, r, &lo, &hi);
+    am_tree_part(tree->n, tree->size, r, &lo, &hi);
     int64_t begin = lo + from < hi ? lo + from : hi;
     int64_t end = begin + tree->window < hi ? begin + tree->window : hi;
     *at = begin * tree->bytes_per_real;
@@ -383,7 +391,7 @@ static int gather_parts_all(am_tree *tree, void *sum)
     int64_t *at = tree->lengths, *bytes = at + tree->size;
     for (int r = 0; r < tree->size; r++) {
         int64_t lo = 0, hi = 0;
-        am_part_range(tree->n, tree->size, r, &lo, &hi);
+        am_tree_part(tree->n, tree->size, r, &lo, &hi);
         at[r] = lo * tree->bytes_per_real;
         bytes[r] = (hi - lo) * tree->bytes_per_real;
     }

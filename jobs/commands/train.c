@@ -52,13 +52,18 @@ static int keep_task(am_train_recipe *recipe, const char *name)
 
 static int epochs_all(am_iterate *it, const am_train_section *section, int64_t epochs)
 {
+    am_train_state *state = NULL; /* of the optimiser, over all epochs */
     int rc = AM_OK;
     memcpy(it->final, it->base, (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite)));
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
         am_train_options train =
-            am_train_section_options(section, it->recipe->seed, "train", epoch, epoch - 1);
+            am_train_section_options(section, it->recipe->seed, "train", epoch, epoch - 1, epochs);
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
         train.epochs = 1;
+        if (state == NULL) {
+            AM_TRY(am_suite_state_all(&it->suite, &train, &state));
+        }
+        train.state = state;
         AM_TRY(am_suite_joint_all(&it->suite, it->final, &train));
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
         am_info("epoch %lld of %lld: validation accuracy %.4f", (long long)epoch, (long long)epochs,
@@ -68,6 +73,7 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
         }
     }
 cleanup:
+    am_train_state_free(&state);
     return rc;
 }
 

@@ -150,7 +150,7 @@ static int pretrain_all(am_iterate *it)
         goto cleanup; /* equal on all ranks */
     }
     am_train_options options =
-        am_train_section_options(&recipe->base, recipe->seed, "pretrain", 0, 0);
+        am_train_section_options(&recipe->base, recipe->seed, "pretrain", 0, 0, 0);
     options.train_head = true;
     AM_TRY(am_suite_joint_all(&pretraining, it->base, &options));
 cleanup:
@@ -207,7 +207,7 @@ static int make_heads_all(am_iterate *it)
         am_info("heads: one linear probe a task on the frozen base, epochs: %lld",
                 (long long)recipe->heads.epochs);
         am_train_options probe =
-            am_train_section_options(&recipe->heads, recipe->seed, "probe", 0, 0);
+            am_train_section_options(&recipe->heads, recipe->seed, "probe", 0, 0, 0);
         AM_TRY(am_suite_probe_all(suite, it->base, &probe));
     }
     AM_TRY(am_suite_save_heads_all(suite, path, &options));
@@ -379,7 +379,8 @@ static int tune_task_all(am_iterate *it, int i, int64_t done, int64_t epochs)
         goto cleanup;
     }
     am_train_options train =
-        am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done);
+        am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done,
+                                 recipe->one_shot_epochs[recipe->n_epochs - 1]);
     train.epochs = epochs - done;
     AM_TRY(am_suite_finetune_one_all(suite, i, it->trunk[i], &train));
     AM_TRY(am_ckpt_save_all(suite->group, path, &suite->trunk.tensors, suite->trunk.offset,
@@ -454,7 +455,8 @@ static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
 {
     const am_train_recipe *recipe = it->recipe;
     am_train_options options = am_train_section_options(
-        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs);
+        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs,
+        recipe->rounds * recipe->finetune.epochs);
     int rc = AM_OK;
     start_tasks(it, current);
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
@@ -550,6 +552,13 @@ cleanup:
 
 /* ---- joint training ---- */
 
+/* As many as the rounds train, unless the recipe says otherwise. */
+static int64_t joint_epochs(const am_train_recipe *recipe)
+{
+    return recipe->joint.epochs > 0 ? recipe->joint.epochs
+                                    : recipe->rounds * recipe->finetune.epochs;
+}
+
 /* Epoch `epoch` from `current`: read if it is there, else done and saved. */
 static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
 {
@@ -559,8 +568,9 @@ static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
     snprintf(name, sizeof name, "joint/epoch-%03lld.h5", (long long)epoch);
     AM_TRY(read_step_all(it, name, current, &is_done));
     if (!is_done) {
-        am_train_options options = am_train_section_options(&it->recipe->joint, it->recipe->seed,
-                                                            "joint", epoch, epoch - 1);
+        am_train_options options =
+            am_train_section_options(&it->recipe->joint, it->recipe->seed, "joint", epoch,
+                                     epoch - 1, joint_epochs(it->recipe));
         options.epochs = 1;
         AM_TRY(am_suite_joint_all(&it->suite, current, &options));
         AM_TRY(am_iterate_save_all(it, name, current));
@@ -577,8 +587,7 @@ static int joint_phase_all(am_iterate *it)
     int rc = current == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(new_choice(it, &best));
     AM_AGREE(it->suite.comm);
-    int64_t epochs =
-        recipe->joint.epochs > 0 ? recipe->joint.epochs : recipe->rounds * recipe->finetune.epochs;
+    const int64_t epochs = joint_epochs(recipe);
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "joint"));
     copy_trunk(it, current, it->base);
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {

@@ -13,7 +13,7 @@
 
 /* ---- tables ---- */
 
-enum { SECTION_KEYS = 32 };
+enum { SECTION_KEYS = 40 };
 
 static const am_param section_keys[] = {
     {"epochs", AM_PARAM_INT, offsetof(am_train_section, epochs), "1", 0, 1e6, NULL,
@@ -22,29 +22,29 @@ static const am_param section_keys[] = {
      "samples a step, 0: all of them (full batch)"},
     {"micro_batches", AM_PARAM_INT, offsetof(am_train_section, micro_batches), "2", 1, 65536, NULL,
      "parts of a batch that ranks can share; changes the rounding, so part of the recipe"},
-    {"lr_decay", AM_PARAM_REAL, offsetof(am_train_section, lr_decay), "1", 1e-6, 1, NULL,
-     "factor on the learning rate after every epoch; epochs count on over the rounds of iterate"},
     {"sum_tasks", AM_PARAM_BOOL, offsetof(am_train_section, sum_tasks), "no", 0, 0, NULL,
      "joint: each step sums one batch of every task; else batches of all tasks in shuffled order"},
     {0},
 };
 
-/* The keys of a section: those of the optimisers (am_optim_options is its first member), then ours.
- */
+static int append(am_param *table, int n, const am_param *more, size_t offset)
+{
+    for (int i = 0; more[i].key != NULL; i++) {
+        AM_ASSERT(n < SECTION_KEYS - 1);
+        table[n] = more[i];
+        table[n++].offset += offset;
+    }
+    return n;
+}
+
+/* The keys of a section: those of the optimisers, of the learning rate, and ours. */
 static const am_param *section_table(void)
 {
     static am_param table[SECTION_KEYS];
     if (table[0].key == NULL) {
-        const am_param *optim = am_optim_params();
-        int n = 0;
-        for (int i = 0; optim[i].key != NULL; i++) {
-            AM_ASSERT(n < SECTION_KEYS - 1);
-            table[n++] = optim[i];
-        }
-        for (int i = 0; section_keys[i].key != NULL; i++) {
-            AM_ASSERT(n < SECTION_KEYS - 1);
-            table[n++] = section_keys[i];
-        }
+        int n = append(table, 0, am_optim_params(), offsetof(am_train_section, optim));
+        n = append(table, n, am_rate_params(), offsetof(am_train_section, rate));
+        (void)append(table, n, section_keys, 0);
     }
     return table;
 }
@@ -251,6 +251,28 @@ static int read_data(const am_node *root, am_train_recipe *out)
     return rc;
 }
 
+/* One value of a table's object to another; texts are copied. */
+static int copy_param(const am_param *param, const void *from, void *to)
+{
+    const char *source = (const char *)from + param->offset;
+    char *target = (char *)to + param->offset;
+    size_t bytes = sizeof(int64_t);
+    if (param->type == AM_PARAM_STRING) {
+        char *const *text = (char *const *)(const void *)source;
+        char *copy = *text != NULL ? copy_text(*text) : NULL;
+        free(*(char **)(void *)target);
+        *(char **)(void *)target = copy;
+        return *text != NULL && copy == NULL ? AM_E_NOMEM : AM_OK;
+    }
+    if (param->type == AM_PARAM_CHOICE || param->type == AM_PARAM_DTYPE) {
+        bytes = sizeof(int);
+    } else if (param->type == AM_PARAM_BOOL) {
+        bytes = sizeof(bool);
+    }
+    memcpy(target, source, bytes);
+    return AM_OK;
+}
+
 /* A training section with extra keys; keys given in `fallback` (another section) are its defaults.
  */
 static int read_section(const am_node *root, const char *name, const am_param *extra_table,
@@ -275,8 +297,7 @@ static int read_section(const am_node *root, const char *name, const am_param *e
     for (int i = 0; rc == AM_OK && fallback != NULL && table[i].key != NULL; i++) {
         if (am_node_find(map, table[i].key) == NULL && strcmp(table[i].key, "epochs") != 0 &&
             strcmp(table[i].key, "sum_tasks") != 0) {
-            size_t bytes = table[i].type == AM_PARAM_CHOICE ? sizeof(int) : sizeof(int64_t);
-            memcpy((char *)out + table[i].offset, (const char *)fallback + table[i].offset, bytes);
+            AM_KEEP(copy_param(&table[i], fallback, out));
         }
     }
     return rc;
@@ -601,6 +622,10 @@ void am_train_recipe_free(am_train_recipe *recipe)
         free(recipe->task[i]);
     }
     free(recipe->task);
+    free(recipe->finetune.optim.no_decay);
+    free(recipe->base.optim.no_decay);
+    free(recipe->heads.optim.no_decay);
+    free(recipe->joint.optim.no_decay);
     free(recipe->text);
     free(recipe->folder);
     free(recipe->base_checkpoint);
@@ -610,13 +635,16 @@ void am_train_recipe_free(am_train_recipe *recipe)
 }
 
 am_train_options am_train_section_options(const am_train_section *section, int64_t seed,
-                                          const char *purpose, int64_t round, int64_t first_epoch)
+                                          const char *purpose, int64_t round, int64_t first_epoch,
+                                          int64_t run_epochs)
 {
+    am_rate rate = section->rate;
+    rate.epochs = rate.epochs > 0 ? rate.epochs : run_epochs;
     return (am_train_options){.optim = section->optim,
                               .batch = section->batch,
                               .micro_batches = section->micro_batches,
                               .epochs = section->epochs,
-                              .lr_decay = section->lr_decay,
+                              .rate = rate,
                               .first_epoch = first_epoch,
                               .train_trunk = true,
                               .sum_tasks = section->sum_tasks,

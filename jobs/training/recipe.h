@@ -13,9 +13,9 @@ enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 
 /* One training section: base, heads, finetune, joint. */
 typedef struct am_train_section {
-    am_optim_options optim; /* first: shares the optimisers' parameter table */
+    am_optim_options optim; /* keys of am_optim_params */
     int64_t epochs, batch, micro_batches;
-    double lr_decay;
+    am_rate rate;
     bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 
@@ -59,8 +59,9 @@ int am_train_recipe_resolve(am_train_recipe *recipe);
 void am_train_recipe_free(am_train_recipe *recipe);
 
 /** Options of a section. purpose and round key the shuffles; first_epoch: epochs trained before,
- * for the learning rate. */
+ * and run_epochs: epochs of the whole run (0: those of the call), for the learning rate. */
 am_train_options am_train_section_options(const am_train_section *section, int64_t seed,
-                                          const char *purpose, int64_t round, int64_t first_epoch);
+                                          const char *purpose, int64_t round, int64_t first_epoch,
+                                          int64_t run_epochs);
 
 #endif

@@ -222,6 +222,25 @@ int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_o
     return am_agree_all(suite->comm, rc);
 }
 
+int am_suite_state_all(const am_suite *suite, const am_train_options *options, am_train_state **out)
+{
+    am_train_options joint = *options;
+    joint.train_trunk = true;
+    *out = NULL;
+    am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
+    int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; i < suite->n && rc == AM_OK; i++) {
+        tasks[i] = task_of(suite, i);
+    }
+    AM_KEEP(suite->ops->state_make(suite->comm, &suite->spec, tasks, suite->n, &joint, out));
+    free(tasks);
+    rc = am_agree_all(suite->comm, rc);
+    if (rc != AM_OK) {
+        am_train_state_free(out);
+    }
+    return rc;
+}
+
 int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *options)
 {
     am_train_options joint = *options;

@@ -65,6 +65,11 @@ int am_suite_finetune_one_all(am_suite *suite, int task, void *trunk,
  * AM_E_NUMERIC. */
 int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *options);
 
+/** A state for am_suite_joint_all with these options, at its start: the optimiser's arrays then
+ * live from call to call. Owned, freed by am_train_state_free. Collective [suite->comm]. */
+int am_suite_state_all(const am_suite *suite, const am_train_options *options,
+                       am_train_state **out);
+
 /* Accuracy and loss of one trunk on every task. */
 typedef struct am_scores {
     int n;

@@ -7,12 +7,6 @@
 
 #include <math.h>
 
-#if AM_REAL == 32
-#define real_sqrt sqrtf
-#else
-#define real_sqrt sqrt
-#endif
-
 static int am_adamw_states(const am_optim_options *options)
 {
     (void)options;
@@ -42,6 +36,7 @@ AM_CLONES static void am_adamw_update(const am_optim_options *options, int64_t s
 const am_optim AM_R(am_optim_adamw) = {
     .name = "adamw",
     .summary = "Adam with decoupled weight decay",
+    .state_names = {"mean", "square"},
     .states = am_adamw_states,
     .update = am_adamw_update,
 };

@@ -117,6 +117,7 @@ const am_train_ops AM_R(am_train_ops) = {
     .name = AM_REAL_NAME,
     .dtype = AM_REAL_DTYPE,
     .init = AM_R(am_train_init),
+    .state_make = AM_R(am_train_state_new),
     .train_all = AM_R(am_train_all),
     .eval_all = AM_R(am_eval_all),
     .gradient = AM_R(am_train_gradient),

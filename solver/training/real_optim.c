@@ -33,3 +33,11 @@ AM_CLONES double AM_R(am_norm2)(const real *g, int64_t n)
     }
     return lane[0];
 }
+
+AM_CLONES void AM_R(am_optim_move)(double rate, int64_t n, real *restrict w, const real *restrict u)
+{
+    const real r = (real)rate;
+    for (int64_t i = 0; i < n; i++) {
+        w[i] -= r * u[i];
+    }
+}

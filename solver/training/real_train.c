@@ -17,42 +17,27 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 #include "solver/linalg/blas.h"
-#include "solver/training/real_optim.h"
 #include "solver/training/real_pass.h"
+#include "solver/training/real_step.h"
 #include "solver/training/schedule.h"
-
-enum { AM_SWEEP = 4096 }; /* reals of each array at a time in an update: all in the L1 cache */
-
-/* Parameters that take steps together: the trunk or one head. */
-typedef struct am_segment {
-    real *w;    /* [n] borrowed */
-    int64_t n;  /* 0 when frozen */
-    int64_t at; /* offset in the gradient vector */
-    int64_t steps;
-    real *state[AM_OPTIM_MAX_STATES]; /* [n] each */
-} am_segment;
 
 typedef struct am_trainer {
     MPI_Comm comm;
     const am_train_options *options;
-    am_optim_options step; /* options->optim with the learning rate of this epoch */
-    const am_optim *optim;
-    int states;     /* of the optimiser */
     real *trunk;    /* borrowed */
     am_task *tasks; /* borrowed */
     am_schedule schedule;
     am_pass pass;
-    am_segment of_trunk;
-    am_segment *of_head;    /* [n_tasks] owned */
+    am_train_state *state; /* borrowed, or `own` */
+    am_train_state *own;   /* owned: made for a call that brings none */
+    am_stepper stepper;
+    int *stepped;           /* [parts + 1] owned: segments of a step */
     int64_t n;              /* gradient vector, attention included */
     int64_t leaves, lo, hi; /* of a step; [lo, hi) are this rank's */
     bool has_idle;          /* ranks without a leaf exist: their requests cannot ride in the sum */
     am_tree *tree;          /* NULL: one rank, one leaf */
     am_arena arena;
-    real *gradient;  /* [n] */
-    am_exact loss;   /* of this epoch, this rank */
-    int64_t samples; /* of this epoch, all ranks */
-    double norm;     /* of the last gradient */
+    real *gradient; /* [n] */
 } am_trainer;
 
 int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int64_t classes)
@@ -87,6 +72,9 @@ static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, i
     if (AM_R(am_optim_name)(o->optim.method) == NULL) {
         return am_fail(AM_E_RECIPE, "training: no optimiser has number %d", o->optim.method);
     }
+    if (o->optim.bf16_weights && AM_REAL != 32) {
+        return am_fail(AM_E_RECIPE, "training: bf16_weights needs dtype: float32");
+    }
     int rc = 0;
     for (int t = 0; t < n_tasks; t++) {
         AM_KEEP(AM_R(am_train_check)(spec, &tasks[t].train, tasks[t].classes));
@@ -94,82 +82,102 @@ static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, i
     return rc;
 }
 
-/* Sizes and offsets of the segments; heads that never step together share their place. */
-static int am_train_segments(am_trainer *t, const am_net_spec *spec, int n_tasks)
+/* ---- segments and their state ---- */
+
+/* The trunk, then the heads; those that never step together share their place. A frozen segment has
+ * no tensors. */
+static int am_train_segments(const am_net_spec *spec, const am_task *tasks, int n_tasks,
+                             const am_train_options *o, am_train_segment *s, int64_t *reals)
 {
-    am_param_layout layout;
-    int rc = am_net_trunk_layout(spec, AM_REAL_DTYPE, &layout);
+    s[0].name = "trunk";
+    int rc = o->train_trunk ? am_net_trunk_layout(spec, AM_REAL_DTYPE, &s[0].layout) : 0;
+    int64_t end = s[0].layout.n;
+    for (int i = 1; i <= n_tasks && rc == 0; i++) {
+        s[i].name = tasks[i - 1].name;
+        if (o->train_head) {
+            rc = am_net_head_layout(spec, tasks[i - 1].classes, AM_REAL_DTYPE, &s[i].layout);
+        }
+        s[i].at = o->sum_tasks ? end : s[0].layout.n;
+        end = s[i].at + s[i].layout.n > end ? s[i].at + s[i].layout.n : end;
+    }
+    *reals = end + 1;
+    return rc;
+}
+
+int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks,
+                             int n_tasks, const am_train_options *options, am_train_state **out)
+{
+    *out = NULL;
+    int rc = am_train_check_tasks(spec, tasks, n_tasks, options);
     if (rc != 0) {
         return rc;
     }
-    t->of_trunk = (am_segment){.w = t->trunk, .n = t->options->train_trunk ? layout.n : 0};
-    am_param_layout_free(&layout);
-    t->of_head = am_new(n_tasks, sizeof *t->of_head, "heads");
-    if (t->of_head == NULL) {
+    am_train_segment *segment = am_new(n_tasks + 1, sizeof *segment, "heads");
+    int64_t reals = 0;
+    if (segment == NULL) {
         return AM_E_NOMEM;
     }
-    int64_t end = t->of_trunk.n;
-    for (int i = 0; i < n_tasks; i++) {
-        rc = am_net_head_layout(spec, t->tasks[i].classes, AM_REAL_DTYPE, &layout);
-        if (rc != 0) {
-            return rc;
-        }
-        am_segment *s = &t->of_head[i];
-        *s = (am_segment){.w = t->tasks[i].head, .n = t->options->train_head ? layout.n : 0};
-        am_param_layout_free(&layout);
-        s->at = t->options->sum_tasks ? end : t->of_trunk.n;
-        end = s->at + s->n > end ? s->at + s->n : end;
+    rc = am_train_segments(spec, tasks, n_tasks, options, segment, &reals);
+    const am_optim *optim = AM_R(am_optim_table)[options->optim.method];
+    int arrays = optim->states(&options->optim);
+    const char *name[AM_STATE_ARRAYS] = {optim->state_names[0], optim->state_names[1]};
+    if (options->optim.bf16_weights) {
+        name[arrays++] = "master";
     }
-    t->n = end + 1;
-    return 0;
-}
-
-static void am_train_take_state(am_trainer *t, am_segment *s)
-{
-    for (int i = 0; i < t->states; i++) {
-        s->state[i] = am_arena_take(&t->arena, (size_t)s->n * sizeof(real));
-        memset(s->state[i], 0, (size_t)s->n * sizeof(real));
+    const int made = am_train_state_make(comm, (int)sizeof(real), options->optim.is_sharded,
+                                         n_tasks + 1, segment, reals, arrays, name, out);
+    rc = rc != 0 ? rc : made;
+    if (rc != 0) {
+        am_train_state_free(out);
     }
+    return rc;
 }
 
 /* Everything that a run allocates, but the tree. */
 static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
 {
-    int rc = am_train_check_tasks(spec, t->tasks, n_tasks, t->options);
-    AM_KEEP(am_train_segments(t, spec, n_tasks));
-    if (rc != 0) {
-        return rc;
+    const am_train_options *o = t->options;
+    int rc = am_train_check_tasks(spec, t->tasks, n_tasks, o);
+    t->state = o->state;
+    if (rc == 0 && t->state == NULL) {
+        rc = AM_R(am_train_state_new)(t->comm, spec, t->tasks, n_tasks, o, &t->own);
+        t->state = t->own;
     }
-    t->optim = AM_R(am_optim_table)[t->options->optim.method];
-    t->schedule = am_schedule_make(t->tasks, n_tasks, t->options);
-    t->leaves = t->schedule.parts * t->options->micro_batches;
+    real **w = am_new((int64_t)n_tasks + 1, sizeof *w, "training");
+    t->stepped = am_new((int64_t)n_tasks + 1, sizeof *t->stepped, "training");
+    if (rc != 0 || w == NULL || t->stepped == NULL) {
+        free(w);
+        return rc != 0 ? rc : AM_E_NOMEM;
+    }
+    AM_ASSERT(t->state->n == n_tasks + 1 && t->state->bytes_per_real == (int)sizeof(real));
     int64_t classes = 0;
-    t->states = t->optim->states(&t->options->optim);
-    size_t need = am_arena_need((size_t)t->n * sizeof(real));
-    need += (size_t)t->states * am_arena_need((size_t)t->of_trunk.n * sizeof(real));
+    w[0] = t->trunk;
     for (int i = 0; i < n_tasks; i++) {
+        w[i + 1] = t->tasks[i].head;
         classes = t->tasks[i].classes > classes ? t->tasks[i].classes : classes;
-        need += (size_t)t->states * am_arena_need((size_t)t->of_head[i].n * sizeof(real));
     }
+    t->n = t->state->reals;
+    t->schedule = am_schedule_make(t->tasks, n_tasks, o);
+    t->leaves = t->schedule.parts * o->micro_batches;
     AM_KEEP(AM_R(am_pass_make)(spec, am_schedule_rows(&t->schedule), classes, true, &t->pass));
-    AM_KEEP(am_arena_create(&t->arena, need, "gradient and optimiser state"));
-    if (rc != 0) {
-        return rc;
+    AM_KEEP(am_arena_create(&t->arena, am_arena_need((size_t)t->n * sizeof(real)), "gradient"));
+    AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->energy != NULL, &t->stepper));
+    free(w);
+    if (rc == 0) {
+        t->gradient = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
     }
-    t->gradient = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
-    am_train_take_state(t, &t->of_trunk);
-    for (int i = 0; i < n_tasks; i++) {
-        am_train_take_state(t, &t->of_head[i]);
-    }
-    return 0;
+    return rc;
 }
+
+/* ---- leaves ---- */
 
 /* Gradient of one leaf, weighted so that the leaves sum to the mean over the batch (a leaf's share
  * n_leaf / n_batch times its mean: 1 / n_batch a sample). Whole of g is written. */
 static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real *g)
 {
     const am_task *task = &t->tasks[part->task];
-    const am_segment *head = &t->of_head[part->task];
+    const am_train_segment *trunk = &t->state->segment[0];
+    const am_train_segment *head = &t->state->segment[part->task + 1];
     am_pass *pass = &t->pass;
     const int64_t B = am_schedule_leaf(&t->schedule, part, leaf, pass->index);
     if (B == 0) {
@@ -183,14 +191,15 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real 
     AM_R(am_pass_forward)(pass, t->trunk, task->head, B, task->classes);
     AM_R(am_pass_backward)
     (pass, t->trunk, task->head, B, task->classes, 1 / (double)(part->hi - part->lo),
-     t->of_trunk.n > 0 ? g : NULL, head->n > 0 ? g + head->at : NULL);
+     trunk->layout.n > 0 ? g : NULL, head->layout.n > 0 ? g + head->at : NULL);
     /* Heads of other tasks, and the attention. */
-    const int64_t lo = t->of_trunk.n, hi = head->n > 0 ? head->at : lo, end = hi + head->n;
+    const int64_t lo = trunk->layout.n, hi = head->layout.n > 0 ? head->at : lo;
+    const int64_t end = hi + head->layout.n;
     memset(g + lo, 0, (size_t)(hi - lo) * sizeof(real));
     memset(g + end, 0, (size_t)(t->n - end) * sizeof(real));
     bool is_finite = true;
     for (int64_t b = 0; b < B; b++) {
-        am_exact_add(&t->loss, pass->loss[b]);
+        am_exact_add(&t->state->loss, pass->loss[b]);
         is_finite = is_finite && isfinite(pass->loss[b]);
     }
     if (!is_finite) {
@@ -220,103 +229,135 @@ static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
     return rc;
 }
 
-/* The gradient of a step, the same on every rank, in t->gradient. */
-static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step)
+/* The gradient of a step in t->gradient: whole and the same on every rank, or its slice. When the
+ * ranks were called to attention, the agreed code. *attention: this rank's, for a sharded step. */
+static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step, bool *attention,
+                                 int *own)
 {
-    const int own = am_train_leaves(t, epoch, step);
-    const int rc = t->tree != NULL ? am_tree_sum_all(t->tree, t->gradient, true) : 0;
-    if (rc != 0) {
+    const bool is_sharded = t->state->is_sharded;
+    *own = am_train_leaves(t, epoch, step);
+    const int rc = t->tree != NULL ? am_tree_sum_all(t->tree, t->gradient, !is_sharded) : 0;
+    *attention = *own != 0 || am_stop_requested();
+    if (rc != 0 || is_sharded) {
         return rc;
     }
     const bool is_called = t->has_idle || t->gradient[t->n - 1] != 0;
-    return is_called ? am_agree_step_all(t->comm, own) : 0;
+    return is_called ? am_agree_step_all(t->comm, *own) : 0;
 }
 
-/* One sweep over a segment, a cached run at a time: its norm, then its step. With a clip the norm
- * of the whole gradient is known before. A run that is not finite ends the sweep; a loss that was
- * not finite is in the very first run, so that nothing has moved then. Adds to *norm2. */
-static void am_train_sweep(am_trainer *t, am_segment *s, double scale, double *norm2)
-{
-    s->steps++;
-    for (int64_t lo = 0; lo < s->n && isfinite(*norm2); lo += AM_SWEEP) {
-        const int64_t n = s->n - lo < AM_SWEEP ? s->n - lo : AM_SWEEP;
-        const real *g = t->gradient + s->at + lo;
-        real *state[AM_OPTIM_MAX_STATES] = {NULL};
-        *norm2 += AM_R(am_norm2)(g, n);
-        for (int i = 0; i < t->states; i++) {
-            state[i] = s->state[i] + lo;
-        }
-        if (isfinite(*norm2)) {
-            t->optim->update(&t->step, s->steps, scale, n, s->w + lo, g, state);
-        }
-    }
-}
+/* ---- steps ---- */
 
-/* One step; diverged when the gradient is not finite. */
+/* One step; *diverged when the gradient is not finite. After an error the state, the weights and
+ * the loss of the epoch are those before the step. */
 static int am_train_step_all(am_trainer *t, int64_t epoch, int64_t step, bool *diverged)
 {
-    const int rc = am_train_gradient_all(t, epoch, step);
-    if (rc != 0) {
-        return rc;
-    }
-    const double clip = t->options->optim.clip;
-    double norm2 = 0, scale = 1;
-    if (clip > 0) {
-        const double norm = sqrt(AM_R(am_norm2)(t->gradient, t->n - 1));
-        scale = norm > clip ? clip / norm : 1;
-        norm2 = isfinite(norm) ? 0 : norm;
-    }
-    am_train_sweep(t, &t->of_trunk, scale, &norm2);
+    const am_train_options *o = t->options;
+    const am_exact loss = t->state->loss;
+    bool attention = false;
+    int own = 0, n = 1;
+    int64_t samples = 0;
+    t->stepped[0] = 0;
     for (int i = 0; i < t->schedule.parts; i++) {
         const am_part part = am_schedule_part(&t->schedule, epoch, step, i);
-        t->samples += part.hi - part.lo;
-        am_train_sweep(t, &t->of_head[part.task], scale, &norm2);
+        samples += part.hi - part.lo;
+        t->stepped[n++] = part.task + 1;
     }
-    t->norm = sqrt(norm2);
-    *diverged = !isfinite(norm2);
+    const double lr = am_rate_at(&o->rate, o->optim.lr, o->first_epoch + epoch, step,
+                                 t->schedule.steps, o->first_epoch + o->epochs);
+    int rc = am_train_gradient_all(t, epoch, step, &attention, &own);
+    AM_TRY(rc);
+    AM_TRY(AM_R(am_stepper_step_all)(&t->stepper, lr, t->gradient, t->stepped, n, &attention,
+                                     diverged));
+    if (t->state->is_sharded && attention) {
+        AM_TRY(am_agree_step_all(t->comm, own));
+        AM_ASSERT(!"attention without a cause"); /* nothing has moved */
+    }
+    t->state->samples += samples;
+    t->state->epoch_samples += samples;
     am_alive("train");
-    return 0;
+cleanup:
+    if (rc != 0) {
+        t->state->loss = loss;
+    }
+    return rc;
 }
 
 /* The sum of the last step may overflow the parameters themselves. */
 static bool am_train_is_finite(const am_trainer *t)
 {
-    bool is_finite = isfinite(AM_R(am_norm2)(t->of_trunk.w, t->of_trunk.n));
-    for (int i = 0; i < t->schedule.n_tasks; i++) {
-        is_finite = is_finite && isfinite(AM_R(am_norm2)(t->of_head[i].w, t->of_head[i].n));
+    bool is_finite = true;
+    for (int i = 0; i < t->state->n; i++) {
+        const int64_t n = t->state->segment[i].layout.n;
+        is_finite = is_finite && isfinite(AM_R(am_norm2)(t->stepper.w[i], n));
     }
     return is_finite;
 }
 
-static void am_train_set_rate(am_trainer *t, int64_t epoch)
+/* The steps that are left of the epoch of the state, most_steps allowing. */
+static int am_train_epoch_all(am_trainer *t, int64_t *left, bool *diverged)
 {
-    const am_train_options *o = t->options;
-    t->step = o->optim;
-    if (o->lr_decay != 0) {
-        t->step.lr *= pow(o->lr_decay, (double)(o->first_epoch + epoch));
+    am_train_state *state = t->state;
+    int rc = 0;
+    if (state->step == 0) {
+        am_exact_zero(&state->loss);
+        state->epoch_samples = 0;
     }
+    while (state->step < t->schedule.steps && *left != 0 && !*diverged) {
+        AM_TRY(am_train_step_all(t, state->epoch, state->step, diverged));
+        state->step++;
+        state->steps++;
+        --*left;
+    }
+    if (state->step == t->schedule.steps) {
+        state->step = 0;
+        state->epoch++;
+    }
+cleanup:
+    return rc;
+}
+
+/* What the run has come to, and the state back to the start of another run after its end. */
+static int am_train_result_all(am_trainer *t, am_train_result *result)
+{
+    am_train_state *state = t->state;
+    am_exact loss = state->loss;
+    int rc = 0;
+    result->steps = state->steps;
+    result->samples = state->samples;
+    if (state->steps > 0) {
+        AM_TRY(am_exact_sum_all(t->comm, &loss, 1));
+        result->loss = am_exact_round(&loss) / (double)state->epoch_samples;
+        result->gradient_norm = t->stepper.norm;
+        result->diverged = result->diverged || !am_train_is_finite(t);
+    }
+    if (t->options->energy != NULL) {
+        const int64_t n = state->segment[0].layout.tensors.n;
+        AM_TRY(state->is_sharded ? am_exact_sum_all(t->comm, t->stepper.energy, n) : 0);
+        for (int64_t k = 0; k < n; k++) {
+            t->options->energy[k] = am_exact_round(&t->stepper.energy[k]);
+        }
+    }
+    result->is_finished = state->epoch >= t->options->epochs;
+    if (result->is_finished) {
+        state->epoch = state->step = state->steps = state->samples = 0;
+    }
+cleanup:
+    return rc;
 }
 
 static int am_train_epochs_all(am_trainer *t, am_train_result *result)
 {
+    int64_t left = t->options->most_steps > 0 ? t->options->most_steps : -1;
     int rc = 0;
-    for (int64_t epoch = 0; epoch < t->options->epochs && !result->diverged; epoch++) {
-        am_exact_zero(&t->loss);
-        t->samples = 0;
-        am_train_set_rate(t, epoch);
-        for (int64_t step = 0; step < t->schedule.steps && !result->diverged; step++) {
-            AM_TRY(am_train_step_all(t, epoch, step, &result->diverged));
-            result->steps++;
-        }
-        result->samples += t->samples;
+    while (t->state->epoch < t->options->epochs && left != 0 && !result->diverged) {
+        AM_TRY(am_train_epoch_all(t, &left, &result->diverged));
     }
-    if (result->steps > 0) {
-        AM_TRY(am_exact_sum_all(t->comm, &t->loss, 1));
-        result->loss = am_exact_round(&t->loss) / (double)t->samples;
-        result->gradient_norm = t->norm;
-        result->diverged = result->diverged || !am_train_is_finite(t);
-    }
+    AM_TRY(am_train_result_all(t, result));
 cleanup:
+    if (rc != 0) {
+        result->steps = t->state->steps;
+        result->samples = t->state->samples;
+    }
     return rc;
 }
 
@@ -340,6 +381,8 @@ cleanup:
     am_tree_free(&t.tree);
     am_arena_destroy(&t.arena);
     AM_R(am_pass_free)(&t.pass);
-    free(t.of_head);
+    AM_R(am_stepper_free)(&t.stepper);
+    am_train_state_free(&t.own);
+    free(t.stepped);
     return rc;
 }

@@ -8,6 +8,8 @@
 
 int AM_R(am_train_init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
                         const char *purpose, void *params);
+int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks,
+                             int n_tasks, const am_train_options *options, am_train_state **out);
 int AM_R(am_train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
                        int n_tasks, const am_train_options *options, am_train_result *result);
 int AM_R(am_eval_all)(MPI_Comm comm, const am_net_spec *spec, const void *trunk, const void *head,

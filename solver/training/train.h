@@ -9,6 +9,8 @@
 #include "mpi/rng.h"
 #include "solver/training/net.h"
 #include "solver/training/optim.h"
+#include "solver/training/rate.h"
+#include "solver/training/state.h"
 
 /* One task in a training run. Heads and trunk are blocks of reals of the ops' type. */
 typedef struct am_task {
@@ -23,8 +25,7 @@ typedef struct am_train_options {
     int64_t batch;          /* samples a step; 0: the whole task (full batch) */
     int64_t micro_batches;  /* leaves a step, >= 1: fixed by the recipe, never by ranks */
     int64_t epochs;
-    /* Epoch e of this call trains with lr * lr_decay^(first_epoch + e); 0 or 1: constant. */
-    double lr_decay;
+    am_rate rate; /* of all epochs of the run: epoch e of this call is its first_epoch + e */
     int64_t first_epoch;
     bool train_trunk, train_head;
     /* Several tasks (joint training): false: each step takes a batch of one task, batches of all
@@ -34,13 +35,23 @@ typedef struct am_train_options {
     uint64_t seed;
     const char *purpose; /* keys the shuffle: "finetune", "joint", ... */
     int64_t round;       /* keys the shuffle */
+
+    /* Goes on from the state's position and leaves it at the next; back at (0, 0) after the last
+     * epoch, with the optimiser's arrays as they are, so that the next call goes on with them.
+     * NULL: zero at the start, dropped at the end. Borrowed; made by state_make for the same
+     * network, tasks and options. */
+    am_train_state *state;
+    int64_t most_steps; /* of this call, 0: no limit; then result->is_finished tells */
+    double *energy; /* [tensors of the trunk] out: squared norm of all updates of this call, summed
+                       over its steps; NULL: not measured. Borrowed */
 } am_train_options;
 
 typedef struct am_train_result {
-    double loss;          /* mean training loss of the last epoch (exact sum, rounded) */
-    double gradient_norm; /* of the last step */
-    int64_t samples, steps;
-    bool diverged; /* loss or gradient not finite: stopped, trunk as of that step */
+    double loss;            /* mean training loss of the last epoch (exact sum, rounded) */
+    double gradient_norm;   /* of the last step */
+    int64_t samples, steps; /* of the run: all calls from (0, 0) */
+    bool diverged;          /* loss or gradient not finite: stopped, trunk as of that step */
+    bool is_finished;       /* all epochs are done; false after most_steps */
 } am_train_result;
 
 typedef struct am_eval_result {
@@ -57,13 +68,21 @@ typedef struct am_train_ops {
     int (*init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
                 const char *purpose, void *params);
 
+    /** A state for train_all with these arguments, at its start. Owned by the caller, freed by
+     * am_train_state_free. Local, but its slices follow size and rank of comm. Errors: AM_E_RECIPE
+     * (no task, options that exclude each other), AM_E_NOMEM: agree afterwards. */
+    int (*state_make)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks, int n_tasks,
+                      const am_train_options *options, am_train_state **out);
+
     /** Train `trunk` (and heads) in place for options->epochs over tasks[0..n_tasks).
      *
-     * Collective [comm]; everything [same]; trunk and heads end equal on all ranks. Optimiser state
-     * starts at zero. Stop requests are agreed at step boundaries (AM_E_STOPPED). Memory:
-     * activations of one micro-batch, log2(micro_batches)+2 trunk blocks, and the optimiser's state
-     * (sgd 0 or 1, adamw 2 trunk blocks). Errors: AM_E_RECIPE
-     * (no task, a task without samples), AM_E_NOMEM, AM_E_STOPPED. */
+     * Collective [comm]; everything [same]; trunk and heads end equal on all ranks. Stop requests
+     * are agreed at step boundaries (AM_E_STOPPED): trunk, heads and state are as after the last
+     * whole step and can be saved. Memory: activations of one micro-batch (the others of a rank are
+     * made in turn, with the same bits), log2(micro_batches)+2 trunk blocks, and the state of the
+     * optimiser (blocks: sgd 0 or 1, nesterov and lion 1, adamw and lamb 2, bf16 masters 1; a slice
+     * of each when sharded). Errors: AM_E_RECIPE (no task, a task without samples, bf16 weights in
+     * f64), AM_E_NOMEM, AM_E_STOPPED. */
     int (*train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
                      int n_tasks, const am_train_options *options, am_train_result *result);
 

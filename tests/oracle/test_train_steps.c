@@ -49,19 +49,98 @@ static void reference_free(reference *r)
     free(r->v);
 }
 
-static void step_sgd(reference *r, const am_optim_options *o, double scale, int64_t i)
-{
-    r->m[i] = o->momentum * r->m[i] + scale * r->g[i] + o->weight_decay * r->w[i];
-    r->w[i] = r->w[i] - o->lr * r->m[i];
-}
+/* One step of every parameter, as the papers write it. g is the clipped gradient, d the decay of
+ * parameter i, k its tensor [first, end). */
+typedef struct place {
+    int64_t first, end;
+    bool decays;
+} place;
 
-static void step_adamw(reference *r, const am_optim_options *o, double scale, int64_t i, int t)
+static void step_adam(reference *r, const am_optim_options *o, double g, int64_t i, int t,
+                      double *m, double *v)
 {
-    const double g = scale * r->g[i];
     r->m[i] = o->beta1 * r->m[i] + (1 - o->beta1) * g;
     r->v[i] = o->beta2 * r->v[i] + (1 - o->beta2) * g * g;
-    const double m = r->m[i] / (1 - pow(o->beta1, t)), v = r->v[i] / (1 - pow(o->beta2, t));
-    r->w[i] = r->w[i] - o->lr * o->weight_decay * r->w[i] - o->lr * m / (sqrt(v) + o->epsilon);
+    *m = r->m[i] / (1 - pow(o->beta1, t));
+    *v = r->v[i] / (1 - pow(o->beta2, t));
+}
+
+static void step_element(reference *r, const am_optim_options *o, double g, double d, int64_t i,
+                         int t)
+{
+    const char *name = am_optim_names()[o->method];
+    const double w = r->w[i], l2 = o->decoupled_decay ? 0 : d * w;
+    const double shrink = o->decoupled_decay ? o->lr * d * w : 0;
+    if (strcmp(name, "sgd") == 0) {
+        r->m[i] = o->momentum * r->m[i] + g + l2;
+        r->w[i] = w - shrink - o->lr * r->m[i];
+    } else if (strcmp(name, "nesterov") == 0) {
+        r->m[i] = o->momentum * r->m[i] + g + l2;
+        r->w[i] = w - shrink - o->lr * (g + l2 + o->momentum * r->m[i]);
+    } else if (strcmp(name, "lion") == 0) {
+        const double c = o->beta1 * r->m[i] + (1 - o->beta1) * g;
+        r->w[i] = w - o->lr * ((c > 0 ? 1 : c < 0 ? -1 : 0) + d * w);
+        r->m[i] = o->beta2 * r->m[i] + (1 - o->beta2) * g;
+    } else {
+        double m, v;
+        AM_CHECK(strcmp(name, "adamw") == 0);
+        step_adam(r, o, g, i, t, &m, &v);
+        r->w[i] = w - o->lr * d * w - o->lr * m / (sqrt(v) + o->epsilon);
+    }
+}
+
+static void step_lamb(reference *r, const am_optim_options *o, double scale, double d,
+                      const place *p, int t)
+{
+    double w2 = 0, u2 = 0;
+    for (int64_t i = p->first; i < p->end; i++) {
+        double m, v;
+        step_adam(r, o, scale * r->g[i], i, t, &m, &v);
+        r->g[i] = m / (sqrt(v) + o->epsilon) + d * r->w[i];
+        w2 += r->w[i] * r->w[i];
+        u2 += r->g[i] * r->g[i];
+    }
+    const double trust = w2 > 0 && u2 > 0 ? sqrt(w2) / sqrt(u2) : 1;
+    for (int64_t i = p->first; i < p->end; i++) {
+        r->w[i] -= o->lr * trust * r->g[i];
+    }
+}
+
+static void step_tensors(reference *r, const am_optim_options *o, const am_param_layout *layout,
+                         int64_t start, double scale, int t)
+{
+    for (int64_t k = 0; k < layout->tensors.n; k++) {
+        const am_tensor *tensor = &layout->tensors.t[k];
+        const place p = {.first = start + layout->offset[k],
+                         .end = start + layout->offset[k] + tensor->numel,
+                         .decays = o->no_decay == NULL || strstr(tensor->name, "bias") == NULL};
+        const double d = p.decays ? o->weight_decay : 0;
+        if (strcmp(am_optim_names()[o->method], "lamb") == 0) {
+            step_lamb(r, o, scale, d, &p, t);
+            continue;
+        }
+        for (int64_t i = p.first; i < p.end; i++) {
+            step_element(r, o, scale * r->g[i], d, i, t);
+        }
+    }
+}
+
+/* The factor of the learning rate at step `at` of this call, 4 steps an epoch, 2 epochs before. */
+static double expected_rate(const am_train_options *o, int64_t epoch, int at)
+{
+    const am_rate *rate = &o->rate;
+    const double step = (double)(2 * 4 + at), total = (double)((2 + EPOCHS) * 4);
+    double factor = rate->decay != 0 ? pow(rate->decay, (double)(2 + epoch)) : 1;
+    const double done = (step - (double)rate->warmup) / (total - (double)rate->warmup);
+    if (rate->schedule == am_rate_find("cosine")) {
+        const double half = step < (double)rate->warmup ? 1 : (1 + cos(acos(-1) * done)) / 2;
+        factor *= rate->floor + (1 - rate->floor) * half;
+    } else if (rate->schedule == am_rate_find("linear")) {
+        factor *= rate->floor + (1 - rate->floor) * (1 - (done > 0 ? done : 0));
+    } else if (rate->schedule == am_rate_find("step")) {
+        factor *= pow(rate->factor, (double)((2 + epoch) / rate->every));
+    }
+    return step < (double)rate->warmup ? factor * (step + 1) / (double)rate->warmup : factor;
 }
 
 /* Returns the mean loss of the last epoch. */
@@ -73,7 +152,6 @@ static double reference_train(reference *r, const am_train_options *o, double *n
     for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
         const am_rng rng = am_rng_make(o->seed, o->purpose, o->round, epoch, "task");
         am_optim_options optim = o->optim;
-        optim.lr *= o->lr_decay != 0 ? pow(o->lr_decay, (double)(o->first_epoch + epoch)) : 1;
         sum = 0;
         for (int64_t lo = 0; lo < SAMPLES; lo += BATCH) {
             int64_t index[BATCH], n = 0;
@@ -91,26 +169,22 @@ static double reference_train(reference *r, const am_train_options *o, double *n
             const double clip = o->optim.clip;
             const double scale = clip > 0 && *norm > clip ? clip / *norm : 1;
             t++;
-            for (int64_t i = 0; i < r->n; i++) {
-                if (o->optim.method == am_optim_find("sgd")) {
-                    step_sgd(r, &optim, scale, i);
-                } else {
-                    step_adamw(r, &optim, scale, i, t);
-                }
-            }
+            optim.lr = o->optim.lr * expected_rate(o, epoch, t - 1);
+            step_tensors(r, &optim, &r->net.trunk, 0, scale, t);
+            step_tensors(r, &optim, &r->net.head, r->net.trunk.n, scale, t);
         }
     }
     AM_CHECK_I64(t, STEPS);
     return sum / SAMPLES;
 }
 
-static void check_all(am_optim_options optim, double lr_decay)
+static void check_rate_all(am_optim_options optim, am_rate rate)
 {
     am_train_options o = {.optim = optim,
                           .batch = BATCH,
                           .micro_batches = 3,
                           .epochs = EPOCHS,
-                          .lr_decay = lr_decay,
+                          .rate = rate,
                           .first_epoch = 2,
                           .train_trunk = true,
                           .train_head = true,
@@ -148,6 +222,13 @@ static void check_all(am_optim_options optim, double lr_decay)
     reference_free(&r);
 }
 
+static void check_all(am_optim_options optim, double lr_decay)
+{
+    check_rate_all(optim, (am_rate){.decay = lr_decay});
+    optim.is_sharded = true;
+    check_rate_all(optim, (am_rate){.decay = lr_decay});
+}
+
 static void sgd(void)
 {
     check_all((am_optim_options){.method = am_optim_find("sgd"), .lr = 0.3}, 0);
@@ -177,6 +258,54 @@ static void clipping(void)
     check_all(
         (am_optim_options){.method = am_optim_find("sgd"), .lr = 1, .momentum = 0.5, .clip = 0.1},
         0.5);
+}
+
+static void nesterov(void)
+{
+    am_optim_options o = {
+        .method = am_optim_find("nesterov"), .lr = 0.1, .momentum = 0.9, .weight_decay = 0.02};
+    check_all(o, 0);
+    o.decoupled_decay = true;
+    check_all(o, 0);
+    o.method = am_optim_find("sgd");
+    check_all(o, 0);
+}
+
+static void lion(void)
+{
+    check_all((am_optim_options){.method = am_optim_find("lion"),
+                                 .lr = 0.01,
+                                 .weight_decay = 0.1,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.99},
+              0);
+}
+
+static void lamb_and_no_decay(void)
+{
+    char patterns[] = "norm*, *.bias";
+    am_optim_options o = {.method = am_optim_find("lamb"),
+                          .lr = 0.01,
+                          .weight_decay = 0.1,
+                          .beta1 = 0.9,
+                          .beta2 = 0.99,
+                          .epsilon = 1e-6};
+    check_all(o, 0);
+    o.no_decay = patterns;
+    o.clip = 0.2;
+    check_all(o, 0);
+    o.method = am_optim_find("adamw");
+    check_all(o, 0);
+}
+
+static void schedules(void)
+{
+    const am_optim_options o = {.method = am_optim_find("sgd"), .lr = 0.3, .momentum = 0.5};
+    check_rate_all(o, (am_rate){.schedule = am_rate_find("cosine"), .warmup = 11, .floor = 0.1});
+    check_rate_all(o, (am_rate){.schedule = am_rate_find("linear"), .decay = 0.9});
+    check_rate_all(o, (am_rate){.schedule = am_rate_find("step"), .every = 2, .factor = 0.3});
+    check_rate_all(o, (am_rate){.warmup = 50});
+    AM_CHECK_I64(am_rate_find("nothing"), -1);
 }
 
 /* More samples than one evaluation group, f32 and f64, a last group that is not full. */
@@ -214,8 +343,15 @@ static void evaluation(void)
 }
 
 static const am_test tests[] = {
-    AM_TEST(sgd),      AM_TEST(momentum_and_decay), AM_TEST(adamw),
-    AM_TEST(clipping), AM_TEST(evaluation),
+    AM_TEST(sgd),
+    AM_TEST(momentum_and_decay),
+    AM_TEST(adamw),
+    AM_TEST(clipping),
+    AM_TEST(nesterov),
+    AM_TEST(lion),
+    AM_TEST(lamb_and_no_decay),
+    AM_TEST(schedules),
+    AM_TEST(evaluation),
 };
 
 AM_TEST_MAIN("train_steps", tests)

@@ -86,7 +86,7 @@ static void one_round_all(am_tree *tree, int64_t leaves, int64_t n, int bytes, b
     }
     memset(sum, 0x55, sizeof sum);
     AM_CHECK_OK(am_tree_sum_all(tree, sum, everywhere));
-    am_part_range(n, am_world_size(), am_world_rank(), &lo, &hi);
+    am_tree_part(n, am_world_size(), am_world_rank(), &lo, &hi);
     int64_t wrong = 0;
     for (int64_t i = everywhere ? 0 : lo; i < (everywhere ? n : hi); i++) {
         wrong += get(sum, i, bytes) != naive_root(leaves, i, bytes, round);

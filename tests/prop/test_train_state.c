@@ -1,0 +1,300 @@
+/* Optimisers over 50 steps give the same bytes on any number of ranks, with their state whole or
+ * sharded, in one call or in several, and after the state was saved and restored on another number
+ * of ranks. SPDX-License-Identifier: BSD-3-Clause */
+#include "mpi/runtime.h"
+#include "tests/am_test.h"
+#include "tests/ref_mlp.h"
+
+enum { SAMPLES = 143, BATCH = 30, STEPS_EACH = 5, EPOCHS = 10, CLASSES = 6 };
+
+/* Wide enough for several units of the reduction (4,096 reals) in one tensor. */
+static const am_net_spec spec = {
+    .inputs = 9, .n_widths = 2, .widths = {97, 113}, .activation = AM_RELU};
+
+typedef struct run {
+    am_train_options options;
+    ref_data data;
+    am_param_layout trunk, head;
+    am_task task;
+    float *w; /* trunk, then head */
+    am_train_result result;
+} run;
+
+static run run_make(const am_optim_options *optim)
+{
+    const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F32);
+    run r = {.options = {.optim = *optim,
+                         .batch = BATCH,
+                         .micro_batches = 4,
+                         .epochs = EPOCHS,
+                         .rate = {.schedule = am_rate_find("cosine"), .warmup = 7},
+                         .train_trunk = true,
+                         .train_head = true,
+                         .seed = 11,
+                         .purpose = "finetune",
+                         .round = 2}};
+    r.data = ref_data_make(am_test_seed(), 0, SAMPLES, spec.inputs, CLASSES);
+    AM_CHECK_OK(am_net_trunk_layout(&spec, AM_DTYPE_F32, &r.trunk));
+    AM_CHECK_OK(am_net_head_layout(&spec, CLASSES, AM_DTYPE_F32, &r.head));
+    r.w = calloc((size_t)(r.trunk.n + r.head.n), sizeof *r.w);
+    AM_ASSERT(r.w != NULL);
+    AM_CHECK_OK(ops->init(&r.trunk, spec.activation, 5, "init", r.w));
+    AM_CHECK_OK(ops->init(&r.head, spec.activation, 6, "init", r.w + r.trunk.n));
+    r.task = (am_task){.name = "a", .train = {0}, .head = r.w + r.trunk.n, .classes = CLASSES};
+    return r;
+}
+
+static void run_free(run *r)
+{
+    ref_data_free(&r->data);
+    am_param_layout_free(&r->trunk);
+    am_param_layout_free(&r->head);
+    free(r->w);
+}
+
+static void train_all(run *r, MPI_Comm comm)
+{
+    r->task.train = ref_samples(&r->data);
+    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
+                    ->train_all(comm, &spec, r->w, &r->task, 1, &r->options, &r->result));
+}
+
+static am_train_state *state_of(run *r, MPI_Comm comm)
+{
+    am_train_state *state = NULL;
+    r->task.train = ref_samples(&r->data);
+    AM_CHECK_OK(
+        am_train_ops_of(AM_DTYPE_F32)->state_make(comm, &spec, &r->task, 1, &r->options, &state));
+    AM_ASSERT(state != NULL);
+    return state;
+}
+
+static void check_same(const run *got, const run *expected)
+{
+    const size_t n = (size_t)(expected->trunk.n + expected->head.n);
+    AM_CHECK(memcmp(got->w, expected->w, n * sizeof *got->w) == 0);
+    AM_CHECK(got->result.loss == expected->result.loss);
+    AM_CHECK(got->result.gradient_norm == expected->result.gradient_norm);
+    AM_CHECK_I64(got->result.steps, expected->result.steps);
+    AM_CHECK_I64(got->result.samples, expected->result.samples);
+    AM_CHECK(got->result.is_finished);
+}
+
+/* ---- a checkpoint in memory ---- */
+
+typedef struct memory {
+    const am_tensor_table *tensors;
+    unsigned char **data; /* [tensors] */
+    int64_t stores;
+} memory;
+
+static memory memory_make(const am_tensor_table *tensors)
+{
+    memory m = {.tensors = tensors, .data = calloc((size_t)tensors->n, sizeof *m.data)};
+    for (int64_t i = 0; i < tensors->n; i++) {
+        const am_tensor *t = &tensors->t[i];
+        m.data[i] = calloc((size_t)(t->numel * am_dtype_bytes(t->dtype)), 1);
+    }
+    return m;
+}
+
+static void memory_free(memory *m)
+{
+    for (int64_t i = 0; i < m->tensors->n; i++) {
+        free(m->data[i]);
+    }
+    free(m->data);
+}
+
+static int memory_store(void *self, int64_t tensor, int64_t lo, int64_t n, const void *src)
+{
+    memory *m = self;
+    const size_t size = (size_t)am_dtype_bytes(m->tensors->t[tensor].dtype);
+    memcpy(m->data[tensor] + (size_t)lo * size, src, (size_t)n * size);
+    m->stores++;
+    return 0;
+}
+
+static int memory_load(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst)
+{
+    const memory *m = self;
+    const size_t size = (size_t)am_dtype_bytes(m->tensors->t[tensor].dtype);
+    memcpy(dst, m->data[tensor] + (size_t)lo * size, (size_t)n * size);
+    return 0;
+}
+
+/* Every element was stored by one rank, the others hold zeros. */
+static void memory_share_all(memory *m, MPI_Comm comm)
+{
+    for (int64_t i = 0; i < m->tensors->n; i++) {
+        const am_tensor *t = &m->tensors->t[i];
+        AM_CHECK_I64(MPI_Allreduce(MPI_IN_PLACE, m->data[i],
+                                   (int)(t->numel * am_dtype_bytes(t->dtype)), MPI_UNSIGNED_CHAR,
+                                   MPI_BOR, comm),
+                     MPI_SUCCESS);
+    }
+}
+
+/* Train `first` steps on all ranks, save, restore on `comm` with the other kind of state, and train
+ * to the end in calls of `most` steps. */
+static void check_restored_all(const run *expected, MPI_Comm comm, int64_t first, int64_t most)
+{
+    run r = run_make(&expected->options.optim);
+    r.options.optim.is_sharded = !expected->options.optim.is_sharded;
+    am_train_state *state = state_of(&r, am_world());
+    memory m = memory_make(am_train_state_tensors(state));
+    r.options.state = state;
+    r.options.most_steps = first;
+    train_all(&r, am_world());
+    AM_CHECK(!r.result.is_finished);
+    const am_sink sink = {
+        .self = &m, .label = "memory", .tensors = m.tensors, .store_raw = memory_store};
+    AM_CHECK_OK(am_train_state_store_all(state, &sink));
+    memory_share_all(&m, am_world());
+
+    r.options.optim.is_sharded = expected->options.optim.is_sharded;
+    am_train_state *other = state_of(&r, comm);
+    const am_source source = {
+        .self = &m, .label = "memory", .tensors = m.tensors, .load_raw = memory_load};
+    AM_CHECK_OK(am_train_state_load(other, &source));
+    r.options.state = other;
+    r.options.most_steps = most;
+    int calls = 0;
+    do {
+        train_all(&r, comm);
+        calls++;
+    } while (!r.result.is_finished && calls < 100);
+    AM_CHECK(most == 0 ? calls == 1 : calls > 1);
+    check_same(&r, expected);
+
+    /* Another network's state is refused. */
+    am_tensor_table fewer = {0};
+    AM_CHECK_OK(am_tensor_table_add(&fewer, "::position", AM_DTYPE_I64, 1, (int64_t[]){3}));
+    const am_source wrong = {
+        .self = &m, .label = "memory", .tensors = &fewer, .load_raw = memory_load};
+    AM_CHECK_I64(am_train_state_load(other, &wrong), AM_E_DATA);
+    am_error_clear();
+    am_tensor_table_free(&fewer);
+    memory_free(&m);
+    am_train_state_free(&other);
+    am_train_state_free(&state);
+    run_free(&r);
+}
+
+static void check_optimiser_all(am_optim_options optim)
+{
+    MPI_Comm group;
+    run expected = run_make(&optim);
+    train_all(&expected, MPI_COMM_SELF);
+    AM_CHECK_I64(expected.result.steps, STEPS_EACH * EPOCHS);
+    AM_CHECK(!expected.result.diverged && isfinite(expected.result.loss));
+    for (int sharded = 0; sharded < 2; sharded++) {
+        optim.is_sharded = sharded != 0;
+        run r = run_make(&optim);
+        train_all(&r, am_world());
+        check_same(&r, &expected);
+        run_free(&r);
+    }
+    AM_CHECK_I64(MPI_Comm_split(am_world(), am_world_rank() % 3 == 0, 0, &group), MPI_SUCCESS);
+    check_restored_all(&expected, group, 23, 0);
+    check_restored_all(&expected, MPI_COMM_SELF, STEPS_EACH, 0);
+    expected.options.optim.is_sharded = true;
+    check_restored_all(&expected, am_world(), 1, 17);
+    AM_CHECK_I64(MPI_Comm_free(&group), MPI_SUCCESS);
+    run_free(&expected);
+}
+
+static am_optim_options options_of(const char *name)
+{
+    return (am_optim_options){.method = am_optim_find(name),
+                              .lr = 0.01,
+                              .momentum = 0.9,
+                              .weight_decay = 0.1,
+                              .beta1 = 0.9,
+                              .beta2 = 0.99,
+                              .epsilon = 1e-8};
+}
+
+static void every_optimiser(void)
+{
+    for (int i = 0; am_optim_names()[i] != NULL; i++) {
+        check_optimiser_all(options_of(am_optim_names()[i]));
+    }
+}
+
+static void clip_and_patterns(void)
+{
+    char patterns[] = "*.bias";
+    am_optim_options o = options_of("adamw");
+    o.clip = 0.5;
+    o.no_decay = patterns;
+    check_optimiser_all(o);
+}
+
+static void bf16_weights(void)
+{
+    am_optim_options o = options_of("adamw");
+    o.bf16_weights = true;
+    check_optimiser_all(o);
+    o.method = am_optim_find("lamb");
+    check_optimiser_all(o);
+    /* The weights are bf16 numbers, and training moves them although a step is below their spacing.
+     */
+    run r = run_make(&o), before = run_make(&o);
+    r.options.optim.lr = 1e-4;
+    train_all(&r, am_world());
+    int64_t wide = 0, moved = 0;
+    for (int64_t i = 0; i < r.trunk.n; i++) {
+        uint32_t word;
+        memcpy(&word, &r.w[i], sizeof word);
+        wide += (word & 0xffff) != 0;
+        moved += fabsf(r.w[i] - before.w[i]) > 0.004F * fabsf(before.w[i]);
+    }
+    AM_CHECK_I64(wide, 0);
+    AM_CHECK(moved > 0);
+    run_free(&r);
+    run_free(&before);
+}
+
+/* What the energy of updates is made of. */
+static void energy(void)
+{
+    const am_optim_options o = options_of("adamw");
+    run r = run_make(&o), s = run_make(&o);
+    double *got = calloc((size_t)r.trunk.tensors.n, sizeof *got);
+    double *sharded = calloc((size_t)r.trunk.tensors.n, sizeof *sharded);
+    AM_ASSERT(got != NULL && sharded != NULL);
+    float *before = malloc((size_t)r.trunk.n * sizeof *before);
+    AM_ASSERT(before != NULL);
+    memcpy(before, r.w, (size_t)r.trunk.n * sizeof *before);
+    r.options.most_steps = 1;
+    r.options.energy = got;
+    train_all(&r, am_world());
+    s.options.most_steps = 1;
+    s.options.energy = sharded;
+    s.options.optim.is_sharded = true;
+    train_all(&s, am_world());
+    for (int64_t k = 0; k < r.trunk.tensors.n; k++) {
+        double expected = 0;
+        for (int64_t i = 0; i < r.trunk.tensors.t[k].numel; i++) {
+            const double d = (double)(r.w[r.trunk.offset[k] + i] - before[r.trunk.offset[k] + i]);
+            expected += d * d;
+        }
+        AM_CHECK(expected > 0 && sharded[k] == got[k]);
+        AM_CHECK_NEAR(got[k], expected, 1e-12 * expected);
+    }
+    free(before);
+    free(got);
+    free(sharded);
+    run_free(&r);
+    run_free(&s);
+}
+
+static const am_test tests[] = {
+    AM_TEST(every_optimiser),
+    AM_TEST(clip_and_patterns),
+    AM_TEST(bf16_weights),
+    AM_TEST(energy),
+};
+
+AM_TEST_MAIN("train_state", tests)
