@@ -37,7 +37,8 @@ typedef struct am_trainer {
     bool has_idle;          /* ranks without a leaf exist: their requests cannot ride in the sum */
     am_tree *tree;          /* NULL: one rank, one leaf */
     am_arena arena;
-    real *gradient; /* [n] */
+    real *gradient; /* [n] owned, or for a step the root of the tree */
+    real *buffer;   /* [n] owned */
 } am_trainer;
 
 int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int64_t classes)
@@ -164,7 +165,8 @@ static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
     AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->energy != NULL, &t->stepper));
     free(w);
     if (rc == 0) {
-        t->gradient = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
+        t->buffer = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
+        t->gradient = t->buffer;
     }
     return rc;
 }
@@ -208,7 +210,7 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real 
     return 0;
 }
 
-/* This rank's leaves onto the tree, or the only one into t->gradient. After a failure the rank goes
+/* This rank's leaves onto the tree, or the only one into t->buffer. After a failure the rank goes
  * on with empty leaves until the others learn of it. Local. */
 static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
 {
@@ -216,7 +218,7 @@ static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
     int rc = 0;
     for (int64_t leaf = t->lo; leaf < t->hi; leaf++) {
         const am_part part = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M));
-        real *g = t->tree != NULL ? am_tree_next(t->tree) : t->gradient;
+        real *g = t->tree != NULL ? am_tree_next(t->tree) : t->buffer;
         AM_KEEP(am_train_leaf(t, &part, leaf % M, g));
         if (rc != 0) {
             memset(g, 0, (size_t)t->n * sizeof(real));
@@ -229,16 +231,29 @@ static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
     return rc;
 }
 
-/* The gradient of a step in t->gradient: whole and the same on every rank, or its slice. When the
- * ranks were called to attention, the agreed code. *attention: this rank's, for a sharded step. */
+/* The sum of the leaves in t->gradient: whole and the same on every rank, or its slice. */
+static int am_train_sum_all(am_trainer *t)
+{
+    const void *root = t->buffer;
+    int rc = 0;
+    if (t->tree != NULL && (t->state->is_sharded || t->stepper.optim->direct != NULL)) {
+        rc = am_tree_sum_all(t->tree, t->buffer, !t->state->is_sharded);
+    } else if (t->tree != NULL) {
+        rc = am_tree_root_all(t->tree, t->buffer, &root);
+    }
+    t->gradient = (real *)root; /* a step writes to it only with a direction, and then it is ours */
+    return rc;
+}
+
+/* The gradient of a step. When the ranks were called to attention, the agreed code. *attention,
+ * *own: of this rank, for a sharded step. */
 static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step, bool *attention,
                                  int *own)
 {
-    const bool is_sharded = t->state->is_sharded;
     *own = am_train_leaves(t, epoch, step);
-    const int rc = t->tree != NULL ? am_tree_sum_all(t->tree, t->gradient, !is_sharded) : 0;
+    const int rc = am_train_sum_all(t);
     *attention = *own != 0 || am_stop_requested();
-    if (rc != 0 || is_sharded) {
+    if (rc != 0 || t->state->is_sharded) {
         return rc;
     }
     const bool is_called = t->has_idle || t->gradient[t->n - 1] != 0;
