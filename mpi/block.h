@@ -47,8 +47,9 @@ typedef struct am_samples {
     int64_t n;         /* samples */
     int64_t features;  /* inputs per sample */
     int64_t classes;   /* K */
-    /* Inputs x[count, features] f32 and labels y[count] in [0, classes) of samples index[0..count).
-     */
+    int64_t labels;    /* labels a sample: 0 or 1 for one, T for one a position */
+    /* Inputs x[count, features] f32 (token ids as whole numbers) and labels y[count, labels] in
+     * [0, classes), or -1 where a position does not count, of samples index[0..count). */
     int (*gather)(void *self, const int64_t *index, int64_t count, float *x, int32_t *y);
 } am_samples;
 

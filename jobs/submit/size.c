@@ -91,21 +91,27 @@ static int64_t samples_of(const am_iterate *it, const am_train_section *section)
 
 /* Beyond what is open: gradients (a leaf for every part of a batch and the levels of their sum),
  * two states of the optimiser, models and slices of a merge, activations forth and back. */
-static int64_t added_by_training(const am_iterate *it)
+static int added_by_training(const am_iterate *it, int64_t *bytes)
 {
     const am_train_recipe *r = it->recipe;
     const am_train_section *sections[] = {&r->base, &r->heads, &r->finetune, &r->joint};
     const int64_t real = am_suite_real_bytes(&it->suite), trunk = it->suite.trunk.n * real;
-    int64_t width = it->suite.spec.inputs, added = 0;
-    for (int w = 0; w < r->net.n_widths; w++) {
-        width += r->net.widths[w];
+    int64_t classes = 1, added = 0;
+    for (int i = 0; i < it->suite.n; i++) {
+        classes = most(classes, am_dataset_classes(it->suite.data[i]));
     }
     for (size_t s = 0; s < sizeof sections / sizeof sections[0]; s++) {
         const int64_t leaves = sections[s]->micro_batches;
-        const int64_t activations = 3 * samples_of(it, sections[s]) * width * real;
+        int64_t activations = 0;
+        const int rc = it->suite.ops->activation_bytes(&it->suite.net, samples_of(it, sections[s]),
+                                                       classes, true, &activations);
+        if (rc != 0) {
+            return rc;
+        }
         added = most(added, trunk * (leaves + 4) + activations);
     }
-    return added + trunk * (2 * r->n_tasks + 4);
+    *bytes = added + trunk * (2 * r->n_tasks + 4);
+    return 0;
 }
 
 int am_size_training_all(const am_train_recipe *recipe, int64_t groups,
@@ -113,12 +119,14 @@ int am_size_training_all(const am_train_recipe *recipe, int64_t groups,
 {
     am_iterate it = {0};
     bool is_open = false;
-    int64_t process = 0, need = 0;
+    int64_t process = 0, need = 0, added = 0;
     int rc = 0;
     AM_TRY(am_iterate_open_all(am_world(), recipe, &it));
     is_open = true;
     AM_TRY(am_memory_peak_all(am_world(), &process));
-    need = whole_mib(process + added_by_training(&it) + ROOM);
+    rc = added_by_training(&it, &added);
+    AM_AGREE(am_world());
+    need = whole_mib(process + added + ROOM);
     if (limits->memory > 0 && limits->memory < need) {
         am_warn("--memory %s may be too little: data and models take about %s on every rank",
                 am_format_bytes(limits->memory), am_format_bytes(need));
