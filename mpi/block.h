@@ -22,11 +22,25 @@ typedef struct am_source {
     /* Announce that spans[0..n) are loaded next, in this order; they stay valid until the call
      * after the next. May be NULL. */
     int (*stage)(void *self, const am_span *spans, int64_t n);
+    /* Bytes of n elements of `tensor` as they are stored, and as staging holds them. NULL: both are
+     * those of its dtype. Pure. */
+    void (*weigh)(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
     /* Elements [lo, lo+n) of `tensor`, converted exactly to f64 (floats) into dst[n]. */
     int (*load)(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst);
     /* The same as raw little-endian bytes of the tensor's own dtype (copies, integer buffers). */
     int (*load_raw)(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst);
 } am_source;
+
+/** am_source.weigh of any source. Pure. */
+static inline void am_source_weigh(const am_source *source, int64_t tensor, int64_t n,
+                                   int64_t *stored, int64_t *staged)
+{
+    if (source->weigh != 0) {
+        source->weigh(source->self, tensor, n, stored, staged);
+    } else {
+        *stored = *staged = n * am_dtype_bytes(source->tensors->t[tensor].dtype);
+    }
+}
 
 /* A checkpoint to write. Each element is stored exactly once by exactly one rank. */
 typedef struct am_sink {

@@ -163,7 +163,7 @@ static int64_t split_tensor(const extent *e, int64_t tensor, int64_t *part, am_s
 }
 
 /* Parts come in order, because owners never fall from tensor to tensor. part: NULL to count. */
-static int64_t split_all(const am_tensor_table *tensors, extent e, int64_t *part, am_span *spans)
+static int64_t split_each(const am_tensor_table *tensors, extent e, int64_t *part, am_span *spans)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < tensors->n; i++) {
@@ -180,14 +180,14 @@ int am_slices_make(const am_tensor_table *tensors, int64_t unit, int parts, am_s
 {
     AM_ASSERT(unit > 0 && parts > 0);
     const extent e = {.unit = unit, .total = am_tensor_table_bytes(tensors), .parts = parts};
-    const int64_t n = split_all(tensors, e, NULL, NULL);
+    const int64_t n = split_each(tensors, e, NULL, NULL);
     int64_t *part = am_new(n + 1, sizeof *part, "slices");
     *out = (am_slices){.parts = parts,
                        .first = am_new((int64_t)parts + 1, sizeof *out->first, "slices"),
                        .spans = am_new(n + 1, sizeof *out->spans, "slices")};
     int rc = part != NULL && out->first != NULL && out->spans != NULL ? 0 : AM_E_NOMEM;
     if (rc == 0) {
-        (void)split_all(tensors, e, part, out->spans);
+        (void)split_each(tensors, e, part, out->spans);
         for (int64_t i = 0; i < n; i++) {
             out->first[part[i] + 1] = i + 1;
         }

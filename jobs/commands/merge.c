@@ -215,14 +215,15 @@ cleanup:
 /* Choose the block before anything is written. */
 static int fit_all(const merge_options *o, am_merge_plan *plan)
 {
-    int64_t process = 0;
+    am_process process = {0};
     am_merge_need need = {0};
-    int rc = am_memory_peak_all(am_world(), &process);
+    int rc = am_memory_process_all(am_world(), &process);
     if (rc == 0) {
         rc = am_agree_all(am_world(), am_merge_fit(plan, am_world_size(), o->memory,
-                                                   plan->job.block, process, &need));
+                                                   plan->job.block, &process, &need));
     }
     plan->job.block = need.block;
+    plan->job.unit_bytes = need.unit_bytes;
     return rc;
 }
 
@@ -230,9 +231,10 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
                       const am_merge_result *result, const am_accounting *accounting,
                       bool was_finished, double seconds)
 {
-    int64_t sums[] = {result->bytes_read, result->bytes_written}, peak = 0;
+    int64_t sums[] = {result->bytes_read, result->bytes_written};
+    am_process process = {0};
     am_json j = {0};
-    int rc = am_memory_peak_all(am_world(), &peak);
+    int rc = am_memory_process_all(am_world(), &process);
     AM_KEEP(am_sum_i64_all(am_world(), sums, 2)); /* agreed: no rank is alone here */
     if (rc != 0) {
         return rc;
@@ -252,7 +254,7 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
         am_json_end_object(&j);
     }
     am_json_bool(&j, "was_finished", was_finished);
-    am_json_int(&j, "peak_bytes", peak);
+    am_json_int(&j, "peak_bytes", process.peak);
     am_json_real(&j, "seconds", seconds);
     am_json_end_object(&j);
     rc = am_json_finish(&j);

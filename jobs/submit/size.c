@@ -28,7 +28,7 @@ static int64_t whole_mib(int64_t bytes)
 
 /* The fewest ranks that do, or from which on more of them read no less. */
 static int fit(const am_merge_plan *plan, const am_size_limits *limits, int64_t budget,
-               int64_t process, int64_t *ranks, am_merge_need *need)
+               const am_process *process, int64_t *ranks, am_merge_need *need)
 {
     int64_t last = INT64_MAX;
     int rc = 0;
@@ -56,12 +56,13 @@ int am_size_merge_all(const char *recipe, char *const *set, int n_set, const am_
     const am_merge_options options = {.memory = budget, .n_set = n_set, .set = set};
     am_merge_plan plan = {0};
     am_merge_need need = {0};
-    int64_t process = 0, ranks = 0;
+    am_process process = {0};
+    int64_t ranks = 0;
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_merge_plan_all(am_world(), recipe, &options, &plan));
-    AM_TRY(am_memory_peak_all(am_world(), &process));
-    rc = fit(&plan, limits, budget, process, &ranks, &need);
+    AM_TRY(am_memory_process_all(am_world(), &process));
+    rc = fit(&plan, limits, budget, &process, &ranks, &need);
     AM_AGREE(am_world());
     /* More ranks make the process itself larger than it is here. */
     size->budget =
@@ -119,14 +120,15 @@ int am_size_training_all(const am_train_recipe *recipe, int64_t groups,
 {
     am_iterate it = {0};
     bool is_open = false;
-    int64_t process = 0, need = 0, added = 0;
+    am_process process = {0};
+    int64_t need = 0, added = 0;
     int rc = 0;
     AM_TRY(am_iterate_open_all(am_world(), recipe, &it));
     is_open = true;
-    AM_TRY(am_memory_peak_all(am_world(), &process));
+    AM_TRY(am_memory_process_all(am_world(), &process));
     rc = added_by_training(&it, &added);
     AM_AGREE(am_world());
-    need = whole_mib(process + added + ROOM);
+    need = whole_mib(process.peak + added + ROOM);
     if (limits->memory > 0 && limits->memory < need) {
         am_warn("--memory %s may be too little: data and models take about %s on every rank",
                 am_format_bytes(limits->memory), am_format_bytes(need));
