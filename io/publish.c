@@ -427,3 +427,20 @@ void am_publish_suspend(am_publish *p)
         release(p);
     }
 }
+
+void am_publish_tidy(const char *path, bool is_folder)
+{
+    am_publish p = {.lock_fd = -1};
+    char *clean = am_publish_clean_path(path);
+    char *lock = clean != NULL ? am_text("%s.lock", clean) : NULL;
+    char *journal = clean != NULL ? am_text("%s.journal", clean) : NULL;
+    const bool is_left =
+        lock != NULL && journal != NULL && (access(lock, F_OK) == 0 || access(journal, F_OK) == 0);
+    if (is_left && am_publish_begin(&p, clean, is_folder, true, NULL) == 0) {
+        am_publish_abandon(&p);
+    }
+    am_error_clear();
+    free(clean);
+    free(lock);
+    free(journal);
+}

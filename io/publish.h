@@ -42,6 +42,10 @@ void am_publish_abandon(am_publish *p);
 /** Release the lock alone: a later job may go on from the temporaries. */
 void am_publish_suspend(am_publish *p);
 
+/** Remove what a job that died just after its output was in place left beside it; nothing if a job
+ * holds the lock. Errors are not errors here. */
+void am_publish_tidy(const char *path, bool is_folder);
+
 /** Manifest path of a checkpoint, malloc'ed; NULL: AM_E_NOMEM in the slot. */
 char *am_publish_manifest_path(const char *path, bool is_folder);
 /** Path without trailing slashes, malloc'ed. */

@@ -389,6 +389,9 @@ static int find_finished(const char *path, const am_ckpt_options *options, bool 
     *is_finished = am_manifest_is_of(clean, format->is_folder, &head) &&
                    !is_newer(options->inputs, &st) && format->read_layout(clean, &layout) == 0;
     am_error_clear();
+    if (*is_finished) {
+        am_publish_tidy(clean, format->is_folder);
+    }
 cleanup:
     am_layout_free(&layout);
     am_manifest_head_free(&head);
