@@ -127,6 +127,17 @@ static int open_own(const char *path, int64_t expected)
     return fd;
 }
 
+void am_companions_drop(am_companions *c, const char *name)
+{
+    am_companion *item = find(c, name);
+    if (item != NULL) {
+        free(item->name);
+        free(item->text);
+        c->n--;
+        memmove(item, item + 1, (size_t)(c->item + c->n - item) * sizeof *item);
+    }
+}
+
 int am_companions_read(const am_companions *c, const char *name, int64_t limit, char **text)
 {
     const am_companion *item = find(c, name);

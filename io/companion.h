@@ -32,6 +32,8 @@ int am_companions_find(const char *folder, am_companions *out);
 int am_companions_read(const am_companions *c, const char *name, int64_t limit, char **text);
 /** Add one with this text, or replace the one of that name. text: copied. Errors: AM_E_NOMEM. */
 int am_companions_set(am_companions *c, const char *name, const char *text);
+/** Leave one out, if it is there. */
+void am_companions_drop(am_companions *c, const char *name);
 /** Add a file that is known already. Errors: AM_E_NOMEM. */
 int am_companions_add(am_companions *c, const char *name, int64_t n, uint64_t digest);
 bool am_companions_has(const am_companions *c, const char *name);

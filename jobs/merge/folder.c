@@ -7,64 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include "io/file.h"
+#include "jobs/merge/json_text.h"
 #include "mpi/agree.h"
 #include "mpi/error.h"
 #include "mpi/log.h"
 
 static const char config_name[] = "config.json";
-static const int64_t largest_config = 16 << 20;
-
-/* ---- JSON text, edited in place so that numbers keep their spelling ---- */
-
-static const char *skip_space(const char *at)
-{
-    return at + strspn(at, " \t\r\n");
-}
-
-/* After the string that begins at `at`. */
-static const char *skip_string(const char *at)
-{
-    for (at++; *at != '\0' && *at != '"'; at++) {
-        at += *at == '\\' && at[1] != '\0';
-    }
-    return at + (*at == '"');
-}
-
-static const char *skip_value(const char *at)
-{
-    int depth = 0;
-    do {
-        if (*at == '"') {
-            at = skip_string(at);
-        } else if (*at == '{' || *at == '[') {
-            depth++;
-            at++;
-        } else if (*at == '}' || *at == ']') {
-            depth--;
-            at++;
-        } else {
-            at += depth > 0 ? 1 : strcspn(at, ",}] \t\r\n");
-        }
-    } while (depth > 0 && *at != '\0');
-    return at;
-}
-
-char *am_json_replace(const char *text, const char *key, const char *value)
-{
-    const size_t bytes = strlen(key);
-    for (const char *at = skip_space(skip_space(text) + 1); *at == '"';) {
-        const char *name = at + 1;
-        const char *after = skip_string(at);
-        const char *lo = skip_space(skip_space(after) + 1);
-        const char *hi = skip_value(lo);
-        if ((size_t)(after - name) == bytes + 1 && strncmp(name, key, bytes) == 0) {
-            return am_text("%.*s%s%s", (int)(lo - text), text, value, hi);
-        }
-        at = skip_space(hi);
-        at = skip_space(at + (*at == ','));
-    }
-    return am_text("%s", text);
-}
+static const int64_t largest_config = 16 << 20, largest_tokenizer = 256 << 20;
 
 static int replace(char **text, const char *key, const char *value)
 {
@@ -72,6 +21,18 @@ static int replace(char **text, const char *key, const char *value)
     free(*text);
     *text = changed;
     return changed != NULL ? 0 : AM_E_NOMEM;
+}
+
+/* The input whose files the output has: the base_model, else the first one. */
+static int donor_of(const am_merge_plan *plan)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    for (int m = 0; !r->has_base && r->base_path != NULL && m < r->n_models; m++) {
+        if (strcmp(r->models[m].path, r->base_path) == 0) {
+            return r->models[m].slot;
+        }
+    }
+    return 0;
 }
 
 /* ---- config.json ---- */
@@ -140,7 +101,7 @@ static int set_layers(const am_merge_plan *plan, const json_t *config, char **te
 static int set_vocab(const am_merge_plan *plan, const json_t *config, char **text)
 {
     const am_tensor_table *now = &plan->match.output,
-                          *was = am_model_tensors(plan->inputs.model[0]);
+                          *was = am_model_tensors(plan->inputs.model[donor_of(plan)]);
     const json_int_t size = json_integer_value(json_object_get(config, "vocab_size"));
     for (int64_t i = 0; i < now->n; i++) {
         const int64_t k = am_tensor_table_find(was, now->t[i].name);
@@ -175,6 +136,49 @@ static int adjust_config(const am_merge_plan *plan, am_companions *out)
     return rc;
 }
 
+/* ---- the tokenizer ---- */
+
+/* Files of a tokenizer that are text; others, as tokenizer.model, are not taken from a model that
+ * is not the base. */
+static const char *const tokenizer_texts[] = {"tokenizer.json",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "added_tokens.json",
+                                              "vocab.json",
+                                              "vocab.txt",
+                                              "merges.txt"};
+enum { N_TOKENIZER_TEXTS = sizeof tokenizer_texts / sizeof *tokenizer_texts };
+
+/* The tokenizer of another folder in place of the base's. */
+static int take_tokenizer(const char *folder, am_companions *out)
+{
+    am_companions from;
+    int rc = am_companions_find(folder, &from);
+    am_companions_drop(out, "tokenizer.model");
+    for (int i = 0; rc == 0 && i < N_TOKENIZER_TEXTS; i++) {
+        char *text = NULL;
+        am_companions_drop(out, tokenizer_texts[i]);
+        rc = am_companions_read(&from, tokenizer_texts[i], largest_tokenizer, &text);
+        if (rc == 0 && text != NULL) {
+            rc = am_companions_set(out, tokenizer_texts[i], text);
+        }
+        free(text);
+    }
+    am_companions_free(&from);
+    return rc;
+}
+
+static int set_tokenizer(const am_vocab_rows *rows, am_companions *out)
+{
+    int rc = rows->folder != NULL ? take_tokenizer(rows->folder, out) : 0;
+    if (rc == 0 && rows->tokenizer != NULL) {
+        am_companions_drop(out, "added_tokens.json"); /* all of them are in tokenizer.json */
+        am_companions_drop(out, "tokenizer.model");
+        rc = am_companions_set(out, "tokenizer.json", rows->tokenizer);
+    }
+    return rc;
+}
+
 /* ---- the model card ---- */
 
 /* JSON text over several lines; it is YAML, too. */
@@ -188,7 +192,7 @@ static void print_json(FILE *out, const char *at)
             fprintf(out, "\n%*s", 2 * depth, "");
         }
         if (*at == '"') {
-            const char *after = skip_string(at);
+            const char *after = am_json_skip_string(at);
             fwrite(at, 1, (size_t)(after - at), out);
             at = after - 1;
             continue;
@@ -259,8 +263,9 @@ int am_merge_companions_all(MPI_Comm comm, const am_merge_plan *plan, am_compani
     *out = (am_companions){0};
     MPI_Comm_rank(comm, &rank);
     if (rank == 0) {
-        rc = am_companions_find(am_model_files(plan->inputs.model[0])[0], out);
+        rc = am_companions_find(am_model_files(plan->inputs.model[donor_of(plan)])[0], out);
         AM_KEEP(adjust_config(plan, out));
+        AM_KEEP(set_tokenizer(&plan->rows, out));
         AM_KEEP(make_card(plan, out));
     }
     AM_AGREE(comm);

@@ -15,9 +15,4 @@
  * config.json that is no JSON object; AM_E_IO; AM_E_NOMEM; agreed. */
 int am_merge_companions_all(MPI_Comm comm, const am_merge_plan *plan, am_companions *out);
 
-/** The JSON object `text` with the value of a member at its top replaced by `value` (JSON), all
- * other bytes as they are; malloc'ed. `text` must be sound and have the member. NULL: AM_E_NOMEM.
- */
-char *am_json_replace(const char *text, const char *key, const char *value);
-
 #endif

@@ -70,6 +70,12 @@ int64_t am_layer_number(const am_layers *layers, const char *tensor)
     return find(layers, tensor, &number) > 0 ? strtoll(number, NULL, 10) : -1;
 }
 
+int64_t am_layer_stack(const am_layers *layers, const char *tensor)
+{
+    const char *number = NULL;
+    return find(layers, tensor, &number) > 0 ? number - tensor : 0;
+}
+
 char *am_layer_rename(const am_layers *layers, const char *tensor, int64_t layer)
 {
     const char *number = tensor;

@@ -19,6 +19,9 @@ typedef struct am_layers {
 bool am_layer_pattern_is_sound(const char *pattern);
 /** Number of the layer of a tensor, -1 if it lies in none; the first place that fits counts. */
 int64_t am_layer_number(const am_layers *layers, const char *tensor);
+/** Characters before that number, 0 if the tensor lies in none: layers of one stack have the same
+ * ones. */
+int64_t am_layer_stack(const am_layers *layers, const char *tensor);
 /** The tensor's name with another layer number (the tensor lies in a layer), malloc'ed.
  * NULL: AM_E_NOMEM in the slot. */
 char *am_layer_rename(const am_layers *layers, const char *tensor, int64_t layer);

@@ -111,24 +111,36 @@ static int add_record(am_matcher *m, am_record record, int64_t layer)
     return 0;
 }
 
+/* mergekit merges what stands behind the layers over as many sources of the last slice as the first
+ * slice has. */
+static bool is_cut_off(const am_matcher *m, const am_merge_slice *slice,
+                       const am_merge_model *model, const char *name)
+{
+    return slice->node != NULL && m->recipe->semantics == AM_SEMANTICS_MERGEKIT &&
+           model->place >= m->recipe->slices[0].entries &&
+           am_layer_number(&m->recipe->layers, name) < 0 && !am_layer_is_before(name);
+}
+
 /* All tensors that one input gives to a slice. node: the entry that names its layers. */
-static int list_input(am_matcher *m, int s, int input, int file, int64_t lo, const am_node *node)
+static int list_input(am_matcher *m, int s, int input, int file, const am_merge_model *model)
 {
     const am_merge_slice *slice = &m->recipe->slices[s];
     const am_tensor_table *tensors = m->files->tensors[file];
+    const int64_t lo = model != NULL ? model->lo : slice->base_lo;
     int64_t layers = 0;
     int rc = 0;
     for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
         const int64_t own = am_layer_number(&m->recipe->layers, tensors->t[i].name);
         int64_t layer;
         layers = own >= layers ? own + 1 : layers;
-        if (belongs(m, slice, lo, tensors->t[i].name, &layer)) {
+        if (belongs(m, slice, lo, tensors->t[i].name, &layer) &&
+            (model == NULL || !is_cut_off(m, slice, model, tensors->t[i].name))) {
             rc = add_record(m, (am_record){.slice = s, .input = input, .file = file, .tensor = i},
                             layer);
         }
     }
     if (rc == 0 && slice->node != NULL && layers < lo + slice->layers) {
-        rc = am_node_fail(node,
+        rc = am_node_fail(model != NULL ? model->node : slice->node,
                           "layers [%" PRId64 ", %" PRId64 ") are wanted of %s, which has %" PRId64
                           "; see the key layer_pattern if they have other names",
                           lo, lo + slice->layers, m->files->path[file], layers);
@@ -150,11 +162,11 @@ static int list_tensors(am_matcher *m)
     for (int s = 0; s < r->n_slices; s++) {
         const am_merge_slice *slice = &r->slices[s];
         if (r->has_base) {
-            AM_KEEP(list_input(m, s, 0, m->files->base[s], slice->base_lo, slice->node));
+            AM_KEEP(list_input(m, s, 0, m->files->base[s], NULL));
         }
         for (int k = slice->first; k < slice->first + slice->n; k++) {
             const int input = r->models[k].slot + r->has_base;
-            AM_KEEP(list_input(m, s, input, input, r->models[k].lo, r->models[k].node));
+            AM_KEEP(list_input(m, s, input, input, &r->models[k]));
         }
     }
     if (rc == 0 && m->n_records > 0) {
@@ -165,16 +177,17 @@ static int list_tensors(am_matcher *m)
 
 /* ---- policies ---- */
 
-/* Which file an input of the slice reads, -1: the input is not in the slice. */
-static int file_of(const am_matcher *m, int slice, int input)
+/* Which file an input reads for a tensor, -1: none, it is not in the slice. */
+static int file_of(const am_matcher *m, const am_group *g, int input)
 {
-    const am_merge_slice *s = &m->recipe->slices[slice];
+    const am_merge_slice *s = &m->recipe->slices[g->slice];
     if (m->recipe->has_base && input == 0) {
-        return m->files->base[slice];
+        return m->files->base[g->slice];
     }
     for (int k = s->first; k < s->first + s->n; k++) {
-        if (m->recipe->models[k].slot + m->recipe->has_base == input) {
-            return input;
+        const am_merge_model *model = &m->recipe->models[k];
+        if (model->slot + m->recipe->has_base == input) {
+            return is_cut_off(m, s, model, g->name) ? -1 : input;
         }
     }
     return -1;
@@ -183,19 +196,19 @@ static int file_of(const am_matcher *m, int slice, int input)
 static void complain_missing(am_matcher *m, const am_group *g)
 {
     int reference = 0;
-    while (file_of(m, g->slice, reference) < 0) {
+    while (file_of(m, g, reference) < 0) {
         reference++;
     }
     const char *const *path = m->files->path;
-    const int file = file_of(m, g->slice, reference);
+    const int file = file_of(m, g, reference);
     m->names_missing = true;
     for (int k = reference + 1; k < m->files->n_inputs; k++) {
-        if (file_of(m, g->slice, k) < 0 || (g->of[k] != NULL) == (g->of[reference] != NULL)) {
+        if (file_of(m, g, k) < 0 || (g->of[k] != NULL) == (g->of[reference] != NULL)) {
             continue;
         }
         if (g->of[k] == NULL) {
             am_complain(&m->complaints, "%s: tensor '%s' is missing (%s has it)",
-                        path[file_of(m, g->slice, k)], g->name, path[file]);
+                        path[file_of(m, g, k)], g->name, path[file]);
         } else {
             am_complain(&m->complaints, "%s: tensor '%s' is not in %s", path[g->of[k]->file],
                         g->name, path[file]);
@@ -209,7 +222,7 @@ static bool complete(am_matcher *m, am_group *g)
     const am_missing policy = m->recipe->missing;
     bool is_whole = true;
     for (int k = 0; k < m->files->n_inputs; k++) {
-        is_whole = is_whole && (g->of[k] != NULL || file_of(m, g->slice, k) < 0);
+        is_whole = is_whole && (g->of[k] != NULL || file_of(m, g, k) < 0);
     }
     if (is_whole) {
         return true;
@@ -223,7 +236,7 @@ static bool complete(am_matcher *m, am_group *g)
     }
     m->completed++;
     for (int k = 0; policy == AM_MISSING_BASE && k < m->files->n_inputs; k++) {
-        g->of[k] = g->of[k] == NULL && file_of(m, g->slice, k) >= 0 ? g->of[0] : g->of[k];
+        g->of[k] = g->of[k] == NULL && file_of(m, g, k) >= 0 ? g->of[0] : g->of[k];
     }
     return true;
 }
@@ -400,11 +413,34 @@ static int allocate(am_match *out, int64_t n)
     out->place = am_new(n * out->n_inputs + 1, sizeof *out->place, "a table of tensors");
     out->slice = am_new(n + 1, sizeof *out->slice, "a table of tensors");
     out->layer = am_new(n + 1, sizeof *out->layer, "a table of tensors");
+    out->depth = am_new(n + 1, sizeof *out->depth, "a table of tensors");
     out->copy = am_new(n + 1, sizeof *out->copy, "a table of tensors");
     return out->at != NULL && out->place != NULL && out->slice != NULL && out->layer != NULL &&
-                   out->copy != NULL
+                   out->depth != NULL && out->copy != NULL
                ? 0
                : AM_E_NOMEM;
+}
+
+/* How many layers each stack has ("vision.layers.", "text.layers."): names are sorted, so those of
+ * a stack stand together. */
+static void count_depths(const am_matcher *m)
+{
+    am_match *out = m->out;
+    for (int64_t lo = 0, hi; lo < out->pieces.n; lo = hi) {
+        const char *name = out->pieces.t[lo].name;
+        const int64_t stack = am_layer_stack(&m->recipe->layers, name);
+        int64_t depth = 0;
+        hi = lo;
+        do {
+            depth = out->layer[hi] >= depth ? out->layer[hi] + 1 : depth;
+            hi++;
+        } while (stack > 0 && hi < out->pieces.n &&
+                 strncmp(out->pieces.t[hi].name, name, (size_t)stack) == 0);
+        for (int64_t i = lo; i < hi; i++) {
+            out->depth[i] = out->layer[i] >= 0 ? depth : 0;
+        }
+        out->layers = depth > out->layers ? depth : out->layers;
+    }
 }
 
 static int fill(am_matcher *m)
@@ -423,13 +459,15 @@ static int fill(am_matcher *m)
         out->slice[i] = p->slice;
         out->copy[i] = p->copy;
         out->layer[i] = am_layer_number(&m->recipe->layers, out->output.t[p->at.tensor].name);
-        out->layers = out->layer[i] >= out->layers ? out->layer[i] + 1 : out->layers;
         for (int k = 0; k < out->n_inputs; k++) {
             out->place[k * n + i] = p->place[k];
         }
     }
     AM_KEEP(am_tensor_table_finish(&out->output));
     AM_KEEP(am_tensor_table_finish(&out->pieces));
+    if (rc == 0) {
+        count_depths(m);
+    }
     return rc;
 }
 
@@ -492,6 +530,7 @@ void am_match_free(am_match *match)
     free(match->place);
     free(match->slice);
     free(match->layer);
+    free(match->depth);
     free(match->copy);
     *match = (am_match){0};
 }

@@ -28,7 +28,8 @@ typedef struct am_match {
     am_view_place *place; /* [n_inputs, pieces]; source 0: the input's own file, 1 + f: file f */
     int *slice;           /* [pieces] */
     int64_t *layer;       /* [pieces] number in the output, -1: outside of the layers */
-    int64_t layers;       /* of the output */
+    int64_t *depth;       /* [pieces] layers of the stack that it lies in, 0: in none */
+    int64_t layers;       /* of the output's deepest stack */
     bool *copy;           /* [pieces] copied from the first input that has it, not merged */
     bool has_views;       /* else every piece is a whole tensor of the input's own file */
     bool has_parts;       /* else the pieces are the tensors of the output */

@@ -53,7 +53,8 @@ static int read_model(const am_node *entry, am_merge_slice *slice, am_merge_reci
     const char *what = slice->node != NULL ? "sources" : "models";
     am_merge_model *model = &r->models[r->n_models];
     const am_node *path = am_node_find(entry, "model");
-    *model = (am_merge_model){.node = entry, .setting = am_node_find(entry, "parameters")};
+    *model = (am_merge_model){
+        .node = entry, .setting = am_node_find(entry, "parameters"), .place = model->place};
     int rc = am_node_map(entry, slice->node != NULL ? "a source of a slice" : "an entry of models");
     AM_KEEP(am_recipe_check_keys(entry, NULL, slice->node != NULL ? part : whole, what));
     if (rc == 0 && path == NULL) {
@@ -105,8 +106,10 @@ static int read_models(const am_node *list, am_merge_slice *slice, am_merge_reci
     const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
     int rc = 0;
     slice->first = r->n_models;
+    slice->entries = (int)list->n;
     slice->base_lo = slice->layers = -1;
     for (int64_t i = 0; i < list->n; i++) {
+        r->models[r->n_models].place = (int)i;
         AM_KEEP(read_model(list->item[i], slice, r));
         if (rc == 0 && slice->n > most) {
             rc = am_node_fail(list->item[i], "%s takes at most %d models", method->name, most);
@@ -123,12 +126,15 @@ static int read_models(const am_node *list, am_merge_slice *slice, am_merge_reci
 
 /* The base of the recipe, or of a slice; NULL when there is none or the method has no use for it.
  */
-static int read_base(const am_node *map, const am_method *method, const am_node **base)
+static int read_base(const am_node *map, am_merge_recipe *r, const am_node **base)
 {
+    const am_method *method = r->method;
     const am_node *node = am_node_find(map, "base_model");
     const char *path = NULL;
     int rc = node != NULL ? am_node_text(node, "base_model", &path) : 0;
-    if (rc == 0 && node != NULL && !method->needs_base && !method->takes_base) {
+    r->base_path = r->base_path != NULL ? r->base_path : path;
+    if (rc == 0 && node != NULL && !method->needs_base && !method->takes_base &&
+        !method->base_is_model) {
         am_info("%s: base_model is not used by %s", am_node_where(node), method->name);
         node = NULL;
     }
@@ -147,10 +153,13 @@ static int read_slice(const am_node *entry, const am_node *base, am_merge_recipe
     int rc = am_node_map(entry, "an entry of slices");
     AM_KEEP(am_recipe_check_keys(entry, NULL, keys, "slices"));
     if (rc == 0 && am_node_find(entry, "residual_weight") != NULL) {
-        rc = am_node_fail(am_node_find(entry, "residual_weight"),
-                          "residual_weight is not supported: remove it");
+        am_info("%s: residual_weight is not used: mergekit reads and ignores it",
+                am_node_where(am_node_find(entry, "residual_weight")));
     }
-    AM_KEEP(read_base(entry, r->method, &slice->base));
+    AM_KEEP(read_base(entry, r, &slice->base));
+    if (r->method->base_is_model) {
+        slice->base = NULL; /* sources list all that is merged */
+    }
     AM_KEEP(am_merge_check_setting(r->method, slice->setting, false));
     if (rc == 0 && sources == NULL) {
         rc = am_node_fail(entry, "an entry of slices needs the key 'sources' with a list");
@@ -172,10 +181,11 @@ static int read_slice(const am_node *entry, const am_node *base, am_merge_recipe
     return rc;
 }
 
-/* mergekit's form of a model with one part: its slices. */
-static int read_module(const am_node *modules, const am_node **list, am_merge_recipe *r)
+/* mergekit's form of a model with one part: its slices, or whole models. */
+static int read_module(const am_node *modules, const am_node **list, bool *is_whole,
+                       am_merge_recipe *r)
 {
-    static const char *const keys[] = {"slices", "parameters", NULL};
+    static const char *const keys[] = {"slices", "models", "parameters", NULL};
     int rc = am_node_map(modules, "modules");
     if (rc == 0 && modules->n != 1) {
         rc = am_node_fail(modules,
@@ -191,8 +201,14 @@ static int read_module(const am_node *modules, const am_node **list, am_merge_re
     AM_KEEP(am_recipe_check_keys(module, NULL, keys, "modules"));
     r->module_setting = rc == 0 ? am_node_find(module, "parameters") : NULL;
     AM_KEEP(am_merge_check_setting(r->method, r->module_setting, false));
+    const am_node *models = am_node_find(module, "models");
     *list = rc == 0 ? am_node_find(module, "slices") : NULL;
-    AM_KEEP(am_node_list(*list, "slices"));
+    if (rc == 0 && models != NULL && *list != NULL) {
+        rc = am_node_fail(module, "write either models or slices, not both");
+    }
+    *is_whole = models != NULL;
+    *list = *is_whole ? models : *list;
+    AM_KEEP(am_node_list(*list, *is_whole ? "models" : "slices"));
     return rc;
 }
 
@@ -252,17 +268,40 @@ static int read_slices(const am_node *list, const am_node *base, am_merge_recipe
     return rc;
 }
 
+/* mergekit's way: for a method that has no base, a base_model that is not listed is the last of the
+ * models, with the parameters of the whole merge. */
+static int add_base(const am_node *base, am_merge_slice *slice, am_merge_recipe *r)
+{
+    for (int m = 0; m < slice->n; m++) {
+        if (strcmp(r->models[m].path, base->text) == 0) {
+            return 0;
+        }
+    }
+    if (slice->n == AM_MAX_MODELS) {
+        return am_node_fail(base, "more than %d models", AM_MAX_MODELS);
+    }
+    am_info("%s: base_model is one of the models that %s merges", am_node_where(base),
+            r->method->name);
+    r->models[r->n_models++] = (am_merge_model){.path = base->text, .node = base};
+    slice->n++;
+    return 0;
+}
+
 static int read_whole(const am_node *list, const am_node *base, am_merge_recipe *r)
 {
+    const bool adds_base = base != NULL && r->method->base_is_model;
     r->models = am_new(list->n + 1, sizeof *r->models, "models");
     r->slices = am_new(1, sizeof *r->slices, "slices");
     if (r->models == NULL || r->slices == NULL) {
         return AM_E_NOMEM;
     }
-    r->slices[0] = (am_merge_slice){.base = base};
-    r->has_base = base != NULL;
+    r->slices[0] = (am_merge_slice){.base = adds_base ? NULL : base};
+    r->has_base = base != NULL && !adds_base;
     r->n_slices = 1;
     int rc = read_models(list, &r->slices[0], r);
+    if (rc == 0 && adds_base) {
+        rc = add_base(base, &r->slices[0], r);
+    }
     r->n_slots = r->n_models;
     for (int m = 0; m < r->n_models; m++) {
         r->models[m].slot = m;
@@ -275,7 +314,7 @@ int am_merge_read_models(const am_node *root, am_merge_recipe *r)
     static const char *const forms[] = {"models", "slices", "modules"};
     const am_node *list = NULL, *base = NULL;
     int form = 0, n_forms = 0;
-    int rc = read_base(root, r->method, &base);
+    int rc = read_base(root, r, &base);
     for (int i = 0; i < 3; i++) {
         const am_node *node = am_node_find(root, forms[i]);
         if (node != NULL && n_forms++ > 0) {
@@ -284,15 +323,16 @@ int am_merge_read_models(const am_node *root, am_merge_recipe *r)
         form = node != NULL ? i : form;
         list = node != NULL ? node : list;
     }
-    if (rc == 0 && base == NULL && r->method->needs_base && form == 0) {
-        rc = am_node_fail(root, "%s needs a base_model", r->method->name);
-    }
+    bool is_whole = form == 0;
     if (rc == 0 && form == 2) {
-        rc = read_module(list, &list, r);
+        rc = read_module(list, &list, &is_whole, r);
     }
     AM_KEEP(am_node_list(list, forms[form]));
+    if (rc == 0 && base == NULL && r->method->needs_base && is_whole) {
+        rc = am_node_fail(root, "%s needs a base_model", r->method->name);
+    }
     if (rc == 0) {
-        rc = form == 0 ? read_whole(list, base, r) : read_slices(list, base, r);
+        rc = is_whole ? read_whole(list, base, r) : read_slices(list, base, r);
     }
     return rc;
 }

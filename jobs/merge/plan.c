@@ -46,6 +46,38 @@ static int64_t read_ahead(const am_merge_options *options)
                               : options->memory;
 }
 
+/* vocab: map: every source gets the rows of the output's vocabulary. */
+static int order_rows_all(MPI_Comm comm, const char *const *written, am_merge_plan *plan)
+{
+    am_inputs *in = &plan->inputs;
+    int rc = 0;
+    const char **path = am_new(in->n + 1, sizeof *path, "input paths");
+    am_source *ordered = am_new(in->n + 1, sizeof *ordered, "inputs");
+    AM_KEEP(path != NULL && ordered != NULL ? 0 : AM_E_NOMEM);
+    for (int k = 0; rc == 0 && k < in->n; k++) {
+        path[k] = am_model_files(in->model[k])[0];
+    }
+    AM_AGREE(comm);
+    const am_vocab_files files = {
+        .n = in->n, .written = written, .path = path, .source = in->source};
+    AM_TRY(am_vocab_rows_make_all(comm, &plan->recipe, &files, &plan->rows));
+    if (plan->rows.is_same) { /* the same on every rank */
+        goto cleanup;
+    }
+    plan->row_order = am_new(in->n + 1, sizeof *plan->row_order, "inputs");
+    AM_KEEP(plan->row_order != NULL ? 0 : AM_E_NOMEM);
+    for (int k = 0; rc == 0 && k < in->n; k++) {
+        rc = am_vocab_source_create(&plan->rows, &plan->recipe.layers, k, in->source,
+                                    &plan->row_order[k], &ordered[k]);
+    }
+    AM_AGREE(comm);
+    memcpy(in->source, ordered, (size_t)in->n * sizeof *ordered);
+cleanup:
+    free(path);
+    free(ordered);
+    return rc;
+}
+
 static int open_files_all(MPI_Comm comm, const am_merge_options *options, const char **written,
                           int n, am_merge_plan *plan)
 {
@@ -59,6 +91,9 @@ static int open_files_all(MPI_Comm comm, const am_merge_options *options, const 
     }
     AM_TRY(am_inputs_open_files_all(comm, path, n, plan->recipe.has_base, read_ahead(options),
                                     &plan->inputs));
+    if (plan->recipe.vocab == AM_VOCAB_MAP) {
+        AM_TRY(order_rows_all(comm, written, plan));
+    }
 cleanup:
     for (int k = 0; path != NULL && k < n; k++) {
         free(path[k]);
@@ -74,7 +109,7 @@ static int match_inputs(am_merge_plan *plan, const int *base)
         return AM_E_NOMEM;
     }
     for (int k = 0; k < plan->inputs.n; k++) {
-        tensors[k] = am_model_tensors(plan->inputs.model[k]);
+        tensors[k] = plan->inputs.source[k].tensors;
     }
     const am_match_files files = {.n_inputs = plan->recipe.n_slots + plan->recipe.has_base,
                                   .n = plan->inputs.n,
@@ -225,10 +260,10 @@ static int resolve_piece(am_merge_plan *plan, int64_t i)
     const am_merge_recipe *r = &plan->recipe;
     const am_merge_slice *slice = &r->slices[plan->match.slice[i]];
     const char *name = plan->match.output.t[plan->match.at[i].tensor].name;
-    const int64_t layers = slice->node != NULL ? slice->layers : plan->match.layers;
+    const int64_t layers = slice->node != NULL ? slice->layers : plan->match.depth[i];
     const int64_t layer = plan->match.layer[i] - slice->at;
-    const double t =
-        plan->match.layer[i] < 0 || layers < 2 ? 0 : (double)layer / (double)(layers - 1);
+    const double inside = layers > 1 ? (double)layer / (double)(layers - 1) : 1; /* as mergekit */
+    const double t = plan->match.layer[i] >= 0 ? inside : 0;
     double *param = plan->param + i * r->n_params;
     int rc = 0;
     for (int p = 0; p < r->n_params; p++) {
@@ -344,6 +379,11 @@ void am_merge_plan_free(am_merge_plan *plan)
     for (int m = 0; plan->second != NULL && m < plan->recipe.n_slots; m++) {
         free((void *)plan->second[m].tensor);
     }
+    for (int k = 0; plan->row_order != NULL && k < plan->inputs.n; k++) {
+        am_vocab_source_free(&plan->row_order[k]);
+    }
+    free(plan->row_order);
+    am_vocab_rows_free(&plan->rows);
     am_inputs_close(&plan->inputs);
     am_match_free(&plan->match);
     am_merge_recipe_free(&plan->recipe);

@@ -7,6 +7,7 @@
 #include "jobs/merge/match.h"
 #include "jobs/merge/model.h"
 #include "jobs/merge/recipe.h"
+#include "jobs/merge/vocab.h"
 #include "solver/merge/merge.h"
 
 /* Open models. */
@@ -44,8 +45,10 @@ int am_inputs_compare_all(MPI_Comm comm, const am_tensor_table *tensors,
 typedef struct am_merge_plan {
     am_yaml *yaml;
     am_merge_recipe recipe;
-    am_inputs inputs; /* base first if one is used, then the models, then bases of other slices,
-                       * then the second checkpoints of models */
+    am_inputs inputs;   /* base first if one is used, then the models, then bases of other slices,
+                         * then the second checkpoints of models */
+    am_vocab_rows rows; /* vocab: map */
+    am_vocab_source **row_order; /* [inputs.n] owned; NULL: no rows move */
     am_match match;
     am_view **view;           /* [match.n_inputs] owned; NULL: the input's own source serves */
     const am_source **behind; /* [match.n_inputs, 1 + inputs.n] what a view reads */

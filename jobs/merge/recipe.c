@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/merge/recipe.h"
+#include "jobs/merge/vocab.h"
 #include "jobs/recipe/bind.h"
 #include "mpi/error.h"
 #include "mpi/log.h"
@@ -136,24 +137,16 @@ static int read_own_keys(const am_node *root, am_merge_recipe *r)
     return rc;
 }
 
-/* Keys of mergekit that would change the result and are not done. */
-static int refuse_unsupported(const am_node *root)
+/* Keys of mergekit that change nothing here. */
+static void tell_unused(const am_node *root)
 {
-    static const char *const keys[] = {"tokenizer", "tokenizer_source"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+    static const char *const keys[] = {"chat_template", "name"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const am_node *node = am_node_find(root, keys[i]);
         if (node != NULL) {
-            return am_node_fail(node,
-                                "'%s' is not supported: vocabularies are not rewritten; merge "
-                                "models of one tokenizer, or see the key 'vocab'",
-                                keys[i]);
+            am_info("%s: %s is not used: only tensors are merged", am_node_where(node), keys[i]);
         }
     }
-    if (am_node_find(root, "chat_template") != NULL) {
-        am_info("%s: chat_template is not used: only tensors are merged",
-                am_node_where(am_node_find(root, "chat_template")));
-    }
-    return 0;
 }
 
 /* What to do with inputs that differ. */
@@ -166,14 +159,10 @@ static int read_policies(const am_node *root, am_merge_recipe *r)
     int rc = read_word(root, "missing", missing, &chosen[0]);
     AM_KEEP(read_word(root, "vocab", vocab, &chosen[1]));
     AM_KEEP(read_word(root, "buffers", buffers, &chosen[2]));
-    if (rc == 0 && chosen[1] == 3) {
-        rc = am_node_fail(am_node_find(root, "vocab"),
-                          "vocab: map is not supported: it needs the tokenizers of all models; "
-                          "bring the models to one vocabulary first, or choose crop or pad");
-    }
     r->missing = (am_missing)chosen[0];
     r->vocab = (am_vocab)chosen[1];
     r->buffers = (am_buffers)chosen[2];
+    AM_KEEP(am_vocab_read_recipe(root, r));
     return rc;
 }
 
@@ -213,13 +202,15 @@ int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
         "merge_method",  "models",  "base_model",    "parameters", "dtype",
         "out_dtype",     "slices",  "modules",       "tokenizer",  "tokenizer_source",
         "chat_template", "scope",   "semantics",     "seed",       "missing",
-        "vocab",         "buffers", "layer_pattern", NULL};
+        "vocab",         "buffers", "layer_pattern", "name",       NULL};
     const am_node *root = am_yaml_root(yaml);
     *out = (am_merge_recipe){.yaml = yaml, .setting = am_node_find(root, "parameters")};
     int rc = am_node_map(root, "a recipe");
     AM_KEEP(am_recipe_check_keys(root, NULL, keys, ""));
-    AM_KEEP(refuse_unsupported(root));
     AM_KEEP(read_method(root, out));
+    if (rc == 0) {
+        tell_unused(root);
+    }
     AM_KEEP(read_dtype(root, out));
     AM_KEEP(read_own_keys(root, out));
     AM_KEEP(read_policies(root, out));

@@ -26,6 +26,7 @@ typedef struct am_merge_model {
     const am_node *setting; /* its `parameters`, NULL: none */
     const char *second;     /* path of its Fisher values, for methods that need them, else NULL */
     int64_t lo, hi;         /* slices only */
+    int place;              /* in the list that it stands in, bases counted */
     int slot;               /* which model of the engine's job it is */
 } am_merge_model;
 
@@ -36,6 +37,7 @@ typedef struct am_merge_slice {
     int64_t base_lo;        /* first layer of the base */
     int64_t at, layers;     /* first layer in the output, and how many */
     int first, n;           /* its models */
+    int entries;            /* in its list, bases counted */
 } am_merge_slice;
 
 /* What to do with inputs that differ; every policy is a key of the recipe. */
@@ -48,7 +50,8 @@ typedef enum am_missing { /* a tensor that some inputs lack */
 typedef enum am_vocab { /* outside of the layers: other numbers of rows */
                         AM_VOCAB_ERROR,
                         AM_VOCAB_CROP, /* the rows that all have */
-                        AM_VOCAB_PAD   /* all rows; an input takes no part in rows it lacks */
+                        AM_VOCAB_PAD,  /* all rows; an input takes no part in rows it lacks */
+                        AM_VOCAB_MAP   /* rows follow their tokens (jobs/merge/vocab.h) */
 } am_vocab;
 typedef enum am_buffers { /* tensors that are not floats, and differ */
                           AM_BUFFERS_ERROR,
@@ -64,6 +67,8 @@ typedef struct am_merge_recipe {
     int n_slices;
     am_merge_slice *slices; /* [n_slices] owned */
     int n_slots;            /* models of the engine's job; in each slice they keep their order */
+    const char
+        *base_path; /* base_model as written, NULL: none; whether or not the method uses it */
     bool has_base;
     const am_node *module_setting; /* `parameters` of the module, NULL: none */
     const am_node *setting;        /* the recipe's `parameters`, NULL: none */
@@ -71,10 +76,13 @@ typedef struct am_merge_recipe {
     am_missing missing;
     am_vocab vocab;
     am_buffers buffers;
-    am_dtype dtype;         /* of the output's float tensors; AM_DTYPE_COUNT: as in the inputs */
-    am_scope scope;         /* one that the method offers */
-    am_semantics semantics; /* likewise */
-    uint64_t seed;          /* of random methods */
+    const am_node *tokenizer; /* `tokenizer_source`, or `source` of `tokenizer`; NULL: union */
+    const am_node *tokens;    /* `tokens` of `tokenizer`, NULL: none */
+    int64_t pad_multiple;     /* rows are padded to a multiple of this one, 1: not */
+    am_dtype dtype;           /* of the output's float tensors; AM_DTYPE_COUNT: as in the inputs */
+    am_scope scope;           /* one that the method offers */
+    am_semantics semantics;   /* likewise */
+    uint64_t seed;            /* of random methods */
 } am_merge_recipe;
 
 /** Check a recipe and say on the log what of it is not used.

@@ -29,14 +29,10 @@ static int64_t find_param(const am_method *method, const char *key)
 
 /* ---- values of parameters ---- */
 
-static bool is_number_list(const am_node *node)
+/* A list of scalars: checked when the recipe was read. */
+static bool is_gradient(const am_node *node)
 {
-    for (int64_t i = 0; i < node->n; i++) {
-        if (!am_node_is_number(node->item[i])) {
-            return false;
-        }
-    }
-    return node->n > 0;
+    return node->kind == AM_NODE_LIST && node->n > 0 && node->item[0]->kind == AM_NODE_SCALAR;
 }
 
 static int check_scalar(const am_node *node, const am_method_param *p)
@@ -76,15 +72,18 @@ static int check_condition(const am_node *node, const am_method_param *p)
     return rc;
 }
 
-/* Scalar, list of numbers, or list of {filter, value}. */
+/* Scalar, list of scalars, {filter, value}, or list of these. */
 static int check_value(const am_node *node, const am_method_param *p)
 {
     if (node->kind == AM_NODE_SCALAR) {
         return check_scalar(node, p);
     }
-    if (node->kind == AM_NODE_MAP || node->n == 0) {
+    if (node->kind == AM_NODE_MAP) {
+        return check_condition(node, p);
+    }
+    if (node->n == 0) {
         return am_node_fail(node,
-                            "%s must be a value, a list of numbers or a list of "
+                            "%s must be a value, a list of values or a list of "
                             "{filter, value}",
                             p->key);
     }
@@ -94,8 +93,6 @@ static int check_value(const am_node *node, const am_method_param *p)
         const am_node *item = node->item[i];
         if (has_maps != (item->kind == AM_NODE_MAP)) {
             rc = am_node_fail(item, "%s mixes numbers and {filter, value} in one list", p->key);
-        } else if (!has_maps && p->is_bool) {
-            rc = am_node_fail(item, "%s must be true or false, not a list", p->key);
         } else {
             rc = has_maps ? check_condition(item, p) : check_scalar(item, p);
         }
@@ -112,32 +109,43 @@ static double scalar_value(const am_node *node)
     return am_node_real(node, "", &value) == 0 ? value : (double)NAN; /* checked before */
 }
 
-/* Piecewise linear over [0, 1]. */
-static double gradient_value(const am_node *list, double t)
+/* Piecewise linear over [0, 1]; of flags, the one at or before t. */
+static double gradient_value(const am_node *list, double t, bool is_bool)
 {
     const double at = t * (double)(list->n - 1);
     const int64_t lo = (int64_t)floor(at);
     const int64_t hi = lo + 1 < list->n ? lo + 1 : list->n - 1;
     const double part = at - (double)lo;
+    if (is_bool) {
+        return scalar_value(list->item[lo]);
+    }
     return (1 - part) * scalar_value(list->item[lo]) + part * scalar_value(list->item[hi]);
 }
 
+/* Whether a {filter, value} is for this tensor. */
+static bool fits(const am_node *condition, const char *tensor)
+{
+    const am_node *filter = am_node_find(condition, "filter");
+    return filter == NULL || am_node_is_null(filter) || strcmp(filter->text, "*") == 0 ||
+           strstr(tensor, filter->text) != NULL;
+}
+
 /* False when no filter fits: the next level decides. */
-static bool evaluate(const am_node *node, const char *tensor, double t, double *value)
+static bool evaluate(const am_node *node, const char *tensor, double t, bool is_bool, double *value)
 {
     if (node->kind == AM_NODE_SCALAR) {
         *value = scalar_value(node);
         return true;
     }
-    if (is_number_list(node)) {
-        *value = gradient_value(node, t);
+    if (is_gradient(node)) {
+        *value = gradient_value(node, t, is_bool);
         return true;
     }
-    for (int64_t i = 0; i < node->n; i++) {
-        const am_node *filter = am_node_find(node->item[i], "filter");
-        if (filter == NULL || strcmp(filter->text, "*") == 0 ||
-            strstr(tensor, filter->text) != NULL) {
-            return evaluate(am_node_find(node->item[i], "value"), tensor, t, value);
+    const am_node *const *list =
+        node->kind == AM_NODE_MAP ? &node : (const am_node *const *)node->item;
+    for (int64_t i = 0; i < (node->kind == AM_NODE_MAP ? 1 : node->n); i++) {
+        if (fits(list[i], tensor)) {
+            return evaluate(am_node_find(list[i], "value"), tensor, t, is_bool, value);
         }
     }
     return false;
@@ -153,7 +161,7 @@ int am_merge_recipe_value(const am_merge_recipe *recipe, int p, const am_merge_s
     for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
         const am_node *node = am_node_find(levels[i], param->key);
         given = given != NULL ? given : node;
-        if (node != NULL && evaluate(node, tensor, t, value)) {
+        if (node != NULL && evaluate(node, tensor, t, param->is_bool, value)) {
             return 0;
         }
     }

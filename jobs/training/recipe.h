@@ -6,7 +6,6 @@
 
 #include <mpi.h>
 #include "io/dataset.h"
-#include "jobs/training/model.h"
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
@@ -25,7 +24,7 @@ typedef struct am_train_recipe {
 
     int64_t seed;
     am_dtype dtype;
-    am_model model;
+    am_net_spec net;
 
     char *folder; /* owned */
     char **task;  /* [n_tasks] owned */

@@ -97,7 +97,26 @@ static void load_deltas(const am_tile *tile, am_sparsify *sparsify)
 
 /* ---- election ---- */
 
-/* sum_t w_t delta_t, models in the order of the recipe; mergekit weighs votes, the paper not. */
+AM_CLONES static void add_vote(double *restrict sum, const double *restrict delta, float weight,
+                               int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float vote = (float)delta[i] * weight;
+        sum[i] = (float)sum[i] + vote;
+    }
+}
+
+/* mergekit's votes: weighted, and in f32, where a sum that is 0 in real numbers may have a sign. */
+static void sum_votes(const am_tile *tile, double *sum)
+{
+    memset(sum, 0, (size_t)tile->n * sizeof *sum);
+    for (int t = 0; t < tile->models; t++) {
+        const float weight = (float)tile->model_param[t][AM_SPARSE_WEIGHT];
+        add_vote(sum, tile->scratch + t * tile->n, weight, tile->n);
+    }
+}
+
+/* sum_t w_t delta_t, models in the order of the recipe. */
 static void sum_deltas(const am_tile *tile, bool is_weighted, double *sum)
 {
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
@@ -144,7 +163,11 @@ static void elect(const am_tile *tile, double *vote)
 {
     const bool is_paper = tile->unit->semantics == AM_SEMANTICS_PAPER;
     const double zero = is_paper ? tile->unit->state[tile->unit->models] : 1;
-    sum_deltas(tile, !is_paper, vote);
+    if (is_paper) {
+        sum_deltas(tile, false, vote);
+    } else {
+        sum_votes(tile, vote);
+    }
     take_signs(vote, zero, tile->n);
 }
 

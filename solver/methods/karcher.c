@@ -138,6 +138,7 @@ const am_method am_method_karcher = {
     .summary = "mean of the models' directions along the sphere, at their mean length",
     .source = "Karcher 1977, Riemannian center of mass, as in mergekit: "
               "u <- exp_u(mean_t log_u(x_t / |x_t|))",
+    .base_is_model = true,
     .min_models = 1,
     .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY,
     .params = params,

@@ -59,6 +59,7 @@ const am_method am_method_linear = {
     .summary = "weighted mean of the models",
     .source = "model soups, Wortsman et al. 2022 (arXiv:2203.05482): "
               "sum_t w_t theta_t / sum_t w_t",
+    .base_is_model = true,
     .min_models = 1,
     .properties =
         AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,

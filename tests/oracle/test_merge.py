@@ -67,11 +67,12 @@ def weights(name: str) -> list[float]:
     nodes = [0.1, 0.9, 0.4]
     first = (1 - (at - lo)) * nodes[lo] + (at - lo) * nodes[min(lo + 1, 2)]
     second = 1e-1 if "embed" in name else (1 - t) * -0.25 + t * 0.75 if layer >= 0 else 0.35
-    return [first, second, 0.35]
+    return [first, second, 0.35, 0.35]  # the last one is the base's, where it is a model
 
 
 def expected(method: str, normalize: bool, scale: float, name: str, xs: list) -> np.ndarray:
-    w = weights(name)
+    xs = [xs[0], *xs[1:], xs[0]] if method == "linear" else xs
+    w = weights(name)[:len(xs) - 1]
     total = 0.0
     for value in w:
         total += value

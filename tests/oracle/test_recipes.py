@@ -130,7 +130,7 @@ def expected(recipe: dict, models: dict) -> dict[str, np.ndarray]:
                 name = layer_name(at + i, part)
                 names = [layer_name(x["layer_range"][0] + i, part) for x in sources]
                 out[name] = combine(recipe, levels, sources, names, name,
-                                    i / (n - 1) if n > 1 else 0.0, models, base,
+                                    i / (n - 1) if n > 1 else 1.0, models, base,
                                     layer_name(base_lo + i, part))
         at += n
     return out
