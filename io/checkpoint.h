@@ -48,24 +48,44 @@ typedef struct am_ckpt_options {
     const char *const *inputs; /* NULL-terminated input paths for the manifest; may be NULL */
     am_companions *companions; /* [root] folders only: files beside the tensors; borrowed until
                                   publish; may be NULL */
+    const char *identity; /* [root] what the job is (io/identity.h): an interrupted one is gone on
+                             with; NULL: it starts over, and leaves nothing when it is stopped */
+    bool fresh;           /* start over all the same */
+    double save_every;    /* seconds between records of what is done; AM_PACE_AUTO: by their cost */
 } am_ckpt_options;
+
+/** Whether the output at PATH is there and is what this job would make: same recipe, inputs and
+ * format, by its manifest, and no input written since.
+ * Collective [comm]; arguments [same]. An output that is another's is not an error here. */
+int am_ckpt_is_finished_all(MPI_Comm comm, const char *path, const am_ckpt_options *options,
+                            bool *is_finished);
 
 /** Lay out an output at PATH (form by name: .h5, .safetensors, else a folder) under a temporary
  * name beside it, with all space reserved.
  *
- * Collective [comm]; arguments [same]. Takes the output's lock first.
- * Errors: AM_E_CREATE (folder missing, not writable, exists, locked by another job, is an input);
- * AM_E_IO (no space: says how much is needed). On error nothing is left behind. */
+ * Collective [comm]; arguments [same]. Takes the output's lock first. If options->identity is that
+ * of an interrupted job on this output, its layout is used, its blocks are checked by their digests
+ * (all ranks read) and those that are sound are done: am_ckpt_block_is_done.
+ * Errors: AM_E_CREATE (folder missing, not writable, exists, locked by another job, is an input, or
+ * another job was interrupted: says in what they differ);
+ * AM_E_IO (no space: says how much is needed). On error nothing is left behind, but for what an
+ * interrupted job had left. */
 int am_ckpt_create_all(MPI_Comm comm, const char *path, const am_tensor_table *tensors,
                        const am_ckpt_options *options, am_ckpt_writer **out);
+/** Blocks of an interrupted job that need not be stored again, how many, and of how many. [same] */
+bool am_ckpt_block_is_done(const am_ckpt_writer *writer, int64_t tensor, int64_t block);
+int64_t am_ckpt_blocks_done(const am_ckpt_writer *writer, int64_t *blocks);
+/** All of a tensor is going to be stored again. Local; call it on every rank. */
+void am_ckpt_redo(am_ckpt_writer *writer, int64_t tensor);
 /** A block sink over the output. Local. Each store is written by pwrite, block digests are kept. A
  * rank stores whole blocks (or whole chunks: then digests are made by re-reading at publish). */
 int am_ckpt_sink(am_ckpt_writer *writer, am_sink *out);
 /** fsync data on every rank, write the manifest, rename, fsync the folder; frees the writer.
  *
  * Collective [comm]. rc [rank] result of the writing so far: if any rank passes an error nothing is
- * published, temporaries are removed and the agreed code is returned. *writer is NULL afterwards.
- */
+ * published, temporaries are removed and the agreed code is returned. With options->identity, a job
+ * that is stopped (AM_E_STOPPED) or that fails for want of memory or by an I/O error leaves what it
+ * has done for the next attempt. *writer is NULL afterwards. */
 int am_ckpt_publish_all(am_ckpt_writer **writer, int rc);
 
 /* ---- whole small checkpoints in memory (training jobs) ---- */

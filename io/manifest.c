@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "io/file.h"
+#include "io/identity.h"
 #include "io/publish.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
@@ -41,37 +43,39 @@ static bool parse_hex(const char *text, uint64_t *out)
 
 /* ---- writing ---- */
 
-static void write_input(am_json *j, const char *path)
+static int write_input(am_json *j, const char *path)
 {
-    struct stat st;
+    am_input_facts facts;
+    int rc = am_input_facts_read(path, &facts);
+    if (rc == AM_E_NOINPUT) { /* gone since it was read */
+        am_error_clear();
+        rc = 0;
+    }
     am_json_object(j, NULL);
     am_json_string(j, "path", path);
-    if (stat(path, &st) == 0) {
-        bool is_folder = S_ISDIR(st.st_mode);
-        if (!is_folder) {
-            am_json_int(j, "bytes", (int64_t)st.st_size);
-        }
-        am_manifest own = {0};
-        if (am_manifest_read(path, is_folder, &own) == 0) {
-            am_json_string(j, "content_xxh3", hex_of(own.content).text);
-            am_manifest_free(&own);
-        } else {
-            am_error_clear(); /* an input without a manifest is fine */
-        }
+    am_json_int(j, "bytes", facts.bytes);
+    am_json_string(j, "sample_xxh3", hex_of(facts.sample).text);
+    if (facts.has_content) {
+        am_json_string(j, "content_xxh3", hex_of(facts.content).text);
     }
     am_json_end_object(j);
+    return rc;
 }
 
 int am_manifest_begin(const char *format, const am_ckpt_options *options, am_manifest_head *out)
 {
     *out = (am_manifest_head){.format = format};
+    if (strcmp(format, "hf") == 0) {
+        out->shard_bytes = options->shard_bytes;
+    }
     int rc = 0;
     am_json j = {0};
     am_json_array(&j, NULL);
-    for (int64_t i = 0; options->inputs != NULL && options->inputs[i] != NULL; i++) {
-        write_input(&j, options->inputs[i]);
+    for (int64_t i = 0; rc == 0 && options->inputs != NULL && options->inputs[i] != NULL; i++) {
+        rc = write_input(&j, options->inputs[i]);
     }
     am_json_end_array(&j);
+    AM_TRY(rc);
     AM_TRY(am_json_finish(&j));
     out->inputs_json = am_text("%s", j.text);
     if (options->recipe != NULL) {
@@ -171,6 +175,9 @@ int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tenso
     am_json_string(&j, "format", head->format);
     am_json_string(&j, "recipe_xxh3", head->recipe_digest);
     am_json_raw(&j, "inputs", head->inputs_json);
+    if (head->shard_bytes > 0) {
+        am_json_int(&j, "shard_bytes", head->shard_bytes);
+    }
     am_json_int(&j, "block_elements", AM_BLOCK);
     am_json_string(&j, "metadata_xxh3", hex_of(meta_digest).text);
     am_json_string(&j, "content_xxh3", hex_of(content).text);
@@ -283,11 +290,56 @@ static int read_files(const char *path, const json_t *root, am_manifest *out)
     return 0;
 }
 
-int am_manifest_read(const char *path, bool is_folder, am_manifest *out)
+static int load(const char *name, json_t **root)
 {
     int rc = 0;
     char *text = NULL;
     int64_t n = 0;
+    json_error_t error;
+    AM_TRY(am_file_slurp(name, largest_manifest, &text, &n));
+    AM_TRY(check_self(name, text, n));
+    *root = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error);
+    if (*root == NULL) {
+        rc = damaged(name, error.text);
+        goto cleanup;
+    }
+    if (json_integer_value(json_object_get(*root, "manifest")) != MANIFEST_VERSION) {
+        rc = am_fail(AM_E_DATA, "%s is of another version of allmerge", name);
+    }
+cleanup:
+    free(text);
+    return rc;
+}
+
+static bool member_is(const json_t *root, const char *key, const char *value)
+{
+    const char *text = json_string_value(json_object_get(root, key));
+    return value != NULL && text != NULL && strcmp(text, value) == 0;
+}
+
+bool am_manifest_is_of(const char *path, bool is_folder, const am_manifest_head *head)
+{
+    json_t *root = NULL, *inputs = NULL;
+    bool is_same = false;
+    char *name = am_publish_manifest_path(path, is_folder);
+    if (name != NULL && access(name, F_OK) == 0 && load(name, &root) == 0) {
+        inputs = json_loads(head->inputs_json, 0, NULL);
+        is_same = member_is(root, "allmerge", AM_VERSION) &&
+                  member_is(root, "format", head->format) &&
+                  member_is(root, "recipe_xxh3", head->recipe_digest) &&
+                  json_integer_value(json_object_get(root, "shard_bytes")) == head->shard_bytes &&
+                  inputs != NULL && json_equal(inputs, json_object_get(root, "inputs"));
+    }
+    am_error_clear();
+    json_decref(inputs);
+    json_decref(root);
+    free(name);
+    return is_same;
+}
+
+int am_manifest_read(const char *path, bool is_folder, am_manifest *out)
+{
+    int rc = 0;
     json_t *root = NULL;
     struct stat st;
     *out = (am_manifest){0};
@@ -299,23 +351,11 @@ int am_manifest_read(const char *path, bool is_folder, am_manifest *out)
         rc = AM_E_NOINPUT; /* ordinary: no message */
         goto cleanup;
     }
-    AM_TRY(am_file_slurp(name, largest_manifest, &text, &n));
-    AM_TRY(check_self(name, text, n));
-    json_error_t error;
-    root = json_loadb(text, (size_t)n, JSON_REJECT_DUPLICATES, &error);
-    if (root == NULL) {
-        rc = damaged(name, error.text);
-        goto cleanup;
-    }
-    if (json_integer_value(json_object_get(root, "manifest")) != MANIFEST_VERSION) {
-        rc = am_fail(AM_E_DATA, "%s is of another version of allmerge", name);
-        goto cleanup;
-    }
+    AM_TRY(load(name, &root));
     AM_TRY(read_tensors(name, root, out));
     AM_TRY(read_files(name, root, out));
 cleanup:
     json_decref(root);
-    free(text);
     free(name);
     if (rc != 0) {
         am_manifest_free(out);

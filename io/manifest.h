@@ -11,6 +11,7 @@ typedef struct am_manifest_head {
     const char *format;  /* borrowed: format name */
     char *recipe_digest; /* owned; NULL: no recipe */
     char *inputs_json;   /* owned; a JSON array */
+    int64_t shard_bytes; /* asked for; 0: not a folder */
 } am_manifest_head;
 
 /** Gather recipe and input facts. Local, rank 0; an input's digest is taken from its own manifest
@@ -22,6 +23,10 @@ void am_manifest_head_free(am_manifest_head *head);
 int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tensors,
                       const am_meta *meta, const am_digests *digests,
                       const am_companions *companions, char **text, int64_t *n);
+
+/** Whether the manifest of the output at `path` names the same version, format, recipe and inputs
+ * as `head`. Local. A damaged or missing one does not; no error. */
+bool am_manifest_is_of(const char *path, bool is_folder, const am_manifest_head *head);
 
 /* A manifest read back. */
 typedef struct am_manifest {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "io/companion.h"
 #include "io/file.h"
+#include "io/journal.h"
 #include "io/manifest.h"
 #include "mpi/error.h"
 
@@ -165,6 +166,7 @@ static void release(am_publish *p)
     free(p->partial);
     free(p->lock);
     free(p->manifest);
+    free(p->journal);
     *p = (am_publish){.lock_fd = -1};
 }
 
@@ -302,8 +304,9 @@ int am_publish_begin(am_publish *p, const char *path, bool is_folder, bool overw
     }
     p->partial = am_text("%s.partial", p->final);
     p->lock = am_text("%s.lock", p->final);
+    p->journal = am_text("%s.journal", p->final);
     p->manifest = am_publish_manifest_path(p->final, is_folder);
-    if (p->partial == NULL || p->lock == NULL || p->manifest == NULL) {
+    if (p->partial == NULL || p->lock == NULL || p->manifest == NULL || p->journal == NULL) {
         rc = AM_E_NOMEM;
         goto cleanup;
     }
@@ -313,11 +316,17 @@ int am_publish_begin(am_publish *p, const char *path, bool is_folder, bool overw
     AM_TRY(check_not_input(p->lock, inputs));
     AM_TRY(take_lock(p));
     AM_TRY(check_existing(p));
-    AM_TRY(remove_path(p->partial));
 cleanup:
     if (rc != 0) {
         release(p);
     }
+    return rc;
+}
+
+int am_publish_clear(am_publish *p)
+{
+    int rc = am_journal_remove(p->journal);
+    AM_KEEP(remove_path(p->partial));
     return rc;
 }
 
@@ -399,6 +408,7 @@ int am_publish_commit(am_publish *p, const char *manifest, int64_t n)
         return rc;
     }
     rc = am_file_sync_folder(p->final);
+    AM_KEEP(am_journal_remove(p->journal));
     release(p);
     return rc;
 }
@@ -406,7 +416,31 @@ int am_publish_commit(am_publish *p, const char *manifest, int64_t n)
 void am_publish_abandon(am_publish *p)
 {
     if (p->final != NULL) {
-        remove_path(p->partial);
+        (void)am_publish_clear(p); /* the error that led here counts */
         release(p);
     }
+}
+
+void am_publish_suspend(am_publish *p)
+{
+    if (p->final != NULL) {
+        release(p);
+    }
+}
+
+void am_publish_tidy(const char *path, bool is_folder)
+{
+    am_publish p = {.lock_fd = -1};
+    char *clean = am_publish_clean_path(path);
+    char *lock = clean != NULL ? am_text("%s.lock", clean) : NULL;
+    char *journal = clean != NULL ? am_text("%s.journal", clean) : NULL;
+    const bool is_left =
+        lock != NULL && journal != NULL && (access(lock, F_OK) == 0 || access(journal, F_OK) == 0);
+    if (is_left && am_publish_begin(&p, clean, is_folder, true, NULL) == 0) {
+        am_publish_abandon(&p);
+    }
+    am_error_clear();
+    free(clean);
+    free(lock);
+    free(journal);
 }

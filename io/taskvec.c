@@ -324,6 +324,35 @@ void am_tv_close(am_taskvec **tv)
     *tv = NULL;
 }
 
+/* ---- sizes ---- */
+
+int64_t am_tv_bytes(const am_taskvec *tv)
+{
+    int64_t largest = 0;
+    for (int64_t i = 0; i < tv->base->n; i++) {
+        largest = tv->base->t[i].numel > largest ? tv->base->t[i].numel : largest;
+    }
+    return AM_CHUNK * (int64_t)(sizeof *tv->decoded + sizeof *tv->index) +
+           AM_CHUNK / AM_TV_DENSE_BLOCK * (int64_t)sizeof *tv->scale +
+           am_part_units(largest, AM_CHUNK) * (int64_t)sizeof *tv->start;
+}
+
+void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
+{
+    const am_tv_tensor *form = &tv->form[tensor];
+    const int64_t numel = tv->base->t[tensor].numel, element = am_dtype_bytes(form->dtype);
+    *stored = *staged = 0;
+    if (!form->is_stored || n == 0) {
+        return;
+    }
+    if (form->is_sparse) {
+        *stored = (int64_t)((double)n * (double)form->kept / (double)numel) * (element + 2);
+    } else {
+        *stored = *staged = n * element;
+    }
+    *stored += form->scale < 0 ? 0 : blocks(n, form->block) * (int64_t)sizeof(float);
+}
+
 /* ---- decoding ---- */
 
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n)

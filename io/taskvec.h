@@ -62,6 +62,10 @@ bool am_tv_is(const am_ckpt *ckpt);
 int am_tv_open_all(MPI_Comm comm, am_ckpt *ckpt, const am_source *base, int64_t buffer_bytes,
                    am_taskvec **out);
 void am_tv_close(am_taskvec **tv); /* accepts a pointer to NULL */
+/** Bytes that reading it takes, what is staged aside; and those of n elements of a tensor of the
+ * base: as stored, and staged. Pure. */
+int64_t am_tv_bytes(const am_taskvec *tv);
+void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
 /** Announce loads, in the numbering of the base; as am_source.stage. */
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n);
 /** dst[n] += differences [lo, lo+n) of a float tensor of the base. Local.

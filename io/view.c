@@ -68,6 +68,16 @@ static int view_stage(void *self, const am_span *spans, int64_t n)
     return first->stage(first->self, v->spans[turn], m);
 }
 
+static void view_weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored,
+                       int64_t *staged)
+{
+    const am_view *v = self;
+    const am_view_place *p = &v->place[tensor];
+    AM_ASSERT(p->source >= 0);
+    am_source_weigh(v->sources[p->source], p->tensor, n, stored, staged);
+    *staged = p->source == 0 ? *staged : 0;
+}
+
 static int view_load(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst)
 {
     const am_view *v = self;
@@ -105,6 +115,7 @@ void am_view_source(am_view *view, am_source *out)
                        .label = view->sources[0]->label,
                        .tensors = view->tensors,
                        .stage = view_stage,
+                       .weigh = view_weigh,
                        .load = view_load,
                        .load_raw = view_load_raw};
 }

@@ -22,11 +22,25 @@ typedef struct am_source {
     /* Announce that spans[0..n) are loaded next, in this order; they stay valid until the call
      * after the next. May be NULL. */
     int (*stage)(void *self, const am_span *spans, int64_t n);
+    /* Bytes of n elements of `tensor` as they are stored, and as staging holds them. NULL: both are
+     * those of its dtype. Pure. */
+    void (*weigh)(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
     /* Elements [lo, lo+n) of `tensor`, converted exactly to f64 (floats) into dst[n]. */
     int (*load)(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst);
     /* The same as raw little-endian bytes of the tensor's own dtype (copies, integer buffers). */
     int (*load_raw)(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst);
 } am_source;
+
+/** am_source.weigh of any source. Pure. */
+static inline void am_source_weigh(const am_source *source, int64_t tensor, int64_t n,
+                                   int64_t *stored, int64_t *staged)
+{
+    if (source->weigh != 0) {
+        source->weigh(source->self, tensor, n, stored, staged);
+    } else {
+        *stored = *staged = n * am_dtype_bytes(source->tensors->t[tensor].dtype);
+    }
+}
 
 /* A checkpoint to write. Each element is stored exactly once by exactly one rank. */
 typedef struct am_sink {
@@ -47,8 +61,9 @@ typedef struct am_samples {
     int64_t n;         /* samples */
     int64_t features;  /* inputs per sample */
     int64_t classes;   /* K */
-    /* Inputs x[count, features] f32 and labels y[count] in [0, classes) of samples index[0..count).
-     */
+    int64_t labels;    /* labels a sample: 0 or 1 for one, T for one a position */
+    /* Inputs x[count, features] f32 (token ids as whole numbers) and labels y[count, labels] in
+     * [0, classes), or -1 where a position does not count, of samples index[0..count). */
     int (*gather)(void *self, const int64_t *index, int64_t count, float *x, int32_t *y);
 } am_samples;
 

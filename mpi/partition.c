@@ -80,6 +80,63 @@ int am_slice_make(const am_tensor_table *tensors, int64_t unit, int parts, int p
     return 0;
 }
 
+/* Bytes of unit u of a tensor, and its end in elements. */
+static int64_t unit_bytes(const am_tensor *t, int64_t unit, int64_t u, int64_t *end)
+{
+    const int64_t left = t->numel - u * unit, n = left < unit ? left : unit;
+    *end = u * unit + n;
+    return n * am_dtype_bytes(t->dtype);
+}
+
+/* Bytes of all units that are left; *n: how many. */
+static int64_t left_bytes(const am_tensor_table *tensors, int64_t unit, const bool *is_left,
+                          int64_t *n)
+{
+    int64_t total = 0, at = 0, end = 0;
+    *n = 0;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        for (int64_t u = 0; u < am_part_units(tensors->t[i].numel, unit); u++, at++) {
+            total += is_left[at] ? unit_bytes(&tensors->t[i], unit, u, &end) : 0;
+            *n += is_left[at];
+        }
+    }
+    return total;
+}
+
+int am_slice_make_left(const am_tensor_table *tensors, int64_t unit, const bool *is_left, int parts,
+                       int part, am_slice *out)
+{
+    AM_ASSERT(unit > 0 && parts > 0 && part >= 0 && part < parts);
+    int64_t n = 0, before = 0, at = 0, hi = 0;
+    const int64_t total = left_bytes(tensors, unit, is_left, &n);
+    *out = (am_slice){.spans = am_new(n + 1, sizeof *out->spans, "a slice")};
+    if (out->spans == NULL) {
+        return AM_E_NOMEM;
+    }
+    for (int64_t i = 0; i < tensors->n; i++) {
+        for (int64_t u = 0; u < am_part_units(tensors->t[i].numel, unit); u++, at++) {
+            if (!is_left[at]) {
+                continue;
+            }
+            const int64_t bytes = unit_bytes(&tensors->t[i], unit, u, &hi), lo = u * unit;
+            const __int128 twice_middle = 2 * (__int128)before + bytes;
+            before += bytes;
+            if ((int64_t)(twice_middle * parts / (2 * (__int128)total)) != part) {
+                continue;
+            }
+            am_span *last = out->n > 0 ? &out->spans[out->n - 1] : NULL;
+            if (last != NULL && last->tensor == i && last->hi == lo) {
+                last->hi = hi;
+            } else {
+                out->spans[out->n++] = (am_span){.tensor = i, .lo = lo, .hi = hi};
+            }
+            out->elements += hi - lo;
+            out->bytes += bytes;
+        }
+    }
+    return 0;
+}
+
 void am_slice_free(am_slice *slice)
 {
     free(slice->spans);
@@ -106,7 +163,7 @@ static int64_t split_tensor(const extent *e, int64_t tensor, int64_t *part, am_s
 }
 
 /* Parts come in order, because owners never fall from tensor to tensor. part: NULL to count. */
-static int64_t split_all(const am_tensor_table *tensors, extent e, int64_t *part, am_span *spans)
+static int64_t split_each(const am_tensor_table *tensors, extent e, int64_t *part, am_span *spans)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < tensors->n; i++) {
@@ -123,14 +180,14 @@ int am_slices_make(const am_tensor_table *tensors, int64_t unit, int parts, am_s
 {
     AM_ASSERT(unit > 0 && parts > 0);
     const extent e = {.unit = unit, .total = am_tensor_table_bytes(tensors), .parts = parts};
-    const int64_t n = split_all(tensors, e, NULL, NULL);
+    const int64_t n = split_each(tensors, e, NULL, NULL);
     int64_t *part = am_new(n + 1, sizeof *part, "slices");
     *out = (am_slices){.parts = parts,
                        .first = am_new((int64_t)parts + 1, sizeof *out->first, "slices"),
                        .spans = am_new(n + 1, sizeof *out->spans, "slices")};
     int rc = part != NULL && out->first != NULL && out->spans != NULL ? 0 : AM_E_NOMEM;
     if (rc == 0) {
-        (void)split_all(tensors, e, part, out->spans);
+        (void)split_each(tensors, e, part, out->spans);
         for (int64_t i = 0; i < n; i++) {
             out->first[part[i] + 1] = i + 1;
         }

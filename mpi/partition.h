@@ -32,6 +32,10 @@ typedef struct am_slice {
  * disjoint, consecutive and cover everything; parts beyond the number of units are empty. unit:
  * AM_CHUNK or AM_BLOCK. Errors: AM_E_NOMEM. */
 int am_slice_make(const am_tensor_table *tensors, int64_t unit, int parts, int part, am_slice *out);
+/** The same over the units that are left: is_left [all units of all tensors in order], borrowed.
+ * A tensor may have several spans then. */
+int am_slice_make_left(const am_tensor_table *tensors, int64_t unit, const bool *is_left, int parts,
+                       int part, am_slice *out);
 void am_slice_free(am_slice *slice);
 
 /* The slices of all parts: spans of part p are spans[first[p]..first[p + 1]). */

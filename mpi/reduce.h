@@ -63,7 +63,8 @@ void am_tree_part(int64_t n, int size, int rank, int64_t *lo, int64_t *hi);
 /** Plan a sum of M leaves of n reals of `bytes_per_real` (4 or 8) over comm. Collective [comm];
  * all arguments [same]. Owned by the caller, freed by am_tree_free. Memory: a vector for each
  * maximal complete subtree of the own leaves (1 for a power of two at its own multiple, at most
- * 2 log2(own leaves)) and one for each level below it, and an inbox of at most 64 MiB.
+ * 2 log2(own leaves)) and one for each level below it, and an inbox of at most 64 MiB; where all
+ * ranks share a node the vectors and one more for the root lie in shared memory, without an inbox.
  * Errors: AM_E_NOMEM, agreed. */
 int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_real, am_tree **out);
 void am_tree_free(am_tree **tree);
@@ -80,5 +81,9 @@ void am_tree_push(am_tree *tree);
  * `everywhere`, else only elements am_tree_part(n, size, rank) (reduce-scatter). With one rank no
  * copy is made of a single leaf beyond the one into `sum`. The tree is ready for the next round. */
 int am_tree_sum_all(am_tree *tree, void *sum, bool everywhere);
+/** The same sum on every rank without a copy where that is possible: *root [n] is `buffer` [n], or
+ * a vector of the tree, read only, that stays until this rank makes its next leaf. Collective
+ * [comm]. */
+int am_tree_root_all(am_tree *tree, void *buffer, const void **root);
 
 #endif

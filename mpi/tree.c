@@ -8,6 +8,9 @@
  *   leaves   0 1 2 | 3 4 5 | 6 7      M = 8 on 3 ranks
  *   subtrees (01)(2) (3)(45) (67)     what travels: 5 vectors, not 8
  *
+ * Where all ranks share a node, nothing travels: the stacks lie in shared memory, and an owner adds
+ * its part of all subtrees where they are, into a root that all ranks read.
+ *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "mpi/reduce.h"
 
@@ -19,6 +22,7 @@
 #include "mpi/clones.h"
 #include "mpi/partition.h"
 #include "mpi/rng.h"
+#include "mpi/shared.h"
 
 enum { DEEPEST = 128 }; /* two subtrees for each of at most 63 levels, and the newest */
 static const int64_t window_most = INT64_C(1) << 18; /* reals */
@@ -52,6 +56,13 @@ struct am_tree {
     int64_t *first;     /* [size + 1] first subtree of a rank in all */
     int64_t *lengths;   /* [4][size] scratch: offsets and lengths of messages */
     am_arena vectors, inbox;
+    /* on one node: instead of vectors and inbox */
+    bool is_shared;
+    am_shared
+        memory; /* places [size][DEEPEST], the root [n], the vectors of rank 0, of rank 1, ... */
+    int64_t *place; /* in memory: offset of the vector of each rank's k-th subtree */
+    unsigned char *root;
+    int64_t *vectors_at; /* [size + 1] owned: offset of a rank's vectors in memory */
 };
 
 /* ---- the shape of the tree ---- */
@@ -187,6 +198,9 @@ static void list_nodes(am_tree *tree, node *all)
         if (r == tree->rank) {
             tree->buffers = deepest;
         }
+        if (tree->vectors_at != NULL) { /* counts first, see plan_memory */
+            tree->vectors_at[r + 1] = deepest;
+        }
         tree->nodes += s.depth;
         tree->most_nodes = s.depth > tree->most_nodes ? s.depth : tree->most_nodes;
     }
@@ -195,11 +209,16 @@ static void list_nodes(am_tree *tree, node *all)
     }
 }
 
+static size_t vector_bytes(const am_tree *tree)
+{
+    return am_arena_need((size_t)(tree->n * tree->bytes_per_real));
+}
+
 /* Vectors for the own stack. */
 static int make_vectors(am_tree *tree)
 {
     int rc = 0;
-    size_t bytes = am_arena_need((size_t)(tree->n * tree->bytes_per_real));
+    size_t bytes = vector_bytes(tree);
     AM_TRY(am_arena_create(&tree->vectors, bytes * (size_t)tree->buffers, "the sums of gradients"));
     for (int i = 0; i < tree->buffers; i++) {
         tree->spare[tree->spares++] = am_arena_take(&tree->vectors, bytes);
@@ -229,24 +248,60 @@ cleanup:
     return rc;
 }
 
-static int make_local(am_tree *tree)
+/* Where everything lies in shared memory; returns its size. */
+static int64_t plan_memory(am_tree *tree)
 {
-    int rc = 0;
+    const int64_t vector = (int64_t)vector_bytes(tree);
+    int64_t at = (int64_t)am_arena_need((size_t)tree->size * DEEPEST * sizeof *tree->place);
+    tree->vectors_at[0] = at + vector; /* after the root */
+    for (int r = 0; r < tree->size; r++) {
+        tree->vectors_at[r + 1] = tree->vectors_at[r] + vector * tree->vectors_at[r + 1];
+    }
+    return tree->vectors_at[tree->size];
+}
+
+static void use_memory(am_tree *tree)
+{
+    const int64_t vector = (int64_t)vector_bytes(tree);
+    tree->is_shared = true;
+    tree->place = (int64_t *)(void *)tree->memory.base;
+    tree->root = tree->memory.base + tree->vectors_at[0] - vector;
+    for (int i = 0; i < tree->buffers; i++) {
+        tree->spare[tree->spares++] = tree->memory.base + tree->vectors_at[tree->rank] + i * vector;
+    }
+}
+
+/* What does not depend on where the vectors lie. */
+static int make_lists(am_tree *tree)
+{
+    tree->all = NULL;
+    if (tree->size > 1) {
+        tree->vectors_at = am_new(tree->size + 1, sizeof *tree->vectors_at, "a reduction tree");
+        if (tree->vectors_at == NULL) {
+            return AM_E_NOMEM;
+        }
+    }
     list_nodes(tree, NULL);
-    AM_TRY(make_vectors(tree));
     if (tree->size == 1) {
-        goto cleanup;
+        return 0;
     }
     tree->all = am_new(tree->nodes, sizeof *tree->all, "a reduction tree");
     tree->first = am_new(tree->size + 1, sizeof *tree->first, "a reduction tree");
     tree->lengths = am_new(4 * (int64_t)tree->size, sizeof *tree->lengths, "a reduction tree");
     if (tree->all == NULL || tree->first == NULL || tree->lengths == NULL) {
-        rc = AM_E_NOMEM;
-        goto cleanup;
+        return AM_E_NOMEM;
     }
     list_nodes(tree, tree->all);
-    AM_TRY(make_inbox(tree));
-cleanup:
+    return 0;
+}
+
+/* Private vectors, and the room for messages. */
+static int make_private(am_tree *tree)
+{
+    int rc = make_vectors(tree);
+    if (tree->size > 1) {
+        AM_KEEP(make_inbox(tree));
+    }
     return rc;
 }
 
@@ -267,9 +322,19 @@ int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_r
         AM_KEEP(am_mpi_code(MPI_Comm_size(comm, &tree->size), "MPI_Comm_size"));
         am_part_range(leaves, tree->size, tree->rank, &tree->lo, &tree->hi);
         tree->next = tree->lo;
-        AM_KEEP(make_local(tree));
+        AM_KEEP(make_lists(tree));
     }
     *out = tree;
+    AM_AGREE(comm);
+    bool is_shared = false;
+    if (tree->size > 1) {
+        AM_TRY(am_shared_create_all(comm, plan_memory(tree), &tree->memory, &is_shared));
+    }
+    if (is_shared) {
+        use_memory(tree);
+    } else {
+        AM_KEEP(make_private(tree));
+    }
     AM_AGREE(comm);
 cleanup:
     if (rc != 0) {
@@ -284,6 +349,8 @@ void am_tree_free(am_tree **tree)
         free((*tree)->all);
         free((*tree)->first);
         free((*tree)->lengths);
+        free((*tree)->vectors_at);
+        am_shared_destroy(&(*tree)->memory);
         am_arena_destroy(&(*tree)->vectors);
         am_arena_destroy(&(*tree)->inbox);
         free(*tree);
@@ -356,34 +423,73 @@ static int exchange_window_all(am_tree *tree, int64_t from, int64_t k)
                            send_bytes, send_at, tree->inbox.base, receive_bytes, receive_at);
 }
 
-/* Add the window of all subtrees up to the root; the last addition writes to the sum. */
-static void finish_window(am_tree *tree, int64_t from, unsigned char *sum)
+/* Add `reals` reals of all subtrees, vectors in tree->all, up to the root; the last addition writes
+ * to `sum`. Left vectors are spoiled. */
+static void finish(const am_tree *tree, const node *all, int64_t reals, unsigned char *sum)
 {
     stack s = {.depth = 0};
-    int64_t at = 0, bytes = 0, merges = 0;
-    window_of(tree, tree->rank, from, &at, &bytes);
-    int64_t reals = bytes / tree->bytes_per_real;
-    if (reals == 0) {
-        return;
-    }
+    int64_t merges = 0;
     for (int64_t i = 0; i < tree->nodes; i++) {
-        node new = tree->all[i];
-        if (new.vector == NULL) {
-            new.vector = (unsigned char *)tree->own.at[i - tree->first[tree->rank]].vector + at;
-        }
-        put_on(&s, new, tree->leaves);
+        put_on(&s, all[i], tree->leaves);
         while (can_merge(&s)) {
             node *left = &s.at[s.depth - 2], *right = &s.at[s.depth - 1];
             merges++;
-            void *to = merges == tree->nodes - 1 ? sum + at : left->vector;
+            void *to = merges == tree->nodes - 1 ? sum : left->vector;
             add(tree, to, left->vector, right->vector, reals);
             merge_top(&s, tree->leaves);
         }
     }
     AM_ASSERT(s.depth == 1);
     if (tree->nodes == 1) {
-        memcpy(sum + at, s.at[0].vector, (size_t)bytes);
+        memcpy(sum, s.at[0].vector, (size_t)(reals * tree->bytes_per_real));
     }
+}
+
+/* The window of the own part, from the inbox and the own stack, into its place of the sum. */
+static void finish_window(am_tree *tree, int64_t from, unsigned char *sum)
+{
+    int64_t at = 0, bytes = 0;
+    window_of(tree, tree->rank, from, &at, &bytes);
+    if (bytes == 0) {
+        return;
+    }
+    for (int64_t k = 0; k < tree->own.depth; k++) {
+        tree->all[tree->first[tree->rank] + k].vector =
+            (unsigned char *)tree->own.at[k].vector + at;
+    }
+    finish(tree, tree->all, bytes / tree->bytes_per_real, sum + at);
+}
+
+/* The own part of the sum straight from everybody's stack, a cached run at a time. */
+static void finish_shared(am_tree *tree, unsigned char *sum)
+{
+    int64_t lo = 0, hi = 0;
+    am_tree_part(tree->n, tree->size, tree->rank, &lo, &hi);
+    for (; lo < hi; lo += AM_TREE_UNIT) {
+        const int64_t at = lo * tree->bytes_per_real;
+        for (int r = 0; r < tree->size; r++) {
+            for (int64_t i = tree->first[r]; i < tree->first[r + 1]; i++) {
+                const int64_t k = i - tree->first[r];
+                tree->all[i].vector = tree->memory.base + tree->place[r * DEEPEST + k] + at;
+            }
+        }
+        finish(tree, tree->all, hi - lo < AM_TREE_UNIT ? hi - lo : AM_TREE_UNIT, sum + at);
+    }
+}
+
+/* Sum the own part into `sum` (whole vectors): nobody reads a stack after it. */
+static int sum_shared_all(am_tree *tree, unsigned char *sum)
+{
+    int rc = 0;
+    for (int k = 0; k < tree->own.depth; k++) {
+        tree->place[tree->rank * DEEPEST + k] =
+            (unsigned char *)tree->own.at[k].vector - tree->memory.base;
+    }
+    AM_TRY(am_shared_barrier_all(tree->comm));
+    finish_shared(tree, sum);
+    AM_TRY(am_shared_barrier_all(tree->comm));
+cleanup:
+    return rc;
 }
 
 static int gather_parts_all(am_tree *tree, void *sum)
@@ -406,24 +512,54 @@ static void make_ready(am_tree *tree)
     tree->next = tree->lo;
 }
 
+static int sum_private_all(am_tree *tree, unsigned char *sum, bool everywhere)
+{
+    int rc = 0;
+    for (int64_t from = 0; from < part_length(tree, 0); from += tree->window) {
+        for (int64_t k = 0; k < tree->most_nodes; k++) {
+            AM_TRY(exchange_window_all(tree, from, k));
+        }
+        finish_window(tree, from, sum);
+    }
+    if (everywhere) {
+        AM_TRY(gather_parts_all(tree, sum));
+    }
+cleanup:
+    return rc;
+}
+
 int am_tree_sum_all(am_tree *tree, void *sum, bool everywhere)
 {
     int rc = 0;
+    const size_t bytes = (size_t)(tree->n * tree->bytes_per_real);
     AM_ASSERT(tree->next == tree->hi); /* every own leaf is pushed */
     if (tree->size == 1) {
-        memcpy(sum, tree->own.at[0].vector, (size_t)(tree->n * tree->bytes_per_real));
+        memcpy(sum, tree->own.at[0].vector, bytes);
+    } else if (!tree->is_shared) {
+        rc = sum_private_all(tree, sum, everywhere);
+    } else if (everywhere) {
+        rc = sum_shared_all(tree, tree->root);
+        memcpy(sum, tree->root, bytes);
     } else {
-        for (int64_t from = 0; from < part_length(tree, 0); from += tree->window) {
-            for (int64_t k = 0; k < tree->most_nodes; k++) {
-                AM_TRY(exchange_window_all(tree, from, k));
-            }
-            finish_window(tree, from, sum);
-        }
-        if (everywhere) {
-            AM_TRY(gather_parts_all(tree, sum));
-        }
+        rc = sum_shared_all(tree, sum);
     }
-cleanup:
+    make_ready(tree);
+    return rc;
+}
+
+int am_tree_root_all(am_tree *tree, void *buffer, const void **root)
+{
+    int rc = 0;
+    AM_ASSERT(tree->next == tree->hi);
+    *root = buffer;
+    if (tree->size == 1) {
+        *root = tree->own.at[0].vector; /* stays until the next leaf is made */
+    } else if (tree->is_shared) {
+        rc = sum_shared_all(tree, tree->root);
+        *root = tree->root;
+    } else {
+        rc = sum_private_all(tree, buffer, true);
+    }
     make_ready(tree);
     return rc;
 }

@@ -10,7 +10,40 @@
 #include <string.h>
 #include "mpi/error.h"
 #include "mpi/rng.h"
+#include "solver/training/preset.h"
 #include "solver/training/train.h"
+
+/* ---- preset mlp as the tests write it ---- */
+
+enum { REF_MAX_WIDTHS = 32, REF_MAX_NETS = 64 };
+typedef enum ref_activation { REF_RELU, REF_TANH } ref_activation;
+typedef struct ref_spec {
+    int64_t inputs;
+    int n_widths;
+    int64_t widths[REF_MAX_WIDTHS];
+    ref_activation activation;
+} ref_spec;
+
+/* The network of a spec, made once and kept until the program ends. */
+static inline const am_net *ref_mlp(const ref_spec *spec)
+{
+    static ref_spec known[REF_MAX_NETS];
+    static am_net net[REF_MAX_NETS];
+    static int n;
+    for (int i = 0; i < n; i++) {
+        if (memcmp(&known[i], spec, sizeof *spec) == 0) {
+            return &net[i];
+        }
+    }
+    AM_ASSERT(n < REF_MAX_NETS);
+    am_preset_list widths = {.n = spec->n_widths};
+    memcpy(widths.value, spec->widths, sizeof widths.value);
+    const char *options = spec->activation == REF_RELU ? "activation=relu" : "activation=tanh";
+    known[n] = *spec;
+    AM_ASSERT(am_preset_make("mlp", options, &widths, &net[n]) == 0);
+    AM_ASSERT(am_net_shape(&net[n], spec->inputs) == 0);
+    return &net[n++];
+}
 
 /* ---- samples ---- */
 
@@ -79,16 +112,16 @@ static inline double *ref_tensor(const am_param_layout *layout, double *block, c
 }
 
 typedef struct ref_net {
-    const am_net_spec *spec;
+    const ref_spec *spec;
     int64_t K;
     am_param_layout trunk, head;
 } ref_net;
 
-static inline ref_net ref_net_make(const am_net_spec *spec, int64_t K)
+static inline ref_net ref_net_make(const ref_spec *spec, int64_t K)
 {
     ref_net net = {.spec = spec, .K = K};
-    AM_ASSERT(am_net_trunk_layout(spec, AM_DTYPE_F64, &net.trunk) == 0);
-    AM_ASSERT(am_net_head_layout(spec, K, AM_DTYPE_F64, &net.head) == 0);
+    AM_ASSERT(am_net_trunk_layout(ref_mlp(spec), AM_DTYPE_F64, &net.trunk) == 0);
+    AM_ASSERT(am_net_head_layout(ref_mlp(spec), K, AM_DTYPE_F64, &net.head) == 0);
     return net;
 }
 
@@ -137,9 +170,9 @@ static inline void ref_affine_back(const double *W, const double *in, const doub
 enum { REF_WIDEST = 512 };
 
 typedef struct ref_sample {
-    double h[AM_MAX_WIDTHS + 1][REF_WIDEST]; /* activations; h[0] the input */
-    double p[REF_WIDEST];                    /* probabilities */
-    double loss, nearest_kink;               /* smallest |pre-activation| */
+    double h[REF_MAX_WIDTHS + 1][REF_WIDEST]; /* activations; h[0] the input */
+    double p[REF_WIDEST];                     /* probabilities */
+    double loss, nearest_kink;                /* smallest |pre-activation| */
     bool correct;
 } ref_sample;
 
@@ -158,7 +191,7 @@ static inline void ref_forward(const ref_net *net, double *trunk, double *head, 
                    K, h);
         for (int64_t k = 0; k < K; k++) {
             s->nearest_kink = fmin(s->nearest_kink, fabs(h[k]));
-            h[k] = net->spec->activation == AM_RELU ? fmax(0, h[k]) : tanh(h[k]);
+            h[k] = net->spec->activation == REF_RELU ? fmax(0, h[k]) : tanh(h[k]);
         }
         C = K;
     }
@@ -197,7 +230,7 @@ static inline void ref_backward(const ref_net *net, double *trunk, double *head,
         const int64_t C = l > 0 ? net->spec->widths[l - 1] : net->spec->inputs;
         for (int64_t k = 0; k < K; k++) {
             const double h = s->h[l + 1][k];
-            d[k] = din[k] * (net->spec->activation == AM_RELU ? (h > 0 ? 1 : 0) : 1 - h * h);
+            d[k] = din[k] * (net->spec->activation == REF_RELU ? (h > 0 ? 1 : 0) : 1 - h * h);
         }
         ref_affine_back(ref_layer(net, trunk, l, "weight"), s->h[l], d, C, K,
                         ref_layer(net, d_trunk, l, "weight"), ref_layer(net, d_trunk, l, "bias"),

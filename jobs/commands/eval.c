@@ -83,7 +83,8 @@ static int run_all(const am_args *args, int *exit_status)
     }
     AM_AGREE(am_world());
     AM_TRY(am_suite_open_all(am_world(), recipe.folder, (const char *const *)recipe.task,
-                             recipe.n_tasks, recipe.limit, &recipe.net, recipe.dtype, &suite));
+                             recipe.n_tasks, recipe.limit, &recipe.model.net, recipe.dtype,
+                             &suite));
     AM_TRY(am_suite_load_heads_all(&suite, heads));
     if (given->model != NULL) {
         AM_TRY(eval_one_all(&suite, given->model, split, &table));

@@ -7,10 +7,12 @@
 #include <string.h>
 #include <unistd.h>
 #include "io/file.h"
+#include "io/identity.h"
 #include "io/publish.h"
 #include "jobs/command.h"
 #include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
+#include "jobs/merge/left.h"
 #include "jobs/merge/memory.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"
@@ -22,8 +24,9 @@ enum { AM_IO_POSIX, AM_IO_MPIIO };
 
 typedef struct merge_options {
     char *output, *accounting;
-    bool overwrite, allow_nonfinite;
+    bool overwrite, fresh, allow_nonfinite;
     int64_t seed, block_bytes, memory, shard_bytes;
+    double save_every;
     int io;
 } merge_options;
 
@@ -33,6 +36,10 @@ static const am_param options[] = {
      "output: NAME.safetensors, NAME.h5, or a folder"},
     {"overwrite", AM_PARAM_BOOL, AM_AT(overwrite), "false", 0, 0, NULL,
      "replace an output that exists"},
+    {"fresh", AM_PARAM_BOOL, AM_AT(fresh), "false", 0, 0, NULL,
+     "start over where an interrupted job left off"},
+    {"save_every", AM_PARAM_REAL, AM_AT(save_every), "-1", -1, 1e9, NULL,
+     "seconds between records of what is done; -1: as often as costs less than 2 % of the time"},
     {"seed", AM_PARAM_INT, AM_AT(seed), "-1", -1, INT64_MAX, NULL,
      "seed of random methods, before the recipe's; -1: the recipe's"},
     {"memory", AM_PARAM_BYTES, AM_AT(memory), "256MiB", 1 << 20, INT64_MAX, NULL,
@@ -138,59 +145,96 @@ cleanup:
     return rc;
 }
 
-/* Create the output, merge into it, publish it or remove it. */
-static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
-                     am_merge_result *result, am_accounting *accounting)
+/* What the job is, for the journal; rank 0. None with --accounting, whose counts no journal keeps.
+ */
+static int identify(const merge_options *o, const am_merge_plan *plan, char **out)
+{
+    if (am_world_rank() != 0 || o->accounting != NULL) {
+        return 0;
+    }
+    const bool has_shards = strcmp(format_name(o->output), "hf") == 0;
+    char *job =
+        has_shards ? am_text("merge --shard-size %" PRId64, o->shard_bytes) : am_text("merge");
+    int rc = job == NULL ? AM_E_NOMEM : 0;
+    AM_KEEP(am_identity_make(job, plan->resolved.text, true, plan->inputs.files, out));
+    free(job);
+    return rc;
+}
+
+/* Merge what is left and publish it, or leave it to the next attempt. */
+static int make_all(const merge_options *o, am_merge_plan *plan, am_ckpt_writer *writer,
+                    am_merge_result *result, am_accounting *accounting)
 {
     am_slice slice = {0};
     am_sink sink = {0};
-    am_ckpt_writer *writer = NULL;
-    am_companions companions = {0};
-    const am_ckpt_options co = {.overwrite = o->overwrite,
-                                .meta = meta,
-                                .recipe = plan->resolved.text,
-                                .inputs = plan->inputs.files,
-                                .shard_bytes = o->shard_bytes,
-                                .companions = &companions};
-    int rc = am_slice_make(&plan->match.pieces, AM_BLOCK, am_world_size(), am_world_rank(), &slice);
-    AM_AGREE(am_world());
-    if (strcmp(format_name(o->output), "hf") == 0) {
-        AM_TRY(am_merge_companions_all(am_world(), plan, &companions));
-    }
-    AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->match.output, &co, &writer));
-    rc = am_ckpt_sink(writer, &sink);
+    int rc = am_ckpt_sink(writer, &sink);
+    AM_KEEP(am_merge_left(plan, writer, am_world_size(), am_world_rank(), &slice));
     rc = am_agree_all(am_world(), rc);
     if (rc == 0) {
         rc = merge_all(o, plan, &slice, &sink, result, accounting);
     }
-    rc = am_ckpt_publish_all(&writer, rc);
-cleanup:
-    am_companions_free(&companions);
     am_slice_free(&slice);
+    return am_ckpt_publish_all(&writer, rc);
+}
+
+/* Create the output, or go on with it. *is_finished: it is there already. */
+static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
+                     am_merge_result *result, am_accounting *accounting, bool *is_finished)
+{
+    am_ckpt_writer *writer = NULL;
+    am_companions companions = {0};
+    char *identity = NULL;
+    am_ckpt_options co = {.overwrite = o->overwrite,
+                          .meta = meta,
+                          .recipe = plan->resolved.text,
+                          .inputs = plan->inputs.files,
+                          .shard_bytes = o->shard_bytes,
+                          .companions = &companions,
+                          .fresh = o->fresh,
+                          .save_every = o->save_every};
+    int rc = identify(o, plan, &identity);
+    AM_AGREE(am_world());
+    co.identity = identity;
+    if (strcmp(format_name(o->output), "hf") == 0) {
+        AM_TRY(am_merge_companions_all(am_world(), plan, &companions));
+    }
+    if (!o->overwrite && o->accounting == NULL) {
+        AM_TRY(am_ckpt_is_finished_all(am_world(), o->output, &co, is_finished));
+    }
+    if (*is_finished) {
+        goto cleanup;
+    }
+    AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->match.output, &co, &writer));
+    rc = make_all(o, plan, writer, result, accounting);
+cleanup:
+    free(identity);
+    am_companions_free(&companions);
     return rc;
 }
 
 /* Choose the block before anything is written. */
 static int fit_all(const merge_options *o, am_merge_plan *plan)
 {
-    int64_t process = 0;
+    am_process process = {0};
     am_merge_need need = {0};
-    int rc = am_memory_peak_all(am_world(), &process);
+    int rc = am_memory_process_all(am_world(), &process);
     if (rc == 0) {
         rc = am_agree_all(am_world(), am_merge_fit(plan, am_world_size(), o->memory,
-                                                   plan->job.block, process, &need));
+                                                   plan->job.block, &process, &need));
     }
     plan->job.block = need.block;
+    plan->job.unit_bytes = need.unit_bytes;
     return rc;
 }
 
 static int report_all(const merge_options *o, const am_merge_plan *plan,
                       const am_merge_result *result, const am_accounting *accounting,
-                      double seconds)
+                      bool was_finished, double seconds)
 {
-    int64_t sums[] = {result->bytes_read, result->bytes_written}, peak = 0;
+    int64_t sums[] = {result->bytes_read, result->bytes_written};
+    am_process process = {0};
     am_json j = {0};
-    int rc = am_memory_peak_all(am_world(), &peak);
+    int rc = am_memory_process_all(am_world(), &process);
     AM_KEEP(am_sum_i64_all(am_world(), sums, 2)); /* agreed: no rank is alone here */
     if (rc != 0) {
         return rc;
@@ -209,7 +253,8 @@ static int report_all(const merge_options *o, const am_merge_plan *plan,
         am_accounting_totals(accounting, &j);
         am_json_end_object(&j);
     }
-    am_json_int(&j, "peak_bytes", peak);
+    am_json_bool(&j, "was_finished", was_finished);
+    am_json_int(&j, "peak_bytes", process.peak);
     am_json_real(&j, "seconds", seconds);
     am_json_end_object(&j);
     rc = am_json_finish(&j);
@@ -230,6 +275,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_merge_plan plan = {0};
     am_merge_result result = {0};
     am_meta meta = {0};
+    bool was_finished = false;
     (void)exit_status;
     am_memory_keep_no_holes();
     am_accounting accounting = {0};
@@ -243,8 +289,13 @@ static int run_all(const am_args *args, int *exit_status)
     AM_TRY(fit_all(o, &plan));
     rc = make_meta(&plan, &meta);
     AM_AGREE(am_world());
-    AM_TRY(write_all(o, &plan, &meta, &result, &accounting));
-    rc = report_all(o, &plan, &result, &accounting, am_seconds() - start);
+    AM_TRY(write_all(o, &plan, &meta, &result, &accounting, &was_finished));
+    if (was_finished) {
+        am_info("%s is there, made by this recipe from these inputs: nothing to do (--overwrite "
+                "makes it again)",
+                o->output);
+    }
+    rc = report_all(o, &plan, &result, &accounting, was_finished, am_seconds() - start);
 cleanup:
     am_accounting_free(&accounting);
     am_meta_free(&meta);
@@ -254,14 +305,16 @@ cleanup:
 
 const am_command am_command_merge = {
     .name = "merge",
-    .synopsis = "RECIPE -o OUT [--overwrite] [--memory SIZE] [--seed N] [--set KEY=VALUE]... "
-                "[--block SIZE] "
-                "[--shard-size SIZE] [--accounting FILE] [--io posix|mpiio] [--allow-nonfinite]",
+    .synopsis =
+        "RECIPE -o OUT [--overwrite] [--fresh] [--memory SIZE] [--seed N] [--set KEY=VALUE]... "
+        "[--block SIZE] "
+        "[--shard-size SIZE] [--accounting FILE] [--io posix|mpiio] [--allow-nonfinite]",
     .summary = "Merge checkpoints by a recipe in mergekit's form.",
     .help = "Inputs are safetensors files, HDF5 files or folders in Hugging Face layout, given in "
             "the recipe relative to the working folder, or else all to the folder of the recipe. "
             "Everything is computed in double precision and rounded once. The output appears when "
-            "it is complete; it is the same, byte for byte, for any number of ranks.",
+            "it is complete; it is the same, byte for byte, for any number of ranks. "
+            "Interrupted, the same command goes on where it was; finished, it does nothing.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

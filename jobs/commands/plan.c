@@ -31,8 +31,12 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_string(&j, "method", plan->recipe.method->name);
     am_json_int(&j, "ranks", o->ranks);
     am_json_int(&j, "peak_bytes", need->peak);
+    am_json_int(&j, "process_bytes", need->process.now);
+    am_json_int(&j, "process_peak_bytes", need->process.peak);
     am_json_int(&j, "read_bytes", need->read);
     am_json_int(&j, "written_bytes", need->written);
+    am_json_int(&j, "total_read_bytes", need->total_read);
+    am_json_int(&j, "total_written_bytes", need->total_written);
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
     am_json_end_object(&j);
@@ -66,13 +70,13 @@ static int run_all(const am_args *args, int *exit_status)
                                  .set = args->set};
     am_merge_plan plan = {0};
     am_merge_need need = {0};
-    int64_t process = 0;
+    am_process process = {0};
     int rc = 0;
     (void)exit_status;
     am_memory_keep_no_holes();
     AM_TRY(am_merge_plan_all(am_world(), args->positional[0], &mo, &plan));
-    AM_TRY(am_memory_peak_all(am_world(), &process));
-    rc = am_merge_fit(&plan, (int)o->ranks, o->memory, mo.block, process, &need);
+    AM_TRY(am_memory_process_all(am_world(), &process));
+    rc = am_merge_fit(&plan, (int)o->ranks, o->memory, mo.block, &process, &need);
     AM_KEEP(report(o, &plan, &need));
     AM_AGREE(am_world());
 cleanup:

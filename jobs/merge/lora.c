@@ -8,10 +8,11 @@
 #include "mpi/error.h"
 
 enum {
-    ROWS = 64,                /* rows of the left factor in memory */
-    COLUMNS = 512,            /* elements of a row that are summed at a time */
-    RAW_ELEMENTS = 1 << 13,   /* for load_raw */
-    BOUNCE_ELEMENTS = 1 << 13 /* of a factor that is transposed while it is read */
+    ROWS = 64,                 /* rows of the left factor in memory */
+    COLUMNS = 512,             /* elements of a row that are summed at a time */
+    RAW_ELEMENTS = 1 << 13,    /* for load_raw */
+    BOUNCE_ELEMENTS = 1 << 13, /* of a factor that is transposed while it is read */
+    LOAD_BYTES = 1 << 20       /* that a checkpoint reads at a time */
 };
 
 /* delta[i,j] = sum_k left[i,k] * right[k,j] */
@@ -183,6 +184,12 @@ static int stage(void *self, const am_span *spans, int64_t n)
     return l->model.stage != NULL ? l->model.stage(l->model.self, spans, n) : 0;
 }
 
+static void weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
+{
+    const am_lora *l = self;
+    am_source_weigh(&l->model, tensor, n, stored, staged);
+}
+
 int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **lora,
                    am_source *out)
 {
@@ -200,9 +207,23 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
                        .label = model->label,
                        .tensors = model->tensors,
                        .stage = stage,
+                       .weigh = weigh,
                        .load = load,
                        .load_raw = load_raw};
     return rc;
+}
+
+int64_t am_lora_bytes(const am_lora *lora)
+{
+    const int64_t real = sizeof(double);
+    int64_t most = 0;
+    for (int64_t i = 0; i < lora->model.tensors->n; i++) {
+        const am_adapter_part *p = &lora->adapter->part[i];
+        const int64_t factors = p->a < 0 || p->is_whole ? 0 : (p->cols + ROWS) * p->rank * real;
+        most = factors > most ? factors : most;
+    }
+    /* and a factor as it is in the file, before it is widened */
+    return most + BOUNCE_ELEMENTS * real + (most / 2 < LOAD_BYTES ? most / 2 : LOAD_BYTES);
 }
 
 void am_lora_free(am_lora **lora)

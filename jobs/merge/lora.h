@@ -20,4 +20,7 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
                    am_source *out);
 void am_lora_free(am_lora **lora); /* accepts a pointer to NULL */
 
+/** Bytes that the adapter takes once tensors are read through it, at most. */
+int64_t am_lora_bytes(const am_lora *lora);
+
 #endif

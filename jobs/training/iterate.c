@@ -142,11 +142,12 @@ static int pretrain_all(am_iterate *it)
     am_suite pretraining = {.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     const char *task[] = {recipe->base_task};
     int rc = AM_OK;
-    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->net,
+    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->model.net,
                              recipe->dtype, &pretraining));
-    if (pretraining.spec.inputs != it->suite.spec.inputs) {
+    if (pretraining.net.features != it->suite.net.features) {
         rc = am_fail(AM_E_DATA, "the pretraining set %s has %lld features, the tasks have %lld",
-                     task[0], (long long)pretraining.spec.inputs, (long long)it->suite.spec.inputs);
+                     task[0], (long long)pretraining.net.features,
+                     (long long)it->suite.net.features);
         goto cleanup; /* equal on all ranks */
     }
     am_train_options options =
@@ -168,8 +169,7 @@ static int make_base_all(am_iterate *it)
     if (is_done) {
         goto cleanup;
     }
-    rc = suite->ops->init(&suite->trunk, suite->spec.activation, (uint64_t)recipe->seed, "init",
-                          it->base);
+    rc = suite->ops->init(&suite->trunk, (uint64_t)recipe->seed, "init", it->base);
     AM_AGREE(suite->comm);
     if (recipe->base_checkpoint != NULL) {
         AM_TRY(am_suite_load_trunk_all(suite, recipe->base_checkpoint, it->base));
@@ -622,7 +622,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     *it = (am_iterate){.recipe = recipe};
     it->suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
-                             recipe->n_tasks, recipe->limit, &recipe->net, recipe->dtype,
+                             recipe->n_tasks, recipe->limit, &recipe->model.net, recipe->dtype,
                              &it->suite));
     it->table.suite = &it->suite;
     rc = allocate(it);

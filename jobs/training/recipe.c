@@ -64,19 +64,6 @@ static const am_param top_table[] = {
 static const char *const top_sections[] = {"model", "data",     "base",    "heads", "finetune",
                                            "merge", "one_shot", "iterate", "joint", NULL};
 
-typedef struct model_keys {
-    int preset, activation;
-} model_keys;
-
-static const am_param model_table[] = {
-    {"preset", AM_PARAM_CHOICE, offsetof(model_keys, preset), "mlp", 0, 0, "mlp",
-     "architecture of the trunk"},
-    {"activation", AM_PARAM_CHOICE, offsetof(model_keys, activation), "relu", 0, 0, "relu|tanh",
-     "after every hidden layer"},
-    {0},
-};
-static const char *const model_lists[] = {"widths", NULL};
-
 typedef struct data_keys {
     char *folder;
 } data_keys;
@@ -183,26 +170,6 @@ static int read_epochs(const am_node *node, const char *what, int64_t *out, int 
 }
 
 /* ---- sections ---- */
-
-static int read_model(const am_node *root, am_train_recipe *out)
-{
-    const am_node *map = am_node_find(root, "model"), *widths = am_node_find(map, "widths");
-    model_keys keys = {0};
-    int rc = am_recipe_bind(map, model_table, model_lists, "model", &keys);
-    out->net.activation = keys.activation == 0 ? AM_RELU : AM_TANH;
-    if (rc == AM_OK && widths == NULL) {
-        out->net.n_widths = 2;
-        out->net.widths[0] = 512;
-        out->net.widths[1] = 256;
-        return AM_OK;
-    }
-    AM_KEEP(list_of(widths, "model.widths", AM_MAX_WIDTHS));
-    for (int64_t i = 0; i < (rc == AM_OK ? widths->n : 0); i++) {
-        AM_KEEP(am_node_int(widths->item[i], "model.widths", 1, 1 << 24, &out->net.widths[i]));
-    }
-    out->net.n_widths = rc == AM_OK ? (int)widths->n : 0;
-    return rc;
-}
 
 static char *copy_text(const char *text)
 {
@@ -480,15 +447,7 @@ static void json_head(const am_train_recipe *r, am_json *json)
     static const char *const splits[] = {"train", "validation", "test"};
     am_json_int(json, "seed", r->seed);
     am_json_string(json, "dtype", r->dtype == AM_DTYPE_F64 ? "float64" : "float32");
-    am_json_object(json, "model");
-    am_json_string(json, "preset", "mlp");
-    am_json_array(json, "widths");
-    for (int i = 0; i < r->net.n_widths; i++) {
-        am_json_int(json, NULL, r->net.widths[i]);
-    }
-    am_json_end_array(json);
-    am_json_string(json, "activation", r->net.activation == AM_RELU ? "relu" : "tanh");
-    am_json_end_object(json);
+    am_model_print(&r->model, json);
     am_json_object(json, "data");
     am_json_string(json, "folder", r->folder);
     am_json_array(json, "tasks");
@@ -574,7 +533,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(am_recipe_bind(root, top_table, top_sections, "", &top));
     out->seed = top.seed;
     out->dtype = top.dtype;
-    AM_KEEP(read_model(root, out));
+    AM_KEEP(am_model_read(am_node_find(root, "model"), &out->model));
     AM_KEEP(read_data(root, out));
     AM_KEEP(read_sections(root, out));
     AM_KEEP(read_merge(root, out));
@@ -626,6 +585,7 @@ void am_train_recipe_free(am_train_recipe *recipe)
     free(recipe->base.optim.no_decay);
     free(recipe->heads.optim.no_decay);
     free(recipe->joint.optim.no_decay);
+    am_model_free(&recipe->model);
     free(recipe->text);
     free(recipe->folder);
     free(recipe->base_checkpoint);

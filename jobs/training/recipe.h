@@ -6,6 +6,7 @@
 
 #include <mpi.h>
 #include "io/dataset.h"
+#include "jobs/training/model.h"
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
@@ -24,7 +25,7 @@ typedef struct am_train_recipe {
 
     int64_t seed;
     am_dtype dtype;
-    am_net_spec net;
+    am_model model;
 
     char *folder; /* owned */
     char **task;  /* [n_tasks] owned */

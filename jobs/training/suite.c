@@ -49,7 +49,7 @@ static int lay_out_heads(am_suite *suite)
 {
     int rc = AM_OK;
     for (int i = 0; i < suite->n && rc == AM_OK; i++) {
-        rc = am_net_head_layout(&suite->spec, am_dataset_classes(suite->data[i]), suite->ops->dtype,
+        rc = am_net_head_layout(&suite->net, am_dataset_classes(suite->data[i]), suite->ops->dtype,
                                 &suite->head[i]);
         if (rc == AM_OK) {
             suite->head_params[i] =
@@ -84,11 +84,11 @@ cleanup:
 }
 
 int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *tasks, int n,
-                      const int64_t limit[AM_SPLITS], const am_net_spec *spec, am_dtype dtype,
+                      const int64_t limit[AM_SPLITS], const am_net *net, am_dtype dtype,
                       am_suite *out)
 {
     int rc = AM_OK;
-    *out = (am_suite){.comm = comm, .group = MPI_COMM_NULL, .spec = *spec, .n = n};
+    *out = (am_suite){.comm = comm, .group = MPI_COMM_NULL, .n = n};
     out->ops = am_train_ops_of(dtype);
     if (n < 1) {
         rc = am_fail(AM_E_RECIPE, "there is no task: list at least one under data: tasks:");
@@ -113,8 +113,9 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
         AM_TRY(am_dataset_open_all(comm, path, limit, &out->data[i]));
     }
     rc = check_features(out);
-    out->spec.inputs = am_dataset_features(out->data[0]);
-    AM_KEEP(am_net_trunk_layout(&out->spec, dtype, &out->trunk));
+    AM_KEEP(am_net_copy(net, &out->net));
+    AM_KEEP(am_net_shape(&out->net, am_dataset_features(out->data[0])));
+    AM_KEEP(am_net_trunk_layout(&out->net, dtype, &out->trunk));
     AM_KEEP(lay_out_heads(out));
     AM_AGREE(comm);
     AM_TRY(split_ranks_all(out));
@@ -140,6 +141,7 @@ void am_suite_close_all(am_suite *suite)
         }
     }
     am_param_layout_free(&suite->trunk);
+    am_net_free(&suite->net);
     free(suite->data);
     free(suite->head);
     free(suite->head_params);
@@ -162,7 +164,7 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
 {
     am_task task = task_of(suite, i);
     am_train_result result = {0};
-    int rc = suite->ops->train_all(suite->group, &suite->spec, trunk, &task, 1, options, &result);
+    int rc = suite->ops->train_all(suite->group, &suite->net, trunk, &task, 1, options, &result);
     if (rc == AM_OK && result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
                      "training of task %s diverged (%s): lower the learning rate (now %g)",
@@ -232,7 +234,7 @@ int am_suite_state_all(const am_suite *suite, const am_train_options *options, a
     for (int i = 0; i < suite->n && rc == AM_OK; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_KEEP(suite->ops->state_make(suite->comm, &suite->spec, tasks, suite->n, &joint, out));
+    AM_KEEP(suite->ops->state_make(suite->comm, &suite->net, tasks, suite->n, &joint, out));
     free(tasks);
     rc = am_agree_all(suite->comm, rc);
     if (rc != AM_OK) {
@@ -253,7 +255,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
         tasks[i] = task_of(suite, i);
     }
     AM_TRY(
-        suite->ops->train_all(suite->comm, &suite->spec, trunk, tasks, suite->n, &joint, &result));
+        suite->ops->train_all(suite->comm, &suite->net, trunk, tasks, suite->n, &joint, &result));
     if (result.diverged) { /* the same on all ranks */
         rc = am_fail(AM_E_NUMERIC, "training (%s) diverged: lower the learning rate (now %g)",
                      options->purpose, options->optim.lr);
@@ -295,7 +297,7 @@ int am_suite_eval_all(const am_suite *suite, const void *trunk, am_split split, 
     AM_TRY(scores_new_all(suite, out));
     for (int i = 0; i < suite->n; i++) {
         am_samples samples = am_dataset_samples(suite->data[i], split);
-        AM_TRY(suite->ops->eval_all(suite->comm, &suite->spec, trunk, suite->head_params[i],
+        AM_TRY(suite->ops->eval_all(suite->comm, &suite->net, trunk, suite->head_params[i],
                                     am_dataset_classes(suite->data[i]), &samples, &out->task[i]));
     }
     scores_mean(out);
@@ -314,7 +316,7 @@ int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split s
     for (int i = 0; i < suite->n; i++) {
         if (suite->owner[i] == suite->my_group) {
             am_samples samples = am_dataset_samples(suite->data[i], split);
-            AM_KEEP(suite->ops->eval_all(suite->group, &suite->spec, trunks[i],
+            AM_KEEP(suite->ops->eval_all(suite->group, &suite->net, trunks[i],
                                          suite->head_params[i], am_dataset_classes(suite->data[i]),
                                          &samples, &out->task[i]));
         }

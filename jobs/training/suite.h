@@ -11,12 +11,12 @@
 typedef struct am_suite {
     MPI_Comm comm;           /* all ranks of the job; borrowed */
     const am_train_ops *ops; /* f32 or f64 arithmetic */
-    am_net_spec spec;
-    am_param_layout trunk; /* of one trunk */
-    int n;                 /* tasks */
-    am_dataset **data;     /* [n] owned */
-    am_param_layout *head; /* [n] owned */
-    void **head_params;    /* [n] owned reals, equal on all ranks */
+    am_net net;              /* owned, shaped for the data */
+    am_param_layout trunk;   /* of one trunk */
+    int n;                   /* tasks */
+    am_dataset **data;       /* [n] owned */
+    am_param_layout *head;   /* [n] owned */
+    void **head_params;      /* [n] owned reals, equal on all ranks */
 
     MPI_Comm group; /* this rank's task group: it trains its tasks data-parallel */
     int n_groups, my_group;
@@ -31,12 +31,12 @@ const char *am_suite_task(const am_suite *suite, int i);
 /** Open FOLDER/<task>.h5 for every task, lay out trunk and heads, split the ranks.
  *
  * Collective [comm]; arguments [same]. Groups = min(ranks, tasks), ranks spread evenly over them,
- * tasks given to groups by training samples, longest first; no result depends on it. spec->inputs
- * is taken from the data (0 on entry). Heads start at zero. Errors: AM_E_RECIPE no task;
- * AM_E_NOINPUT, AM_E_DATA from the data sets (feature counts must agree); AM_E_NOMEM; agreed. On
- * error the suite can be (and must be) closed. */
+ * tasks given to groups by training samples, longest first; no result depends on it. net needs
+ * no shapes yet: the suite makes its own copy and shapes it for the data. Heads start at zero.
+ * Errors: AM_E_RECIPE no task; AM_E_NOINPUT, AM_E_DATA from the data sets (feature counts must
+ * agree); AM_E_NOMEM; agreed. On error the suite can be (and must be) closed. */
 int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *tasks, int n,
-                      const int64_t limit[AM_SPLITS], const am_net_spec *spec, am_dtype dtype,
+                      const int64_t limit[AM_SPLITS], const am_net *net, am_dtype dtype,
                       am_suite *out);
 /** Collective [suite->comm] (frees the group communicator). */
 void am_suite_close_all(am_suite *suite);

@@ -1,28 +1,116 @@
-/* Fully connected layer without bias: y = x W^T. SPDX-License-Identifier: BSD-3-Clause */
+/* Fully connected layer over the last dimension, with bias and activation in one sweep:
+ * y = act(x W^T + b). SPDX-License-Identifier: BSD-3-Clause */
+#include <math.h>
+#include <stddef.h>
+#include "solver/training/real_activation.h"
 #include "solver/training/real_layer.h"
 
-#include <stddef.h>
+typedef struct am_linear {
+    int64_t out;
+    bool bias;
+    int activation;
+    double sigma;
+} am_linear;
 
-/* y [B,K] = x [B,C] W^T, W [K,C] */
-static void am_linear_forward(const am_layer_args *a)
+static const am_param attrs[] = {
+    {"out", AM_PARAM_INT, offsetof(am_linear, out), NULL, 1, INT32_MAX, NULL, "outputs"},
+    {"bias", AM_PARAM_BOOL, offsetof(am_linear, bias), "yes", 0, 0, NULL, "add a bias"},
+    {"activation", AM_PARAM_CHOICE, offsetof(am_linear, activation), "none", 0, 0, AM_ACT_CHOICES,
+     "function of the outputs"},
+    {"sigma", AM_PARAM_REAL, offsetof(am_linear, sigma), "0", 0, 1e6, NULL,
+     "deviation of the initial weights, 0: by the widths and the activation"},
+    {0},
+};
+
+static int am_linear_shape(const am_layer_site *s, am_shape *out)
 {
-    AM_R(am_gemm)(false, true, a->B, a->K, a->C, a->x, a->param, a->y);
+    *out = s->in[0];
+    out->d[out->n - 1] = ((const am_linear *)s->attrs)->out;
+    return 0;
 }
 
-/* dW [K,C] = dy^T x;  dx [B,C] = dy W */
+static int am_linear_params(const am_layer_site *s, am_layer_param *p)
+{
+    const am_linear *o = s->attrs;
+    const int64_t C = am_shape_features(&s->in[0]);
+    p[0] = (am_layer_param){.suffix = "weight", .n = 2, .d = {o->out, C}};
+    p[0].sigma =
+        o->sigma > 0 ? o->sigma : sqrt(AM_R(am_act_variance)((am_act)o->activation, C, o->out));
+    p[1] = (am_layer_param){.suffix = "bias", .n = 1, .d = {o->out}};
+    return o->bias ? 2 : 1;
+}
+
+static unsigned am_linear_uses(const am_layer_site *s)
+{
+    const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
+    const unsigned y = act == AM_ACT_NONE || AM_R(am_act_needs_z)(act) ? 0 : AM_LAYER_READS_Y;
+    return AM_LAYER_READS_X | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
+}
+
+/* z [B,R,K], where the derivative needs it */
+static int64_t am_linear_kept(const am_layer_site *s, int64_t B)
+{
+    const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
+    return AM_R(am_act_needs_z)(act) ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
+}
+
+/* z [R,K] = x [R,C] W^T, W [K,C];  y = act(z + b) */
+static void am_linear_forward(const am_layer_args *a)
+{
+    const am_linear *o = a->site->attrs;
+    const am_act act = (am_act)o->activation;
+    const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    real *z = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
+    AM_R(am_gemm)(false, true, R, o->out, C, a->x[0], a->param[0], z);
+    AM_R(am_act_forward)(act, R, o->out, o->bias ? a->param[1] : NULL, z, a->y);
+}
+
+/* dz = dy act'(z), in place;  dW [K,C] = dz^T x;  db = sum over rows of dz;  dx [R,C] = dz W */
 static void am_linear_backward(const am_layer_args *a)
 {
-    if (a->dparam != NULL) {
-        AM_R(am_gemm)(true, false, a->K, a->C, a->B, a->dy, a->x, a->dparam);
+    const am_linear *o = a->site->attrs;
+    const am_act act = (am_act)o->activation;
+    const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
+    AM_R(am_act_backward)(act, R * o->out, from, a->dy, a->dy);
+    if (o->bias) {
+        AM_R(am_layer_column_sum)(R, o->out, a->dy, a->dparam[1]);
     }
-    if (a->dx != NULL) {
-        AM_R(am_gemm)(false, false, a->B, a->C, a->K, a->dy, a->param, a->dx);
+    if (a->dparam[0] != NULL) {
+        AM_R(am_gemm)(true, false, o->out, C, R, a->dy, a->x[0], a->dparam[0]);
     }
+    if (a->dx[0] != NULL) {
+        AM_R(am_gemm_to)(false, false, R, C, o->out, a->dy, a->param[0], a->add[0], a->dx[0]);
+    }
+}
+
+/* z_dot = x_dot W^T + x W_dot^T + b_dot;  y_dot = z_dot act'(z) */
+static void am_linear_tangent(const am_layer_args *a)
+{
+    const am_linear *o = a->site->attrs;
+    const am_act act = (am_act)o->activation;
+    const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    AM_R(am_gemm)(false, true, R, o->out, C, a->x[0], a->param_dot[0], a->y_dot);
+    if (a->x_dot[0] != NULL) {
+        AM_R(am_gemm_to)(false, true, R, o->out, C, a->x_dot[0], a->param[0], true, a->y_dot);
+    }
+    AM_R(am_act_forward)
+    (AM_ACT_NONE, R, o->out, o->bias ? a->param_dot[1] : NULL, a->y_dot, a->y_dot);
+    const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
+    AM_R(am_act_backward)(act, R * o->out, from, a->y_dot, a->y_dot);
 }
 
 const am_layer AM_R(am_layer_linear) = {
     .name = "linear",
-    .summary = "fully connected, y = x W^T; the bias belongs to the layer behind it",
+    .summary = "fully connected over the last dimension: act(x W^T + b)",
+    .attrs = attrs,
+    .inputs = 1,
+    .adds_dx = true,
+    .shape = am_linear_shape,
+    .params = am_linear_params,
+    .uses = am_linear_uses,
+    .kept = am_linear_kept,
     .forward = am_linear_forward,
     .backward = am_linear_backward,
+    .tangent = am_linear_tangent,
 };

@@ -66,6 +66,14 @@ typedef struct am_window {
     const double **x, **a;      /* [n_models] of a tile */
 } am_window;
 
+/* Consecutive spans of e->order that are visited together. */
+typedef struct am_group {
+    int64_t first, end;
+    int64_t batches;
+    bool is_shared;
+    bool is_whole; /* whole tensors in one batch: each goes through its passes in turn */
+} am_group;
+
 typedef enum am_visit { AM_VISIT_SUMS, AM_VISIT_ORDER, AM_VISIT_COMBINE } am_visit;
 
 typedef struct am_engine {
@@ -114,6 +122,22 @@ typedef struct am_engine {
 /** At least `bytes` in the room; contents are kept. Errors: AM_E_NOMEM naming `what`. */
 int am_room_need(am_room *room, int64_t bytes, const char *what);
 void am_room_free(am_room *room);
+
+/* ---- merge.c ---- */
+
+/** The engine of a job before units are known, and its end. */
+am_engine am_engine_make(const am_merge_job *job);
+void am_engine_close(am_engine *e);
+/** Sizes of buffers for e->order; and the bytes of all buffers, those of units aside. */
+void am_engine_size(am_engine *e);
+int64_t am_engine_bytes(const am_engine *e);
+/** The group that starts at span `first` of e->order. Pure. */
+am_group am_group_at(const am_engine *e, int64_t first);
+/** Elements to take of a span from lo on with `room` left in a batch: where a method has tiles,
+ * whole tiles. Pure. */
+int64_t am_batch_take(const am_engine *e, const am_span *span, int64_t lo, int64_t room);
+/** Copied tensors come from the base, or from the first model that has them. NULL: none. Pure. */
+const am_merge_input *am_copy_input(const am_merge_job *job, int64_t tensor);
 
 /* ---- units.c ---- */
 

@@ -24,18 +24,9 @@
 #include "solver/merge/input.h"
 #include "solver/merge/engine.h"
 
-/* Consecutive spans of e->order that are visited together. */
-typedef struct am_group {
-    int64_t first, end;
-    int64_t batches;
-    bool is_shared;
-    bool is_whole; /* whole tensors in one batch: each goes through its passes in turn */
-} am_group;
-
 /* ---- groups and batches ---- */
 
-/* Elements to take of a span with `room` left; where a method has tiles, whole tiles. */
-static int64_t take_of(const am_engine *e, const am_span *span, int64_t lo, int64_t room)
+int64_t am_batch_take(const am_engine *e, const am_span *span, int64_t lo, int64_t room)
 {
     bool by_rows;
     int64_t cols;
@@ -56,7 +47,7 @@ static int64_t cut_pieces(const am_engine *e, int64_t end, int64_t *span, int64_
     int64_t room = e->block, n = 0;
     while (room > 0 && *span < end) {
         const am_span *s = &e->order[*span];
-        const int64_t lo = s->lo + *offset, take = take_of(e, s, lo, room);
+        const int64_t lo = s->lo + *offset, take = am_batch_take(e, s, lo, room);
         if (take == 0) {
             break; /* the block holds a tile of any tensor: not at its start */
         }
@@ -118,7 +109,7 @@ static int64_t group_end(const am_engine *e, int64_t first)
     return end > first ? end : first + 1;
 }
 
-static am_group group_at(const am_engine *e, int64_t first)
+am_group am_group_at(const am_engine *e, int64_t first)
 {
     am_group g = {.first = first, .end = group_end(e, first)};
     g.is_shared = first < e->n_order_shared;
@@ -129,8 +120,7 @@ static am_group group_at(const am_engine *e, int64_t first)
 
 /* ---- staging ---- */
 
-/* Copied tensors come from the base, or from the first model that has them. */
-static const am_merge_input *copy_input(const am_merge_job *job, int64_t tensor)
+const am_merge_input *am_copy_input(const am_merge_job *job, int64_t tensor)
 {
     if (job->base != NULL && job->base->tensor[tensor] >= 0) {
         return job->base;
@@ -152,12 +142,14 @@ static int stage_input(am_engine *e, am_batch *batch, const am_merge_input *inpu
     for (int64_t i = 0; i < batch->n; i++) {
         const am_span *piece = &batch->pieces[i];
         const int64_t at = input->tensor[piece->tensor];
-        if (e->job->copy[piece->tensor] ? copy_input(e->job, piece->tensor) == input : is_merged) {
+        if (e->job->copy[piece->tensor] ? am_copy_input(e->job, piece->tensor) == input
+                                        : is_merged) {
             batch->raw[n++] = *piece;
-            e->result.bytes_read +=
-                at < 0
-                    ? 0
-                    : (piece->hi - piece->lo) * am_dtype_bytes(input->source->tensors->t[at].dtype);
+            int64_t stored = 0, staged = 0;
+            if (at >= 0) {
+                am_source_weigh(input->source, at, piece->hi - piece->lo, &stored, &staged);
+            }
+            e->result.bytes_read += stored;
         }
     }
     return am_input_stage(input, batch->raw, n, batch->mapped + number * e->max_pieces);
@@ -205,7 +197,7 @@ static int stage_ahead(am_engine *e, const am_group *g, int64_t b, am_visit visi
 static int copy_piece(am_engine *e, const am_span *piece)
 {
     const am_sink *sink = e->job->sink;
-    const am_merge_input *input = copy_input(e->job, piece->tensor);
+    const am_merge_input *input = am_copy_input(e->job, piece->tensor);
     const int64_t n = piece->hi - piece->lo;
     AM_ASSERT(input != NULL);
     int rc = input->source->load_raw(input->source->self, input->tensor[piece->tensor], piece->lo,
@@ -342,7 +334,7 @@ static am_group shared_group(const am_engine *e, int64_t set, int64_t first)
 {
     const bool has_some =
         first < e->n_order_shared && am_sets_find(e, e->order[first].tensor) == set;
-    return has_some ? group_at(e, first)
+    return has_some ? am_group_at(e, first)
                     : (am_group){.first = first, .end = first, .is_shared = true};
 }
 
@@ -365,7 +357,7 @@ static int run_local_all(MPI_Comm comm, am_engine *e)
     am_group g;
     int rc = 0;
     for (int64_t first = e->n_order_shared; first < e->n_order; first = g.end) {
-        g = group_at(e, first);
+        g = am_group_at(e, first);
         const int64_t tensor = e->order[first].tensor;
         const bool is_unit = e->method->n_passes > 0 && !g.is_whole && am_is_reduced(e, tensor);
         if (is_unit) {
@@ -397,7 +389,7 @@ static int64_t count_rounds(const am_engine *e)
 {
     int64_t rounds = 0;
     for (int64_t first = e->n_order_shared; first < e->n_order;) {
-        const am_group g = group_at(e, first);
+        const am_group g = am_group_at(e, first);
         rounds += g.batches * most_visits(e, &g);
         first = g.end;
     }
@@ -459,7 +451,7 @@ static am_semantics semantics_of(const am_merge_job *job)
                                                         : AM_SEMANTICS_MERGEKIT;
 }
 
-static void size_buffers(am_engine *e)
+void am_engine_size(am_engine *e)
 {
     int64_t elements = 0;
     for (int64_t i = 0; i < e->n_order; i++) {
@@ -472,6 +464,19 @@ static void size_buffers(am_engine *e)
         e->window.room = e->window.room < e->max_tile ? e->max_tile : e->window.room;
     }
     e->max_pieces = e->n_order < e->block ? e->n_order : e->block;
+}
+
+int64_t am_engine_bytes(const am_engine *e)
+{
+    const int64_t models = e->job->n_models, aux = e->method->needs_aux ? models : 0;
+    const size_t inputs = (size_t)(models + aux + 1), real = sizeof(double);
+    const size_t pieces = am_arena_need((size_t)e->max_pieces * sizeof(am_span));
+    const size_t window = am_arena_need((size_t)e->window.room * real);
+    const int vectors = e->method->scratch != NULL ? e->method->scratch(e->job->n_models) : 0;
+    const size_t scratch = am_arena_need((size_t)(vectors * e->max_tile) * real);
+    return (int64_t)(2 * pieces * (inputs + 2) + window * inputs + scratch +
+                     2 * am_arena_need((size_t)models * real) +
+                     am_arena_need((size_t)e->block * real));
 }
 
 static int prepare(am_engine *e)
@@ -487,11 +492,7 @@ static int prepare(am_engine *e)
         e->method->scratch != NULL ? (size_t)e->method->scratch(job->n_models) : 0;
     const size_t scratch = vectors * (size_t)e->max_tile * sizeof(double);
     const size_t inputs = models + aux + 1;
-    int rc = am_arena_create(&e->arena,
-                             2 * am_arena_need(pieces) * (inputs + 2) +
-                                 2 * am_arena_need(pointers) + am_arena_need(window) * inputs +
-                                 am_arena_need(scratch) + am_arena_need(reals),
-                             "merge buffers");
+    int rc = am_arena_create(&e->arena, (size_t)am_engine_bytes(e), "merge buffers");
     if (rc != 0) {
         return rc;
     }
@@ -510,7 +511,7 @@ static int prepare(am_engine *e)
     return 0;
 }
 
-static void close_engine(am_engine *e)
+void am_engine_close(am_engine *e)
 {
     for (int64_t i = 0; i < e->shared_room; i++) {
         am_unit_free(&e->shared[i]);
@@ -528,26 +529,31 @@ static void close_engine(am_engine *e)
     free(e->order);
 }
 
+am_engine am_engine_make(const am_merge_job *job)
+{
+    return (am_engine){.job = job,
+                       .method = job->method,
+                       .scope = scope_of(job),
+                       .semantics = semantics_of(job),
+                       .has_base = job->method->needs_base ||
+                                   (job->method->takes_base && job->base != NULL),
+                       .n_params = count_params(job->method),
+                       .max_tile = AM_TILE,
+                       .local = {.tensor = -1},
+                       .bound = {.tensor = -1},
+                       .window = {.span = {.tensor = -1}}};
+}
+
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
                      am_merge_result *result)
 {
-    am_engine e = {.job = job,
-                   .method = job->method,
-                   .scope = scope_of(job),
-                   .semantics = semantics_of(job),
-                   .has_base =
-                       job->method->needs_base || (job->method->takes_base && job->base != NULL),
-                   .n_params = count_params(job->method),
-                   .max_tile = AM_TILE,
-                   .local = {.tensor = -1},
-                   .bound = {.tensor = -1},
-                   .window = {.span = {.tensor = -1}}};
+    am_engine e = am_engine_make(job);
     int rc = 0;
     AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
     AM_ASSERT(!e.has_base || job->base != NULL);
     AM_ASSERT(!job->method->needs_aux || job->aux != NULL);
     AM_TRY(am_units_plan_all(comm, &e, slice));
-    size_buffers(&e);
+    am_engine_size(&e);
     rc = prepare(&e);
     AM_AGREE(comm);
     if (job->progress != NULL) {
@@ -559,6 +565,6 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
     }
 cleanup:
     *result = e.result;
-    close_engine(&e);
+    am_engine_close(&e);
     return rc;
 }

@@ -28,5 +28,19 @@ typedef double real;
  * A is stored [K,M] when transpose_a, B is stored [N,K] when transpose_b. K = 0 gives zeros. */
 void AM_R(am_gemm)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
                    const real *a, const real *b, real *c);
+/** The same, or C += with `add`. */
+void AM_R(am_gemm_to)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
+                      const real *a, const real *b, bool add, real *c);
+
+/* A matrix inside a larger one: rows lie `ld` elements apart. */
+typedef struct am_matrix {
+    const real *at;
+    int64_t ld;
+    bool transpose;
+} am_matrix;
+
+/** C[M,N] := alpha op(A) op(B), or C += with `add`; rows of C lie ldc apart. */
+void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+                      bool add, real *c, int64_t ldc);
 
 #endif

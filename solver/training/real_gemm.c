@@ -12,18 +12,33 @@
 #define cblas_gemm cblas_dgemm
 #endif
 
-void AM_R(am_gemm)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
-                   const real *a, const real *b, real *c)
+void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+                      bool add, real *c, int64_t ldc)
 {
     if (M == 0 || N == 0) {
         return;
     }
     if (K == 0) {
-        memset(c, 0, (size_t)(M * N) * sizeof(real));
+        for (int64_t m = 0; !add && m < M; m++) {
+            memset(c + m * ldc, 0, (size_t)N * sizeof(real));
+        }
         return;
     }
-    const int64_t lda = transpose_a ? M : K, ldb = transpose_b ? K : N;
-    cblas_gemm(CblasRowMajor, transpose_a ? CblasTrans : CblasNoTrans,
-               transpose_b ? CblasTrans : CblasNoTrans, am_int(M), am_int(N), am_int(K), 1, a,
-               am_int(lda), b, am_int(ldb), 0, c, am_int(N));
+    cblas_gemm(CblasRowMajor, a.transpose ? CblasTrans : CblasNoTrans,
+               b.transpose ? CblasTrans : CblasNoTrans, am_int(M), am_int(N), am_int(K), alpha,
+               a.at, am_int(a.ld), b.at, am_int(b.ld), add ? 1 : 0, c, am_int(ldc));
+}
+
+void AM_R(am_gemm_to)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
+                      const real *a, const real *b, bool add, real *c)
+{
+    const am_matrix in_a = {.at = a, .ld = transpose_a ? M : K, .transpose = transpose_a};
+    const am_matrix in_b = {.at = b, .ld = transpose_b ? K : N, .transpose = transpose_b};
+    AM_R(am_gemm_in)(M, N, K, 1, in_a, in_b, add, c, N);
+}
+
+void AM_R(am_gemm)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
+                   const real *a, const real *b, real *c)
+{
+    AM_R(am_gemm_to)(transpose_a, transpose_b, M, N, K, a, b, false, c);
 }

@@ -24,14 +24,21 @@ AM_CLONES static void am_layer_column_sums(int64_t B, int64_t stride, int64_t n,
     }
 }
 
-void AM_R(am_layer_bias_gradient)(const am_layer_args *a)
+void AM_R(am_layer_column_sum)(int64_t rows, int64_t K, const real *d, real *out)
 {
-    for (int64_t lo = 0; a->dparam != NULL && lo < a->K; lo += AM_LAYER_COLUMNS) {
-        const int64_t n = a->K - lo < AM_LAYER_COLUMNS ? a->K - lo : AM_LAYER_COLUMNS;
+    for (int64_t lo = 0; out != NULL && lo < K; lo += AM_LAYER_COLUMNS) {
+        const int64_t n = K - lo < AM_LAYER_COLUMNS ? K - lo : AM_LAYER_COLUMNS;
         double sum[AM_LAYER_COLUMNS] = {0};
-        am_layer_column_sums(a->B, a->K, n, a->dy + lo, sum);
+        am_layer_column_sums(rows, K, n, d + lo, sum);
         for (int64_t k = 0; k < n; k++) {
-            a->dparam[lo + k] = (real)sum[k];
+            out[lo + k] = (real)sum[k];
         }
+    }
+}
+
+AM_CLONES void AM_R(am_layer_add)(int64_t n, const real *x, real *y)
+{
+    for (int64_t i = 0; i < n; i++) {
+        y[i] += x[i];
     }
 }

@@ -1,51 +1,54 @@
-/* Layers: each file in layers/ is one layer, forward and backward beside each other, and exports
- * one `const am_layer am_layer_<file>` per real type. Plain loops and products over row-major
- * arrays; the network (real_pass.h) decides where the arrays lie.
- *
- * A product adds no bias: the layer behind it does, in the same sweep as its own function, and
- * makes the bias gradient in the sweep that makes its own gradient.
- *
- *     x [B,C] --linear--> y [B,K] --relu: y := max(0, y + bias)--> x of the next product
- *
+/* The arrays that the functions of a layer (layer.h) work on, and what layers share. Each file in
+ * layers/ is one layer, forward, backward and tangent beside each other, plain loops and products
+ * over row-major arrays; the program (real_program.h) decides where the arrays lie.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_TRAINING_REAL_LAYER_H
 #define AM_SOLVER_TRAINING_REAL_LAYER_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "mpi/rng.h"
+#include "solver/training/layer.h"
 #include "solver/training/real.h"
 
-/* Arrays of one layer on one micro-batch; a layer uses those that it names. All are borrowed and
- * overwritten, never added to: a leaf gradient is made whole in one pass. */
+/* One layer on one micro-batch of B samples. All arrays are borrowed. Backward overwrites dparam
+ * (a leaf gradient is made whole in one pass) and dx, or adds to dx[i] where add[i]. */
 typedef struct am_layer_args {
-    int64_t B, C, K;   /* rows, inputs, outputs; in-place layers ignore C */
-    const real *param; /* linear: weight [K,C]; others: bias [K] */
-    const real *x;     /* [B,C] input; in-place layers: unused */
-    real *y;           /* [B,K] output; in-place layers: input too */
-    real *dy;          /* [B,K] gradient of y; in-place layers turn it into that of their input */
-    real *dx;          /* [B,C] gradient of x; NULL: not wanted */
-    real *dparam;      /* as param; NULL: not wanted */
-    /* Loss layers only. */
-    const int32_t *label; /* [B] in [0, K) */
-    double scale;         /* backward: weight of a sample's loss, 1 / samples of the batch */
-    double *loss;         /* forward: [B] cross-entropy of each sample */
-    int64_t *correct;     /* forward: number of samples whose largest output is the label's */
+    const am_layer_site *site;
+    int64_t B;
+    const real *x[AM_LAYER_INPUTS]; /* [B, in[i]] */
+    const int32_t *ids;             /* [B, in[0]] instead of x[0] where the layer takes ids */
+    real *y;                        /* [B, out] */
+    const real *param[AM_LAYER_PARAMS];
+    void *keep, *scratch;
+
+    real *dy;                  /* [B, out] */
+    real *dx[AM_LAYER_INPUTS]; /* NULL: not wanted */
+    bool add[AM_LAYER_INPUTS];
+    real *dparam[AM_LAYER_PARAMS]; /* NULL: not wanted (frozen) */
+
+    const real *x_dot[AM_LAYER_INPUTS]; /* tangent; NULL: zero */
+    const real *param_dot[AM_LAYER_PARAMS];
+    real *y_dot; /* overwritten */
+
+    bool is_training;      /* drop, take statistics of the batch */
+    am_rng rng;            /* keyed by the seed, the step and the layer's name */
+    const int64_t *sample; /* [B] number of each sample in its data set: the counter of rng */
+    double scale;          /* backward: weight of a sample's loss, 1 / samples of the batch */
+
+    /* Loss layers only; logits [B, rows of out, K] are y, with bias param[0] [K]. */
+    const int32_t *label; /* [B, rows] in [0, K), or -1: not counted */
+    double smoothing;
+    double *loss;     /* forward: [B] mean over the counted labels of each sample */
+    int64_t *counted; /* forward: labels that are not -1 */
+    int64_t *correct; /* forward: of these, how many are the largest output */
 } am_layer_args;
 
-typedef struct am_layer {
-    const char *name, *summary;
-    bool is_loss;
-    void (*forward)(const am_layer_args *a);
-    /* Needs y (and x) as forward left them. */
-    void (*backward)(const am_layer_args *a);
-} am_layer;
+/** sum[k] over the rows of d [rows,K], made in f64, into out[k]; nothing when out is NULL. */
+void AM_R(am_layer_column_sum)(int64_t rows, int64_t K, const real *d, real *out);
 
-/** dparam[k] = sum over b of dy[b,k], in f64; nothing when dparam is NULL. For layers with a bias.
- */
-void AM_R(am_layer_bias_gradient)(const am_layer_args *a);
+/** y[i] += x[i]. */
+void AM_R(am_layer_add)(int64_t n, const real *x, real *y);
 
-extern const am_layer AM_R(am_layer_linear), AM_R(am_layer_relu), AM_R(am_layer_tanh),
-    AM_R(am_layer_softmax_xent);
-extern const am_layer *const AM_R(am_layer_table)[]; /* NULL-terminated */
+extern const am_layer *const AM_R(am_layer_table)[]; /* in name order, NULL-terminated */
+extern const am_layer AM_R(am_layer_linear), AM_R(am_layer_softmax_xent); /* a head */
 
 #endif

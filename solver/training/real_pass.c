@@ -1,32 +1,17 @@
-/* Forward and backward on one micro-batch. SPDX-License-Identifier: BSD-3-Clause */
+/* Taking the steps of a program on one micro-batch. SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/training/real_pass.h"
 
+#include <stdio.h>
+#include <string.h>
 #include "mpi/error.h"
 
-/* A head block holds bias [K], then weight [K,C]: name order (net.c). */
+/* A head block holds bias [K], then weight [K,C]: name order (net_layout.c). */
 static int64_t am_head_weight(int64_t classes)
 {
     return classes;
 }
 
-static int am_pass_shape(am_pass *pass, const am_net_spec *spec)
-{
-    am_param_layout layout;
-    const int rc = am_net_trunk_layout(spec, AM_REAL_DTYPE, &layout);
-    if (rc != 0) {
-        return rc;
-    }
-    pass->L = spec->n_widths;
-    pass->width[0] = spec->inputs;
-    pass->activation = spec->activation == AM_RELU ? &AM_R(am_layer_relu) : &AM_R(am_layer_tanh);
-    for (int l = 0; l < pass->L; l++) { /* in name order: bias, weight, layer by layer */
-        pass->width[l + 1] = spec->widths[l];
-        pass->bias[l] = layout.offset[2 * l];
-        pass->weight[l] = layout.offset[2 * l + 1];
-    }
-    am_param_layout_free(&layout);
-    return 0;
-}
+/* ---- memory ---- */
 
 /* Reserve `count` elements of `size` bytes in `*need`, or with an arena, take them. */
 static void *am_pass_take(am_arena *arena, size_t *need, int64_t count, size_t size)
@@ -37,136 +22,308 @@ static void *am_pass_take(am_arena *arena, size_t *need, int64_t count, size_t s
 }
 
 /* Lay the arrays out; called once without an arena to size it and once to carve it. */
-static size_t am_pass_carve(am_pass *pass, am_arena *arena, int64_t classes, bool with_gradient)
+static size_t am_pass_carve(am_pass *pass, am_arena *arena)
 {
     size_t need = 0;
-    const int64_t B = pass->rows;
-    int64_t widest = 0;
+    const int64_t B = pass->rows, F = pass->net->features;
     pass->index = am_pass_take(arena, &need, B, sizeof *pass->index);
-    pass->label = am_pass_take(arena, &need, B, sizeof *pass->label);
+    pass->label = am_pass_take(arena, &need, B * pass->labels, sizeof *pass->label);
     pass->loss = am_pass_take(arena, &need, B, sizeof *pass->loss);
-    for (int l = 0; l <= pass->L; l++) {
-        pass->x[l] = am_pass_take(arena, &need, B * pass->width[l], sizeof(real));
-        widest = l > 0 && pass->width[l] > widest ? pass->width[l] : widest;
-    }
+    pass->gathered = am_pass_take(arena, &need, B * F, sizeof *pass->gathered);
+    if (pass->net->takes_ids) {
+        pass->ids = am_pass_take(arena, &need, B * F, sizeof *pass->ids);
+    } else {
 #if AM_REAL == 32
-    pass->gathered = pass->x[0];
+        pass->x0 = pass->gathered;
 #else
-    pass->gathered = am_pass_take(arena, &need, B * pass->width[0], sizeof(float));
+        pass->x0 = am_pass_take(arena, &need, B * F, sizeof(real));
 #endif
-    pass->z = am_pass_take(arena, &need, B * classes, sizeof(real));
-    for (int i = 0; i < 2 && with_gradient; i++) {
-        pass->d[i] = am_pass_take(arena, &need, B * widest, sizeof(real));
     }
+    pass->base = am_pass_take(arena, &need, pass->program.bytes, 1);
     return need;
 }
 
-int AM_R(am_pass_make)(const am_net_spec *spec, int64_t rows, int64_t classes, bool with_gradient,
-                       am_pass *out)
+/* Reals a sample of everything that might be alive at once: a bound for the check below. */
+static int64_t am_pass_bound(const am_net *net, int64_t classes)
 {
-    *out = (am_pass){.rows = rows};
-    int rc = am_pass_shape(out, spec);
-    if (rc != 0) {
-        return rc;
+    double bound = (double)(net->features + am_net_labels(net) * (classes + 1));
+    for (int i = 0; i < net->n; i++) {
+        bound += 4 * (double)am_shape_numel(&net->node[i].site.out);
     }
-    int64_t per_row = classes + out->width[0];
-    for (int l = 0; l <= out->L; l++) {
-        per_row += 3 * out->width[l];
+    return bound < 1e15 ? (int64_t)bound : INT64_MAX / 64;
+}
+
+static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                        am_pass *out)
+{
+    *out = (am_pass){.net = net, .rows = rows};
+    if (net->features < 1) {
+        return am_fail(AM_E_BUG, "network: shapes are not known yet");
     }
-    if (rows > INT64_MAX / 16 / per_row) {
+    if (rows > INT64_MAX / 64 / am_pass_bound(net, classes)) {
         return am_fail(AM_E_NOMEM,
                        "training: %lld samples in one micro-batch do not fit: use more "
                        "micro_batches",
                        (long long)rows);
     }
-    const size_t need = am_pass_carve(out, NULL, classes, with_gradient);
-    AM_KEEP(am_arena_create(&out->arena, need, "activations"));
-    if (rc == 0) {
-        am_pass_carve(out, &out->arena, classes, with_gradient);
+    out->labels = am_net_labels(net);
+    return AM_R(am_program_make)(net, rows, classes,
+                                 with_gradient ? AM_PROGRAM_GRADIENT : AM_PROGRAM_EVAL, false,
+                                 &out->program);
+}
+
+int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                       am_pass *out)
+{
+    int rc = am_pass_plan(net, rows, classes, with_gradient, out);
+    if (rc != 0) {
+        return rc;
     }
+    rc = am_arena_create(&out->arena, am_pass_carve(out, NULL), "activations");
+    if (rc == 0) {
+        am_pass_carve(out, &out->arena);
+    }
+    return rc;
+}
+
+int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                        int64_t *bytes)
+{
+    am_pass pass;
+    const int rc = am_pass_plan(net, rows, classes, with_gradient, &pass);
+    *bytes = rc == 0 ? (int64_t)am_pass_carve(&pass, NULL) : 0;
+    AM_R(am_program_free)(&pass.program);
     return rc;
 }
 
 void AM_R(am_pass_free)(am_pass *pass)
 {
+    AM_R(am_program_free)(&pass->program);
     am_arena_destroy(&pass->arena);
     *pass = (am_pass){0};
 }
 
+/* ---- samples ---- */
+
+static int am_pass_check_labels(const am_pass *pass, const am_samples *samples, int64_t B,
+                                int64_t classes)
+{
+    for (int64_t b = 0; b < B * pass->labels; b++) {
+        if (pass->label[b] < -1 || pass->label[b] >= classes) {
+            return am_fail(AM_E_DATA, "%s: label %d of sample %lld is not in [0, %lld)",
+                           samples->label, (int)pass->label[b],
+                           (long long)pass->index[b / pass->labels], (long long)classes);
+        }
+    }
+    return 0;
+}
+
+static int am_pass_read_ids(am_pass *pass, const am_samples *samples, int64_t B)
+{
+    const int64_t F = pass->net->features;
+    for (int64_t i = 0; i < B * F; i++) {
+        const float id = pass->gathered[i];
+        if (!(id >= 0 && id < (float)pass->net->vocabulary) || id != (float)(int32_t)id) {
+            return am_fail(AM_E_DATA, "%s: token %g of sample %lld is not in [0, %lld)",
+                           samples->label, (double)id, (long long)pass->index[i / F],
+                           (long long)pass->net->vocabulary);
+        }
+        pass->ids[i] = (int32_t)id;
+    }
+    return 0;
+}
+
 int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int64_t classes)
 {
-    const int rc = samples->gather(samples->self, pass->index, B, pass->gathered, pass->label);
+    int rc = samples->gather(samples->self, pass->index, B, pass->gathered, pass->label);
+    AM_KEEP(am_pass_check_labels(pass, samples, B, classes));
     if (rc != 0) {
         return rc;
     }
-    for (int64_t b = 0; b < B; b++) {
-        if (pass->label[b] < 0 || pass->label[b] >= classes) {
-            return am_fail(AM_E_DATA, "%s: label %d of sample %lld is not in [0, %lld)",
-                           samples->label, (int)pass->label[b], (long long)pass->index[b],
-                           (long long)classes);
-        }
+    pass->task = samples->label;
+    if (pass->net->takes_ids) {
+        return am_pass_read_ids(pass, samples, B);
     }
 #if AM_REAL == 64
-    for (int64_t i = 0; i < B * pass->width[0]; i++) {
-        pass->x[0][i] = pass->gathered[i];
+    for (int64_t i = 0; i < B * pass->net->features; i++) {
+        pass->x0[i] = pass->gathered[i];
     }
 #endif
     return 0;
 }
 
+/* ---- steps ---- */
+
+static void *am_pass_at(const am_pass *pass, int buffer)
+{
+    if (buffer == AM_BUFFER_SAMPLES) {
+        return pass->x0;
+    }
+    return buffer < 0 ? NULL : pass->base + pass->program.buffer[buffer].at;
+}
+
+/* The arrays of a step, but parameters. */
+static am_layer_args am_pass_args(const am_pass *pass, const am_step *s, int64_t B)
+{
+    am_layer_args a = {.site = &pass->net->node[s->node].site,
+                       .B = B,
+                       .ids = pass->ids,
+                       .y = am_pass_at(pass, s->y),
+                       .keep = am_pass_at(pass, s->keep),
+                       .scratch = am_pass_at(pass, s->scratch),
+                       .dy = am_pass_at(pass, s->dy),
+                       .y_dot = am_pass_at(pass, s->y_dot),
+                       .is_training = pass->is_training,
+                       .sample = pass->index};
+    for (int k = 0; k < AM_LAYER_INPUTS; k++) {
+        a.x[k] = am_pass_at(pass, s->x[k]);
+        a.dx[k] = am_pass_at(pass, s->dx[k]);
+        a.x_dot[k] = am_pass_at(pass, s->x_dot[k]);
+        a.add[k] = s->add[k];
+    }
+    return a;
+}
+
+static void am_pass_key(const am_pass *pass, am_layer_args *a)
+{
+    char name[AM_NET_NAME + 256];
+    if (pass->is_training) {
+        snprintf(name, sizeof name, "%s %s %s", a->site->name, pass->draw.purpose, pass->task);
+        a->rng = am_rng_make(pass->draw.seed, "layer", pass->draw.round, pass->draw.step, name);
+    }
+}
+
+/* Arguments of a trunk node with its parameters and, for backward, their gradients. */
+static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t B,
+                                  const real *trunk, real *d_trunk)
+{
+    const am_net_node *node = &pass->net->node[s->node];
+    am_layer_args a = am_pass_args(pass, s, B);
+    am_pass_key(pass, &a);
+    for (int k = 0; k < node->n_params; k++) {
+        a.param[k] = trunk + node->offset[k];
+        if (d_trunk != NULL && !pass->net->trunk.is_frozen[node->tensor[k]]) {
+            a.dparam[k] = d_trunk + node->offset[k];
+        }
+    }
+    return a;
+}
+
+/* The head on rows of the last value: z = x W^T, then softmax with the bias. */
+static am_layer_site am_pass_head_site(const am_pass *pass, int64_t classes)
+{
+    am_layer_site site = {.name = "head", .in = {pass->net->out}, .out = pass->net->out};
+    site.out.n = site.out.n > 0 ? site.out.n : 1;
+    site.out.d[site.out.n - 1] = classes;
+    return site;
+}
+
+static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const real *head,
+                            int64_t classes)
+{
+    const am_layer_site site = am_pass_head_site(pass, classes);
+    const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
+    int64_t correct = 0;
+    am_layer_args a = am_pass_args(pass, s, B);
+    a.site = &site;
+    AM_R(am_gemm)(false, true, R, classes, C, a.x[0], head + am_head_weight(classes), a.y);
+    a.param[0] = head;
+    a.label = pass->label;
+    a.smoothing = pass->net->smoothing;
+    a.loss = pass->loss;
+    a.correct = &correct;
+    a.counted = &pass->counted;
+    AM_R(am_layer_softmax_xent).forward(&a);
+    return correct;
+}
+
+static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const real *head,
+                              int64_t classes, double scale, bool with_trunk, real *d_head)
+{
+    const am_layer_site site = am_pass_head_site(pass, classes);
+    const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
+    am_layer_args a = am_pass_args(pass, s, B);
+    a.site = &site;
+    a.label = pass->label;
+    a.smoothing = pass->net->smoothing;
+    a.scale = scale;
+    a.dparam[0] = d_head;
+    AM_R(am_layer_softmax_xent).backward(&a);
+    if (d_head != NULL) {
+        AM_R(am_gemm)(true, false, classes, C, R, a.dy, a.x[0], d_head + am_head_weight(classes));
+    }
+    if (with_trunk && a.dx[0] != NULL) {
+        AM_R(am_gemm)(false, false, R, C, classes, a.dy, head + am_head_weight(classes), a.dx[0]);
+    }
+}
+
 int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                               int64_t classes)
 {
-    for (int l = 0; l < pass->L; l++) {
-        am_layer_args a = {.B = B, .C = pass->width[l], .K = pass->width[l + 1]};
-        a.x = pass->x[l];
-        a.y = pass->x[l + 1];
-        a.param = trunk + pass->weight[l];
-        AM_R(am_layer_linear).forward(&a);
-        a.param = trunk + pass->bias[l];
-        pass->activation->forward(&a);
+    const am_program *g = &pass->program;
+    for (int i = 0; i < g->head; i++) {
+        const am_step *s = &g->step[i];
+        const am_layer_args a = am_pass_node(pass, s, B, trunk, NULL);
+        AM_R(am_layer_table)[pass->net->node[s->node].index]->forward(&a);
     }
-    int64_t correct = 0;
-    am_layer_args a = {.B = B, .C = pass->width[pass->L], .K = classes, .label = pass->label};
-    a.x = pass->x[pass->L];
-    a.y = pass->z;
-    a.loss = pass->loss;
-    a.correct = &correct;
-    a.param = head + am_head_weight(classes);
-    AM_R(am_layer_linear).forward(&a);
-    a.param = head;
-    AM_R(am_layer_softmax_xent).forward(&a);
-    return correct;
+    return am_pass_head(pass, &g->step[g->head], B, head, classes);
+}
+
+static void am_pass_zero_frozen(const am_pass *pass, real *d_trunk)
+{
+    const am_param_layout *layout = &pass->net->trunk;
+    for (int64_t k = 0; k < layout->tensors.n; k++) {
+        if (layout->is_frozen[k]) {
+            memset(d_trunk + layout->offset[k], 0,
+                   (size_t)layout->tensors.t[k].numel * sizeof(real));
+        }
+    }
+}
+
+static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const real *trunk,
+                              double scale, real *d_trunk)
+{
+    const bool is_back = s->kind == AM_STEP_BACKWARD;
+    am_layer_args a = am_pass_node(pass, s, B, trunk, is_back ? d_trunk : NULL);
+    const am_layer *layer = AM_R(am_layer_table)[pass->net->node[s->node].index];
+    a.scale = scale;
+    switch (s->kind) {
+    case AM_STEP_BACKWARD:
+        layer->backward(&a);
+        break;
+    case AM_STEP_FORWARD:
+        layer->forward(&a);
+        break;
+    case AM_STEP_ADD:
+        AM_R(am_layer_add)(B * s->n, a.dy, a.dx[0]);
+        break;
+    case AM_STEP_COPY:
+        memcpy(a.dx[0], a.dy, (size_t)(B * s->n) * sizeof(real));
+        break;
+    case AM_STEP_TANGENT:
+    case AM_STEP_HEAD:
+    case AM_STEP_HEAD_BACK:
+        AM_ASSERT(!"no step of the trunk's backward");
+    }
 }
 
 void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                             int64_t classes, double scale, real *d_trunk, real *d_head)
 {
-    am_layer_args a = {.B = B, .C = pass->width[pass->L], .K = classes, .label = pass->label};
-    a.scale = scale;
-    a.y = pass->z;
-    a.dy = pass->z; /* probabilities become their own gradient */
-    a.dparam = d_head;
-    AM_R(am_layer_softmax_xent).backward(&a);
-    a.param = head + am_head_weight(classes);
-    a.x = pass->x[pass->L];
-    a.dx = d_trunk == NULL ? NULL : pass->d[0];
-    a.dparam = d_head == NULL ? NULL : d_head + am_head_weight(classes);
-    AM_R(am_layer_linear).backward(&a);
-
-    real *dy = pass->d[0], *dx = pass->d[1];
-    for (int l = pass->L - 1; d_trunk != NULL && l >= 0; l--) {
-        a = (am_layer_args){.B = B, .C = pass->width[l], .K = pass->width[l + 1], .dy = dy};
-        a.y = pass->x[l + 1];
-        a.dparam = d_trunk + pass->bias[l];
-        pass->activation->backward(&a);
-        a.param = trunk + pass->weight[l];
-        a.x = pass->x[l];
-        a.dx = l == 0 ? NULL : dx; /* nobody asks for the gradient of the samples */
-        a.dparam = d_trunk + pass->weight[l];
-        AM_R(am_layer_linear).backward(&a);
-        real *const swap = dy;
-        dy = dx;
-        dx = swap;
+    const am_program *g = &pass->program;
+    const am_step *s = &g->step[g->head + 1];
+    AM_ASSERT(g->n_steps > g->head + 1 && s->kind == AM_STEP_HEAD_BACK);
+    am_pass_head_back(pass, s, B, head, classes, scale, d_trunk != NULL, d_head);
+    if (d_trunk == NULL) {
+        return;
     }
+    am_pass_zero_frozen(pass, d_trunk);
+    for (int i = g->head + 2; i < g->n_steps; i++) {
+        am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk);
+    }
+}
+
+const real *AM_R(am_pass_probabilities)(const am_pass *pass)
+{
+    return am_pass_at(pass, pass->program.step[pass->program.head].y);
 }

@@ -1,51 +1,65 @@
-/* Forward and backward through a network on one micro-batch: the order of the layers and where
- * their arrays lie. No MPI. SPDX-License-Identifier: BSD-3-Clause */
+/* Forward and backward through a network and a head on one micro-batch: loads samples, takes the
+ * steps of a program (real_program.h). No MPI. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_TRAINING_REAL_PASS_H
 #define AM_SOLVER_TRAINING_REAL_PASS_H
 
 #include "mpi/arena.h"
 #include "mpi/reduce.h"
-#include "solver/training/net.h"
-#include "solver/training/real_layer.h"
+#include "solver/training/real_program.h"
 
-/* A network and the activations of one micro-batch of at most `rows` samples.
- *
- *   x[0] --W0--> x[1] --W1--> ... x[L] --head--> z     x[l] is [B, width[l]], width[0] the inputs
- */
+/* What keys the random numbers of a step: the same masks for any number of ranks and leaves. */
+typedef struct am_pass_draw {
+    uint64_t seed;
+    const char *purpose; /* borrowed */
+    int64_t round, step; /* step: counted over the run */
+} am_pass_draw;
+
 typedef struct am_pass {
-    int L; /* trunk layers */
-    int64_t width[AM_MAX_WIDTHS + 1];
-    int64_t weight[AM_MAX_WIDTHS], bias[AM_MAX_WIDTHS]; /* offsets in the trunk block */
-    const am_layer *activation;
-    int64_t rows;
-    am_arena arena;             /* owns the arrays below */
-    int64_t *index;             /* [rows] samples of the micro-batch, filled by the caller */
-    int32_t *label;             /* [rows] */
-    double *loss;               /* [rows] */
-    float *gathered;            /* [rows, inputs]; f32: the same as x[0] */
-    real *x[AM_MAX_WIDTHS + 1]; /* [rows, width[l]] */
-    real *z;                    /* [rows, classes] */
-    real *d[2];                 /* [rows, widest] gradients, by turns; NULL for evaluation */
+    const am_net *net; /* borrowed, shaped */
+    am_program program;
+    int64_t rows, labels; /* samples at most; labels a sample */
+    am_arena arena;       /* owns the arrays below and the buffers of the program */
+    int64_t *index;       /* [rows] samples of the micro-batch, filled by the caller */
+    int32_t *label;       /* [rows, labels] */
+    double *loss;         /* [rows] */
+    int64_t counted;      /* labels of the micro-batch that are not -1 */
+    float *gathered;      /* [rows, features] */
+    real *x0;             /* [rows, features]; f32: gathered; NULL for ids */
+    int32_t *ids;         /* [rows, features] or NULL */
+    unsigned char *base;  /* buffers of the program */
+    bool is_training;     /* set by the caller: drop, take statistics of the batch */
+    am_pass_draw draw;    /* set by the caller when is_training */
+    const char *task;     /* label of the loaded samples, keys random numbers too */
 } am_pass;
 
-/** Allocate for micro-batches of `rows` samples and heads of at most `classes`; with_gradient adds
- * what backward needs. Freed by am_pass_free, which accepts a zeroed pass. Local.
- * Errors: AM_E_RECIPE for a bad spec, AM_E_NOMEM. */
-int AM_R(am_pass_make)(const am_net_spec *spec, int64_t rows, int64_t classes, bool with_gradient,
+/** Plan and allocate for micro-batches of `rows` samples and heads of at most `classes`;
+ * with_gradient adds what backward needs. Freed by am_pass_free, which accepts a zeroed pass.
+ * Local. Errors: AM_E_RECIPE for a network without shapes, AM_E_NOMEM. */
+int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
                        am_pass *out);
 void AM_R(am_pass_free)(am_pass *pass);
 
+/** Bytes that am_pass_make would allocate. Errors: AM_E_NOMEM. */
+int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                        int64_t *bytes);
+
 /** Fetch samples pass->index[0..B) with one gather. Local. Errors: those of the source; AM_E_DATA
- * for a label outside [0, classes). */
+ * for a label outside [-1, classes), or token ids that are not whole numbers in [0, 2^24). */
 int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int64_t classes);
 
-/** Loss of each loaded sample into pass->loss[0..B); returns how many are classified right. */
+/** Loss of each loaded sample into pass->loss[0..B), pass->counted; returns how many labels are
+ * classified right. */
 int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                               int64_t classes);
 
 /** Gradient of scale * sum of the losses after forward: overwrites d_trunk and d_head, either may
- * be NULL. No gradient of the inputs is made. */
+ * be NULL. Frozen tensors get zeros; statistics get their value in this batch times B * scale. No
+ * gradient of the inputs is made. */
 void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                             int64_t classes, double scale, real *d_trunk, real *d_head);
+
+/** Logits or probabilities of the loaded samples after forward: [B, labels, classes], with the
+ * softmax taken. Borrowed until the next call on the pass. */
+const real *AM_R(am_pass_probabilities)(const am_pass *pass);
 
 #endif

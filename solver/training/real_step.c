@@ -20,14 +20,17 @@ typedef struct am_run {
 
 typedef int (*am_run_function)(am_stepper *p, const am_run *run, real *g, double scale);
 
-/* Call f for every run of a segment that this rank holds, in order, until it returns not 0. */
-static int am_runs(am_stepper *p, int segment, real *g, double scale, am_run_function f)
+/* Call f for every run of a segment's trained tensors, or of its statistics, that this rank holds,
+ * in order, until it returns not 0. */
+static int am_runs_of(am_stepper *p, int segment, bool trained, real *g, double scale,
+                      am_run_function f)
 {
     const am_train_segment *s = &p->state->segment[segment];
     int rc = 0;
     for (int64_t k = 0; k < s->layout.tensors.n && rc == 0; k++) {
         const int64_t from = s->layout.offset[k], to = from + s->layout.tensors.t[k].numel;
-        const int64_t end = to < s->hi ? to : s->hi;
+        const bool is_one = trained ? am_param_is_trained(&s->layout, k) : s->layout.rate[k] != 0;
+        const int64_t end = !is_one ? from : to < s->hi ? to : s->hi;
         for (int64_t lo = from > s->lo ? from : s->lo; lo < end && rc == 0;) {
             const int64_t next = ((s->at + lo) / AM_TREE_UNIT + 1) * AM_TREE_UNIT - s->at;
             const am_run run = {segment, k, lo, (next < end ? next : end) - lo};
@@ -36,6 +39,11 @@ static int am_runs(am_stepper *p, int segment, real *g, double scale, am_run_fun
         }
     }
     return rc;
+}
+
+static int am_runs(am_stepper *p, int segment, real *g, double scale, am_run_function f)
+{
+    return am_runs_of(p, segment, true, g, scale, f);
 }
 
 /* ---- bf16 weights ---- */
@@ -76,7 +84,10 @@ static void am_fill_masters(am_stepper *p)
                    (size_t)(s->hi - s->lo) * sizeof(real));
         }
         s->has_master = true;
-        am_round_bf16(s->layout.n, p->w[i], p->w[i]); /* the whole segment: idempotent */
+        for (int64_t k = 0; k < s->layout.tensors.n; k++) { /* the whole segment: idempotent */
+            real *w = p->w[i] + s->layout.offset[k];
+            am_round_bf16(s->layout.rate[k] == 0 ? s->layout.tensors.t[k].numel : 0, w, w);
+        }
     }
 }
 
@@ -232,6 +243,18 @@ static int am_run_move(am_stepper *p, const am_run *run, real *g, double scale)
     return 0;
 }
 
+/* A running statistic moves towards its mean over the leaves of the step; scale: 1 / the parts that
+ * were added up. */
+static int am_run_statistic(am_stepper *p, const am_run *run, real *g, double scale)
+{
+    real *w = p->w[run->segment] + run->lo;
+    const double rate = am_segment_of(p, run)->layout.rate[run->k];
+    for (int64_t i = 0; i < run->n; i++) {
+        w[i] = (real)((double)w[i] + rate * (scale * (double)g[i] - (double)w[i]));
+    }
+    return 0;
+}
+
 /* Add the norm of a run; 1 if it is not finite. */
 static int am_run_norm(am_stepper *p, const am_run *run, real *g, double scale)
 {
@@ -285,6 +308,7 @@ static int am_step_known_all(am_stepper *p, double scale, real *g, const int *se
             AM_TRY(am_sum_norms_all(p, at));
             (void)am_runs(p, at, g, scale, am_run_move);
         }
+        (void)am_runs_of(p, at, false, g, 1 / (double)(n - 1), am_run_statistic);
         if (p->state->is_sharded) {
             AM_TRY(am_gather_weights_all(p, at));
         }
@@ -337,6 +361,9 @@ int AM_R(am_stepper_step_all)(am_stepper *p, double lr, real *g, const int *segm
     for (int i = 0; i < n && bad == 0; i++) {
         p->state->segment[segment[i]].steps++;
         bad = am_runs(p, segment[i], g, scale, am_run_norm_and_update);
+    }
+    for (int i = 0; i < n && bad == 0; i++) {
+        (void)am_runs_of(p, segment[i], false, g, 1 / (double)(n - 1), am_run_statistic);
     }
     p->norm = sqrt(am_exact_round(&p->norm2));
     *diverged = !isfinite(p->norm);

@@ -33,21 +33,31 @@ typedef struct am_trainer {
     am_stepper stepper;
     int *stepped;           /* [parts + 1] owned: segments of a step */
     int64_t n;              /* gradient vector, attention included */
+    int64_t mark;           /* its first element that takes steps: NaN there is seen first */
     int64_t leaves, lo, hi; /* of a step; [lo, hi) are this rank's */
     bool has_idle;          /* ranks without a leaf exist: their requests cannot ride in the sum */
     am_tree *tree;          /* NULL: one rank, one leaf */
     am_arena arena;
-    real *gradient; /* [n] */
+    real *gradient; /* [n] owned, or for a step the root of the tree */
+    real *buffer;   /* [n] owned */
 } am_trainer;
 
-int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int64_t classes)
+int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes)
 {
     if (samples->n < 1) {
         return am_fail(AM_E_RECIPE, "%s: no samples", samples->label);
     }
-    if (samples->features != spec->inputs) {
+    if (samples->features != net->features) {
         return am_fail(AM_E_RECIPE, "%s: samples have %lld features, the network takes %lld",
-                       samples->label, (long long)samples->features, (long long)spec->inputs);
+                       samples->label, (long long)samples->features, (long long)net->features);
+    }
+    const int64_t labels = samples->labels == 0 ? 1 : samples->labels;
+    if (labels != am_net_labels(net)) {
+        return am_fail(AM_E_RECIPE,
+                       "%s: samples have %lld label%s, the network ends in %s and needs %lld: pool "
+                       "its last value to classify samples, keep the positions to model sequences",
+                       samples->label, (long long)labels, labels == 1 ? "" : "s",
+                       am_shape_text(&net->out), (long long)am_net_labels(net));
     }
     if (samples->classes > classes) {
         return am_fail(AM_E_RECIPE, "%s: samples have %lld classes, the head has %lld",
@@ -56,7 +66,7 @@ int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int
     return 0;
 }
 
-static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, int n_tasks,
+static int am_train_check_tasks(const am_net *net, const am_task *tasks, int n_tasks,
                                 const am_train_options *o)
 {
     if (n_tasks < 1) {
@@ -77,7 +87,7 @@ static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, i
     }
     int rc = 0;
     for (int t = 0; t < n_tasks; t++) {
-        AM_KEEP(AM_R(am_train_check)(spec, &tasks[t].train, tasks[t].classes));
+        AM_KEEP(AM_R(am_train_check)(net, &tasks[t].train, tasks[t].classes));
     }
     return rc;
 }
@@ -86,16 +96,16 @@ static int am_train_check_tasks(const am_net_spec *spec, const am_task *tasks, i
 
 /* The trunk, then the heads; those that never step together share their place. A frozen segment has
  * no tensors. */
-static int am_train_segments(const am_net_spec *spec, const am_task *tasks, int n_tasks,
+static int am_train_segments(const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *o, am_train_segment *s, int64_t *reals)
 {
     s[0].name = "trunk";
-    int rc = o->train_trunk ? am_net_trunk_layout(spec, AM_REAL_DTYPE, &s[0].layout) : 0;
+    int rc = o->train_trunk ? am_net_trunk_layout(net, AM_REAL_DTYPE, &s[0].layout) : 0;
     int64_t end = s[0].layout.n;
     for (int i = 1; i <= n_tasks && rc == 0; i++) {
         s[i].name = tasks[i - 1].name;
         if (o->train_head) {
-            rc = am_net_head_layout(spec, tasks[i - 1].classes, AM_REAL_DTYPE, &s[i].layout);
+            rc = am_net_head_layout(net, tasks[i - 1].classes, AM_REAL_DTYPE, &s[i].layout);
         }
         s[i].at = o->sum_tasks ? end : s[0].layout.n;
         end = s[i].at + s[i].layout.n > end ? s[i].at + s[i].layout.n : end;
@@ -104,11 +114,11 @@ static int am_train_segments(const am_net_spec *spec, const am_task *tasks, int 
     return rc;
 }
 
-int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks,
-                             int n_tasks, const am_train_options *options, am_train_state **out)
+int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
+                             const am_train_options *options, am_train_state **out)
 {
     *out = NULL;
-    int rc = am_train_check_tasks(spec, tasks, n_tasks, options);
+    int rc = am_train_check_tasks(net, tasks, n_tasks, options);
     if (rc != 0) {
         return rc;
     }
@@ -117,7 +127,7 @@ int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_ta
     if (segment == NULL) {
         return AM_E_NOMEM;
     }
-    rc = am_train_segments(spec, tasks, n_tasks, options, segment, &reals);
+    rc = am_train_segments(net, tasks, n_tasks, options, segment, &reals);
     const am_optim *optim = AM_R(am_optim_table)[options->optim.method];
     int arrays = optim->states(&options->optim);
     const char *name[AM_STATE_ARRAYS] = {optim->state_names[0], optim->state_names[1]};
@@ -133,14 +143,25 @@ int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_ta
     return rc;
 }
 
+/* First element of the gradient vector that takes steps. Errors: AM_E_RECIPE: nothing does. */
+static int am_train_find_mark(am_trainer *t)
+{
+    const am_param_layout *trunk = &t->state->segment[0].layout;
+    t->mark = trunk->n;
+    for (int64_t k = trunk->tensors.n - 1; k >= 0; k--) {
+        t->mark = am_param_is_trained(trunk, k) ? trunk->offset[k] : t->mark;
+    }
+    return t->mark < t->n - 1 ? 0 : am_fail(AM_E_RECIPE, "training: every tensor is frozen");
+}
+
 /* Everything that a run allocates, but the tree. */
-static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
+static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
 {
     const am_train_options *o = t->options;
-    int rc = am_train_check_tasks(spec, t->tasks, n_tasks, o);
+    int rc = am_train_check_tasks(net, t->tasks, n_tasks, o);
     t->state = o->state;
     if (rc == 0 && t->state == NULL) {
-        rc = AM_R(am_train_state_new)(t->comm, spec, t->tasks, n_tasks, o, &t->own);
+        rc = AM_R(am_train_state_new)(t->comm, net, t->tasks, n_tasks, o, &t->own);
         t->state = t->own;
     }
     real **w = am_new((int64_t)n_tasks + 1, sizeof *w, "training");
@@ -159,12 +180,14 @@ static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
     t->n = t->state->reals;
     t->schedule = am_schedule_make(t->tasks, n_tasks, o);
     t->leaves = t->schedule.parts * o->micro_batches;
-    AM_KEEP(AM_R(am_pass_make)(spec, am_schedule_rows(&t->schedule), classes, true, &t->pass));
+    AM_KEEP(am_train_find_mark(t));
+    AM_KEEP(AM_R(am_pass_make)(net, am_schedule_rows(&t->schedule), classes, true, &t->pass));
     AM_KEEP(am_arena_create(&t->arena, am_arena_need((size_t)t->n * sizeof(real)), "gradient"));
     AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->energy != NULL, &t->stepper));
     free(w);
     if (rc == 0) {
-        t->gradient = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
+        t->buffer = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
+        t->gradient = t->buffer;
     }
     return rc;
 }
@@ -173,7 +196,7 @@ static int am_train_prepare(am_trainer *t, const am_net_spec *spec, int n_tasks)
 
 /* Gradient of one leaf, weighted so that the leaves sum to the mean over the batch (a leaf's share
  * n_leaf / n_batch times its mean: 1 / n_batch a sample). Whole of g is written. */
-static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real *g)
+static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, int64_t step, real *g)
 {
     const am_task *task = &t->tasks[part->task];
     const am_train_segment *trunk = &t->state->segment[0];
@@ -188,6 +211,11 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real 
     if (rc != 0) {
         return rc;
     }
+    pass->is_training = t->options->train_trunk; /* a frozen trunk is as in evaluation */
+    pass->draw = (am_pass_draw){.seed = t->options->seed,
+                                .purpose = t->options->purpose,
+                                .round = t->options->round,
+                                .step = step};
     AM_R(am_pass_forward)(pass, t->trunk, task->head, B, task->classes);
     AM_R(am_pass_backward)
     (pass, t->trunk, task->head, B, task->classes, 1 / (double)(part->hi - part->lo),
@@ -203,21 +231,23 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, real 
         is_finite = is_finite && isfinite(pass->loss[b]);
     }
     if (!is_finite) {
-        g[0] = (real)NAN; /* an infinite loss can have a finite gradient: all ranks must see it */
+        g[t->mark] =
+            (real)NAN; /* an infinite loss can have a finite gradient: all ranks must see it */
     }
     return 0;
 }
 
-/* This rank's leaves onto the tree, or the only one into t->gradient. After a failure the rank goes
+/* This rank's leaves onto the tree, or the only one into t->buffer. After a failure the rank goes
  * on with empty leaves until the others learn of it. Local. */
 static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
 {
     const int64_t M = t->options->micro_batches;
+    const int64_t number = (t->options->first_epoch + epoch) * t->schedule.steps + step;
     int rc = 0;
     for (int64_t leaf = t->lo; leaf < t->hi; leaf++) {
         const am_part part = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M));
-        real *g = t->tree != NULL ? am_tree_next(t->tree) : t->gradient;
-        AM_KEEP(am_train_leaf(t, &part, leaf % M, g));
+        real *g = t->tree != NULL ? am_tree_next(t->tree) : t->buffer;
+        AM_KEEP(am_train_leaf(t, &part, leaf % M, number, g));
         if (rc != 0) {
             memset(g, 0, (size_t)t->n * sizeof(real));
         }
@@ -229,16 +259,29 @@ static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
     return rc;
 }
 
-/* The gradient of a step in t->gradient: whole and the same on every rank, or its slice. When the
- * ranks were called to attention, the agreed code. *attention: this rank's, for a sharded step. */
+/* The sum of the leaves in t->gradient: whole and the same on every rank, or its slice. */
+static int am_train_sum_all(am_trainer *t)
+{
+    const void *root = t->buffer;
+    int rc = 0;
+    if (t->tree != NULL && (t->state->is_sharded || t->stepper.optim->direct != NULL)) {
+        rc = am_tree_sum_all(t->tree, t->buffer, !t->state->is_sharded);
+    } else if (t->tree != NULL) {
+        rc = am_tree_root_all(t->tree, t->buffer, &root);
+    }
+    t->gradient = (real *)root; /* a step writes to it only with a direction, and then it is ours */
+    return rc;
+}
+
+/* The gradient of a step. When the ranks were called to attention, the agreed code. *attention,
+ * *own: of this rank, for a sharded step. */
 static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step, bool *attention,
                                  int *own)
 {
-    const bool is_sharded = t->state->is_sharded;
     *own = am_train_leaves(t, epoch, step);
-    const int rc = t->tree != NULL ? am_tree_sum_all(t->tree, t->gradient, !is_sharded) : 0;
+    const int rc = am_train_sum_all(t);
     *attention = *own != 0 || am_stop_requested();
-    if (rc != 0 || is_sharded) {
+    if (rc != 0 || t->state->is_sharded) {
         return rc;
     }
     const bool is_called = t->has_idle || t->gradient[t->n - 1] != 0;
@@ -361,13 +404,13 @@ cleanup:
     return rc;
 }
 
-int AM_R(am_train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
-                       int n_tasks, const am_train_options *options, am_train_result *result)
+int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,
+                       const am_train_options *options, am_train_result *result)
 {
     am_trainer t = {.comm = comm, .options = options, .trunk = trunk, .tasks = tasks};
     *result = (am_train_result){0};
     am_blas_single_thread();
-    int rc = am_train_prepare(&t, spec, n_tasks), size = 1;
+    int rc = am_train_prepare(&t, net, n_tasks), size = 1;
     AM_AGREE(comm);
     MPI_Comm_size(comm, &size);
     t.hi = t.leaves;

@@ -6,19 +6,19 @@
 #include "solver/training/real.h"
 #include "solver/training/train.h"
 
-int AM_R(am_train_init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
-                        const char *purpose, void *params);
-int AM_R(am_train_state_new)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks,
-                             int n_tasks, const am_train_options *options, am_train_state **out);
-int AM_R(am_train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
-                       int n_tasks, const am_train_options *options, am_train_result *result);
-int AM_R(am_eval_all)(MPI_Comm comm, const am_net_spec *spec, const void *trunk, const void *head,
+int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char *purpose,
+                        void *params);
+int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
+                             const am_train_options *options, am_train_state **out);
+int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,
+                       const am_train_options *options, am_train_result *result);
+int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                       int64_t classes, const am_samples *samples, am_eval_result *result);
-int AM_R(am_train_gradient)(const am_net_spec *spec, const void *trunk, const void *head,
-                            int64_t classes, const am_samples *samples, int64_t lo, int64_t hi,
-                            double *loss, void *d_trunk, void *d_head);
+int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
+                            const am_samples *samples, int64_t lo, int64_t hi, double *loss,
+                            void *d_trunk, void *d_head);
 
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
-int AM_R(am_train_check)(const am_net_spec *spec, const am_samples *samples, int64_t classes);
+int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes);
 
 #endif

@@ -55,23 +55,22 @@ typedef struct am_train_result {
 } am_train_result;
 
 typedef struct am_eval_result {
-    int64_t n, correct;
-    double loss; /* mean cross-entropy */
+    int64_t n, correct; /* labels that count; of these, classified right */
+    double loss;        /* mean cross-entropy of a sample */
 } am_eval_result;
 
 typedef struct am_train_ops {
     const char *name; /* "f32", "f64" */
     am_dtype dtype;
 
-    /** He (ReLU) or Glorot (tanh) initialisation by am_rng (seed, "init", tensor name); biases 0.
-     * Local. */
-    int (*init)(const am_param_layout *layout, am_activation activation, uint64_t seed,
-                const char *purpose, void *params);
+    /** Initial values as the layers declare them (layout->fill, layout->sigma), by am_rng (seed,
+     * purpose, tensor name). Local. */
+    int (*init)(const am_param_layout *layout, uint64_t seed, const char *purpose, void *params);
 
     /** A state for train_all with these arguments, at its start. Owned by the caller, freed by
      * am_train_state_free. Local, but its slices follow size and rank of comm. Errors: AM_E_RECIPE
      * (no task, options that exclude each other), AM_E_NOMEM: agree afterwards. */
-    int (*state_make)(MPI_Comm comm, const am_net_spec *spec, const am_task *tasks, int n_tasks,
+    int (*state_make)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                       const am_train_options *options, am_train_state **out);
 
     /** Train `trunk` (and heads) in place for options->epochs over tasks[0..n_tasks).
@@ -83,19 +82,24 @@ typedef struct am_train_ops {
      * optimiser (blocks: sgd 0 or 1, nesterov and lion 1, adamw and lamb 2, bf16 masters 1; a slice
      * of each when sharded). Errors: AM_E_RECIPE (no task, a task without samples, bf16 weights in
      * f64), AM_E_NOMEM, AM_E_STOPPED. */
-    int (*train_all)(MPI_Comm comm, const am_net_spec *spec, void *trunk, am_task *tasks,
-                     int n_tasks, const am_train_options *options, am_train_result *result);
+    int (*train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,
+                     const am_train_options *options, am_train_result *result);
 
     /** Loss and accuracy of one task on `samples`. Collective [comm]: samples are spread over ranks
      * in fixed groups of 256; same bits for any rank count. */
-    int (*eval_all)(MPI_Comm comm, const am_net_spec *spec, const void *trunk, const void *head,
+    int (*eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                     int64_t classes, const am_samples *samples, am_eval_result *result);
 
     /** Mean loss and its gradient for the trunk and head on samples [lo, hi), no MPI: for tests and
      * theory. d_trunk, d_head: overwritten; either may be NULL. Local. */
-    int (*gradient)(const am_net_spec *spec, const void *trunk, const void *head, int64_t classes,
+    int (*gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
+
+    /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
+     * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */
+    int (*activation_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                            int64_t *bytes);
 } am_train_ops;
 
 /** f32 or f64 operations; NULL for another dtype. */

@@ -12,12 +12,12 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 #include "solver/linalg/blas.h"
+#include "solver/training/preset.h"
 #include "solver/training/train.h"
 
 enum { INPUTS = 784, WIDTH = 1024, CLASSES = 10, BATCH = 128, STEPS = 48, SAMPLES = BATCH * STEPS };
 
-static const am_net_spec spec = {
-    .inputs = INPUTS, .n_widths = 2, .widths = {WIDTH, WIDTH}, .activation = AM_RELU};
+static const am_preset_list widths = {.n = 2, .value = {WIDTH, WIDTH}};
 
 /* Samples, and a clock: gather is called once a leaf, so the time from one first leaf to the next
  * is the time of a whole step, exchange and update included. */
@@ -108,7 +108,7 @@ typedef struct measure {
 
 /* Repeat everything by turns for `seconds`, so that both sides of the ratio see the same machine.
  */
-static int measure_all(const am_train_ops *ops, float *trunk, am_task *task,
+static int measure_all(const am_train_ops *ops, const am_net *net, float *trunk, am_task *task,
                        const am_train_options *options, double seconds, float *buffer, measure *m)
 {
     const double start = am_seconds();
@@ -119,7 +119,7 @@ static int measure_all(const am_train_ops *ops, float *trunk, am_task *task,
         d->calls = 0;
         MPI_Barrier(am_world());
         const double from = am_seconds();
-        const int rc = ops->train_all(am_world(), &spec, trunk, task, 1, options, &result);
+        const int rc = ops->train_all(am_world(), net, trunk, task, 1, options, &result);
         if (rc != 0) {
             return rc;
         }
@@ -184,13 +184,16 @@ static int64_t part_leaves(int64_t micro_batches)
 static int bench_all(int64_t micro_batches, double seconds)
 {
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F32);
+    am_net net = {0};
     am_param_layout trunk_layout = {0}, head_layout = {0};
     float *trunk = NULL, *head = NULL, *buffer = NULL;
     data d = {0};
     int rc = 0;
     const int square = 2048, rows = (int)(BATCH / micro_batches);
-    AM_TRY(am_net_trunk_layout(&spec, AM_DTYPE_F32, &trunk_layout));
-    AM_TRY(am_net_head_layout(&spec, CLASSES, AM_DTYPE_F32, &head_layout));
+    AM_TRY(am_preset_make("mlp", "", &widths, &net));
+    AM_TRY(am_net_shape(&net, INPUTS));
+    AM_TRY(am_net_trunk_layout(&net, AM_DTYPE_F32, &trunk_layout));
+    AM_TRY(am_net_head_layout(&net, CLASSES, AM_DTYPE_F32, &head_layout));
     trunk = am_new(trunk_layout.n, sizeof *trunk, "trunk");
     head = am_new(head_layout.n, sizeof *head, "head");
     buffer = am_new(3 * (int64_t)square * square, sizeof *buffer, "sgemm operands");
@@ -213,8 +216,8 @@ static int bench_all(int64_t micro_batches, double seconds)
     am_blas_single_thread();
     d.leaves = part_leaves(micro_batches);
     for (int with_momentum = 0; with_momentum < 2; with_momentum++) {
-        AM_TRY(ops->init(&trunk_layout, spec.activation, 1, "init", trunk));
-        AM_TRY(ops->init(&head_layout, spec.activation, 1, "init", head));
+        AM_TRY(ops->init(&trunk_layout, 1, "init", trunk));
+        AM_TRY(ops->init(&head_layout, 1, "init", head));
         am_task task = {.name = "bench",
                         .train = {.self = &d,
                                   .label = "bench",
@@ -237,10 +240,11 @@ static int bench_all(int64_t micro_batches, double seconds)
         measure m = {.large = {CblasNoTrans, CblasNoTrans, square, square, square, 0}};
         m.large.M = m.large.N = m.large.K = square / 2;
         m.n = products_of_step(m.step, rows);
-        AM_TRY(measure_all(ops, trunk, &task, &options, seconds, buffer, &m));
+        AM_TRY(measure_all(ops, &net, trunk, &task, &options, seconds, buffer, &m));
         report(with_momentum ? "momentum" : "sgd", &m, &options, rows);
     }
 cleanup:
+    am_net_free(&net);
     am_param_layout_free(&trunk_layout);
     am_param_layout_free(&head_layout);
     free(trunk);

@@ -34,8 +34,12 @@ rm base.safetensors m.safetensors
 [ "$(wc -l <result.json)" -eq 1 ] || fail "stdout is not one line"
 "$AM_PYTHON" -c 'import json; r = json.load(open("result.json")); assert r["parameters"] == 120 and r["written_bytes"] == 480 and r["format"] == "safetensors", r'
 
-# Existing outputs are kept, unless told otherwise; the other forms hold the same values.
-merge beside/r.yml -o a.safetensors && fail "an output was replaced"
+# A finished job does nothing; outputs of another one are kept, unless told otherwise; the other forms
+# hold the same values.
+before=$(stat -c %i.%Y a.safetensors)
+merge beside/r.yml -o a.safetensors || fail "a finished job was not recognised"
+[ "$(stat -c %i.%Y a.safetensors)" = "$before" ] || fail "a finished output was written again"
+merge beside/r.yml -o a.safetensors --set dtype=float16 && fail "an output was replaced"
 grep -q 'a.safetensors' log.txt || fail "no message about the output"
 merge beside/r.yml -o a.safetensors --overwrite
 cmp a.safetensors b.safetensors || fail "overwriting changed the bytes"

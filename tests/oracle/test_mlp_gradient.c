@@ -5,15 +5,15 @@
 
 enum { SAMPLES = 9, CLASSES = 5 };
 
-static const am_net_spec specs[] = {
-    {.inputs = 7, .n_widths = 1, .widths = {6}, .activation = AM_RELU},
-    {.inputs = 7, .n_widths = 1, .widths = {6}, .activation = AM_TANH},
-    {.inputs = 5, .n_widths = 3, .widths = {9, 1, 8}, .activation = AM_TANH},
-    {.inputs = 13, .n_widths = 2, .widths = {17, 11}, .activation = AM_RELU},
+static const ref_spec specs[] = {
+    {.inputs = 7, .n_widths = 1, .widths = {6}, .activation = REF_RELU},
+    {.inputs = 7, .n_widths = 1, .widths = {6}, .activation = REF_TANH},
+    {.inputs = 5, .n_widths = 3, .widths = {9, 1, 8}, .activation = REF_TANH},
+    {.inputs = 13, .n_widths = 2, .widths = {17, 11}, .activation = REF_RELU},
     {.inputs = 3,
      .n_widths = 11, /* names with two digits: order of names is order of layers */
      .widths = {8, 7, 6, 7, 8, 9, 8, 7, 6, 7, 8},
-     .activation = AM_TANH},
+     .activation = REF_TANH},
 };
 enum { SPECS = sizeof specs / sizeof specs[0] };
 
@@ -39,7 +39,7 @@ static void leave_kinks(problem *p)
     for (int64_t i = 0; i < p->data.n; i++) {
         float *x = p->data.x + i * p->data.C;
         ref_forward(&p->net, p->trunk, p->head, x, p->data.y[i], s);
-        while (p->net.spec->activation == AM_RELU && s->nearest_kink < 1e-3 && draws < 1000000) {
+        while (p->net.spec->activation == REF_RELU && s->nearest_kink < 1e-3 && draws < 1000000) {
             for (int64_t c = 0; c < p->data.C; c++) {
                 x[c] = (float)am_rng_normal(&rng, draws++);
             }
@@ -49,7 +49,7 @@ static void leave_kinks(problem *p)
     free(s);
 }
 
-static problem problem_make(const am_net_spec *spec)
+static problem problem_make(const ref_spec *spec)
 {
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F64);
     problem p = {.net = ref_net_make(spec, CLASSES),
@@ -58,8 +58,8 @@ static problem problem_make(const am_net_spec *spec)
     p.head = block(p.net.head.n);
     p.d_trunk = block(p.net.trunk.n);
     p.d_head = block(p.net.head.n);
-    AM_CHECK_OK(ops->init(&p.net.trunk, spec->activation, am_test_seed(), "init", p.trunk));
-    AM_CHECK_OK(ops->init(&p.net.head, spec->activation, am_test_seed(), "init", p.head));
+    AM_CHECK_OK(ops->init(&p.net.trunk, am_test_seed(), "init", p.trunk));
+    AM_CHECK_OK(ops->init(&p.net.head, am_test_seed(), "init", p.head));
     const am_rng rng = am_rng_make(am_test_seed(), "bias", 0, 0, "");
     for (int64_t i = 0; i < p.net.trunk.n; i++) { /* biases that are not 0 */
         p.trunk[i] += 0.1 * am_rng_normal(&rng, i);
@@ -86,8 +86,8 @@ static double loss_at(problem *p)
     double loss = NAN;
     const am_samples samples = ref_samples(&p->data);
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                    ->gradient(p->net.spec, p->trunk, p->head, CLASSES, &samples, 0, SAMPLES, &loss,
-                               NULL, NULL));
+                    ->gradient(ref_mlp(p->net.spec), p->trunk, p->head, CLASSES, &samples, 0,
+                               SAMPLES, &loss, NULL, NULL));
     return loss;
 }
 
@@ -130,8 +130,8 @@ static void central_differences(void)
         const am_samples samples = ref_samples(&p.data);
         double loss = 0;
         AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                        ->gradient(&specs[i], p.trunk, p.head, CLASSES, &samples, 0, SAMPLES, &loss,
-                                   p.d_trunk, p.d_head));
+                        ->gradient(ref_mlp(&specs[i]), p.trunk, p.head, CLASSES, &samples, 0,
+                                   SAMPLES, &loss, p.d_trunk, p.d_head));
         AM_CHECK_SAME_F64(loss, loss_at(&p));
         check_differences(&p, &p.net.trunk, p.trunk, p.d_trunk);
         check_differences(&p, &p.net.head, p.head, p.d_head);
@@ -166,8 +166,8 @@ static void naive_reference(void)
         double *r_trunk = block(p.net.trunk.n), *r_head = block(p.net.head.n), loss = 0;
         int64_t correct = 0, index[SAMPLES] = {2, 3, 4, 5};
         AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                        ->gradient(&specs[i], p.trunk, p.head, CLASSES, &samples, 2, 6, &loss,
-                                   p.d_trunk, p.d_head));
+                        ->gradient(ref_mlp(&specs[i]), p.trunk, p.head, CLASSES, &samples, 2, 6,
+                                   &loss, p.d_trunk, p.d_head));
         const double expected =
             ref_mean(&p.net, p.trunk, p.head, &p.data, index, 4, r_trunk, r_head, &correct);
         AM_CHECK_NEAR(loss, expected, 1e-13);
@@ -200,11 +200,11 @@ static void single_against_double(void)
         float *d_trunk = narrow(p.d_trunk, n), *d_head = narrow(p.d_head, m);
         double loss = 0, loss32 = 0;
         AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                        ->gradient(&specs[i], p.trunk, p.head, CLASSES, &samples, 0, SAMPLES, &loss,
-                                   p.d_trunk, p.d_head));
+                        ->gradient(ref_mlp(&specs[i]), p.trunk, p.head, CLASSES, &samples, 0,
+                                   SAMPLES, &loss, p.d_trunk, p.d_head));
         AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
-                        ->gradient(&specs[i], trunk, head, CLASSES, &samples, 0, SAMPLES, &loss32,
-                                   d_trunk, d_head));
+                        ->gradient(ref_mlp(&specs[i]), trunk, head, CLASSES, &samples, 0, SAMPLES,
+                                   &loss32, d_trunk, d_head));
         AM_CHECK_NEAR(loss32, loss, 1e-5);
         double most = 0;
         for (int64_t j = 0; j < n; j++) {

@@ -9,7 +9,7 @@
 enum { MOST_TASKS = 5, ROUNDS = 4 };
 
 typedef struct world {
-    const am_net_spec *spec;
+    const ref_spec *spec;
     int T;
     ref_data data[MOST_TASKS];
     am_task tasks[MOST_TASKS];
@@ -25,28 +25,27 @@ static double *block(int64_t n)
 }
 
 /* In place: the tasks point into the world. */
-static void world_make(world *w, const am_net_spec *spec, int T)
+static void world_make(world *w, const ref_spec *spec, int T)
 {
     static const char *const names[MOST_TASKS] = {"a", "b", "c", "d", "e"};
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F64);
     *w = (world){.spec = spec, .T = T};
     am_param_layout layout;
-    AM_CHECK_OK(am_net_trunk_layout(spec, AM_DTYPE_F64, &layout));
+    AM_CHECK_OK(am_net_trunk_layout(ref_mlp(spec), AM_DTYPE_F64, &layout));
     w->n = layout.n;
     w->start = block(w->n);
     w->merged = block(w->n);
     w->expert = block(w->n);
     w->joint = block(w->n);
-    AM_CHECK_OK(ops->init(&layout, spec->activation, am_test_seed(), "init", w->start));
+    AM_CHECK_OK(ops->init(&layout, am_test_seed(), "init", w->start));
     am_param_layout_free(&layout);
     for (int t = 0; t < T; t++) {
         const int64_t K = 3 + t;
         w->data[t] = ref_data_make(am_test_seed(), t, 25 + 10 * t, spec->inputs, K);
-        AM_CHECK_OK(am_net_head_layout(spec, K, AM_DTYPE_F64, &layout));
+        AM_CHECK_OK(am_net_head_layout(ref_mlp(spec), K, AM_DTYPE_F64, &layout));
         w->tasks[t] = (am_task){.name = names[t], .train = ref_samples(&w->data[t]), .classes = K};
         w->tasks[t].head = block(layout.n);
-        AM_CHECK_OK(
-            ops->init(&layout, spec->activation, am_test_seed(), names[t], w->tasks[t].head));
+        AM_CHECK_OK(ops->init(&layout, am_test_seed(), names[t], w->tasks[t].head));
         am_param_layout_free(&layout);
     }
 }
@@ -92,8 +91,9 @@ static void round_all(world *w, double rate, double alpha, int64_t epochs, int64
     am_train_result result;
     for (int t = 0; t < w->T; t++) {
         memcpy(w->expert, w->merged, (size_t)w->n * sizeof *sum);
-        AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                        ->train_all(am_world(), w->spec, w->expert, &w->tasks[t], 1, &o, &result));
+        AM_CHECK_OK(
+            am_train_ops_of(AM_DTYPE_F64)
+                ->train_all(am_world(), ref_mlp(w->spec), w->expert, &w->tasks[t], 1, &o, &result));
         for (int64_t i = 0; i < w->n; i++) {
             sum[i] += w->expert[i] - w->merged[i];
         }
@@ -115,15 +115,16 @@ static double gap_all(world *w, double rate, double alpha, int rounds, int64_t e
     for (int r = 0; r < rounds; r++) {
         round_all(w, rate, alpha, epochs, leaves);
     }
-    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                    ->train_all(am_world(), w->spec, w->joint, w->tasks, w->T, &o, &result));
+    AM_CHECK_OK(
+        am_train_ops_of(AM_DTYPE_F64)
+            ->train_all(am_world(), ref_mlp(w->spec), w->joint, w->tasks, w->T, &o, &result));
     AM_CHECK_I64(result.steps, rounds * epochs);
     return distance(w->merged, w->joint, w->n);
 }
 
-static const am_net_spec specs[] = {
-    {.inputs = 8, .n_widths = 1, .widths = {16}, .activation = AM_RELU},
-    {.inputs = 8, .n_widths = 3, .widths = {12, 20, 9}, .activation = AM_TANH},
+static const ref_spec specs[] = {
+    {.inputs = 8, .n_widths = 1, .widths = {16}, .activation = REF_RELU},
+    {.inputs = 8, .n_widths = 3, .widths = {12, 20, 9}, .activation = REF_TANH},
 };
 
 static void one_epoch_is_multitask_descent(void)

@@ -6,8 +6,8 @@
 
 enum { SAMPLES = 41, BATCH = 11, EPOCHS = 5, STEPS = 20, CLASSES = 4 };
 
-static const am_net_spec spec = {
-    .inputs = 6, .n_widths = 2, .widths = {12, 7}, .activation = AM_TANH};
+static const ref_spec spec = {
+    .inputs = 6, .n_widths = 2, .widths = {12, 7}, .activation = REF_TANH};
 
 /* Parameters of the reference, trunk then head, with two moments. */
 typedef struct reference {
@@ -34,8 +34,8 @@ static reference reference_make(void)
     r.g = block(r.n);
     r.m = block(r.n);
     r.v = block(r.n);
-    AM_CHECK_OK(ops->init(&r.net.trunk, spec.activation, 1, "init", r.w));
-    AM_CHECK_OK(ops->init(&r.net.head, spec.activation, 2, "init", r.w + r.net.trunk.n));
+    AM_CHECK_OK(ops->init(&r.net.trunk, 1, "init", r.w));
+    AM_CHECK_OK(ops->init(&r.net.head, 2, "init", r.w + r.net.trunk.n));
     return r;
 }
 
@@ -200,7 +200,7 @@ static void check_rate_all(am_optim_options optim, am_rate rate)
                     .head = got + r.net.trunk.n,
                     .classes = CLASSES};
     am_train_result result;
-    AM_CHECK_OK(ops->train_all(am_world(), &spec, got, &task, 1, &o, &result));
+    AM_CHECK_OK(ops->train_all(am_world(), ref_mlp(&spec), got, &task, 1, &o, &result));
     const double loss = reference_train(&r, &o, &norm);
     AM_CHECK_NEAR(result.loss, loss, 1e-12);
     AM_CHECK_NEAR(result.gradient_norm, norm, 1e-10 * norm);
@@ -212,7 +212,8 @@ static void check_rate_all(am_optim_options optim, am_rate rate)
     am_eval_result eval;
     int64_t correct = 0;
     const am_samples samples = ref_samples(&r.data);
-    AM_CHECK_OK(ops->eval_all(am_world(), &spec, got, task.head, CLASSES, &samples, &eval));
+    AM_CHECK_OK(
+        ops->eval_all(am_world(), ref_mlp(&spec), got, task.head, CLASSES, &samples, &eval));
     const double expected =
         ref_mean(&r.net, got, task.head, &r.data, NULL, SAMPLES, NULL, NULL, &correct);
     AM_CHECK_NEAR(eval.loss, expected, 1e-13);
@@ -316,9 +317,8 @@ static void evaluation(void)
     ref_net net = ref_net_make(&spec, CLASSES);
     double *w = block(net.trunk.n + net.head.n), *head = w + net.trunk.n;
     float *w32 = calloc((size_t)(net.trunk.n + net.head.n), sizeof *w32);
-    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)->init(&net.trunk, spec.activation, 1, "init", w32));
-    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
-                    ->init(&net.head, spec.activation, 2, "init", w32 + net.trunk.n));
+    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)->init(&net.trunk, 1, "init", w32));
+    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)->init(&net.head, 2, "init", w32 + net.trunk.n));
     for (int64_t i = 0; i < net.trunk.n + net.head.n; i++) {
         w[i] = (double)w32[i];
     }
@@ -327,10 +327,10 @@ static void evaluation(void)
     int64_t correct = 0;
     const double loss = ref_mean(&net, w, head, &data, NULL, n, NULL, NULL, &correct);
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                    ->eval_all(am_world(), &spec, w, head, CLASSES, &samples, &eval));
-    AM_CHECK_OK(
-        am_train_ops_of(AM_DTYPE_F32)
-            ->eval_all(am_world(), &spec, w32, w32 + net.trunk.n, CLASSES, &samples, &eval32));
+                    ->eval_all(am_world(), ref_mlp(&spec), w, head, CLASSES, &samples, &eval));
+    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
+                    ->eval_all(am_world(), ref_mlp(&spec), w32, w32 + net.trunk.n, CLASSES,
+                               &samples, &eval32));
     AM_CHECK_NEAR(eval.loss, loss, 1e-12);
     AM_CHECK_I64(eval.correct, correct);
     AM_CHECK(correct > 0 && correct < n);

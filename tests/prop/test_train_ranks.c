@@ -6,8 +6,8 @@
 
 enum { TASKS = 3, STEPS = 20 };
 
-static const am_net_spec spec = {
-    .inputs = 9, .n_widths = 2, .widths = {23, 14}, .activation = AM_RELU};
+static const ref_spec spec = {
+    .inputs = 9, .n_widths = 2, .widths = {23, 14}, .activation = REF_RELU};
 
 /* Everything that training makes, as bytes. */
 typedef struct outcome {
@@ -31,26 +31,27 @@ static outcome train_all(MPI_Comm comm, const setting *s, am_train_result *resul
     ref_data data[TASKS];
     am_task tasks[TASKS];
     outcome out = {0};
-    AM_CHECK_OK(am_net_trunk_layout(&spec, s->dtype, &trunk_layout));
+    AM_CHECK_OK(am_net_trunk_layout(ref_mlp(&spec), s->dtype, &trunk_layout));
     int64_t at = trunk_layout.n;
     out.data = calloc(1 << 20, 1);
-    AM_CHECK_OK(ops->init(&trunk_layout, spec.activation, 5, "init", out.data));
+    AM_CHECK_OK(ops->init(&trunk_layout, 5, "init", out.data));
     for (int t = 0; t < s->n_tasks; t++) {
         const int64_t K = 3 + t; /* heads of different sizes */
         static const char *const names[TASKS] = {"a", "b", "c"};
         data[t] = ref_data_make(am_test_seed(), t, s->n[t], spec.inputs, K);
         tasks[t] = (am_task){.name = names[t], .train = ref_samples(&data[t]), .classes = K};
         tasks[t].head = out.data + (size_t)at * size;
-        AM_CHECK_OK(am_net_head_layout(&spec, K, s->dtype, &head_layout));
-        AM_CHECK_OK(ops->init(&head_layout, spec.activation, 6, "init", tasks[t].head));
+        AM_CHECK_OK(am_net_head_layout(ref_mlp(&spec), K, s->dtype, &head_layout));
+        AM_CHECK_OK(ops->init(&head_layout, 6, "init", tasks[t].head));
         at += head_layout.n;
         am_param_layout_free(&head_layout);
     }
-    AM_CHECK_OK(ops->train_all(comm, &spec, out.data, tasks, s->n_tasks, &s->options, result));
+    AM_CHECK_OK(
+        ops->train_all(comm, ref_mlp(&spec), out.data, tasks, s->n_tasks, &s->options, result));
     out.bytes = at * (int64_t)size;
     for (int t = 0; t < s->n_tasks; t++) {
         am_eval_result eval = {0};
-        AM_CHECK_OK(ops->eval_all(comm, &spec, out.data, tasks[t].head, tasks[t].classes,
+        AM_CHECK_OK(ops->eval_all(comm, ref_mlp(&spec), out.data, tasks[t].head, tasks[t].classes,
                                   &tasks[t].train, &eval));
         memcpy(out.data + out.bytes, &eval.loss, sizeof eval.loss);
         memcpy(out.data + out.bytes + 8, &eval.correct, sizeof eval.correct);

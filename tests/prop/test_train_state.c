@@ -8,8 +8,8 @@
 enum { SAMPLES = 143, BATCH = 30, STEPS_EACH = 5, EPOCHS = 10, CLASSES = 6 };
 
 /* Wide enough for several units of the reduction (4,096 reals) in one tensor. */
-static const am_net_spec spec = {
-    .inputs = 9, .n_widths = 2, .widths = {97, 113}, .activation = AM_RELU};
+static const ref_spec spec = {
+    .inputs = 9, .n_widths = 2, .widths = {97, 113}, .activation = REF_RELU};
 
 typedef struct run {
     am_train_options options;
@@ -34,12 +34,12 @@ static run run_make(const am_optim_options *optim)
                          .purpose = "finetune",
                          .round = 2}};
     r.data = ref_data_make(am_test_seed(), 0, SAMPLES, spec.inputs, CLASSES);
-    AM_CHECK_OK(am_net_trunk_layout(&spec, AM_DTYPE_F32, &r.trunk));
-    AM_CHECK_OK(am_net_head_layout(&spec, CLASSES, AM_DTYPE_F32, &r.head));
+    AM_CHECK_OK(am_net_trunk_layout(ref_mlp(&spec), AM_DTYPE_F32, &r.trunk));
+    AM_CHECK_OK(am_net_head_layout(ref_mlp(&spec), CLASSES, AM_DTYPE_F32, &r.head));
     r.w = calloc((size_t)(r.trunk.n + r.head.n), sizeof *r.w);
     AM_ASSERT(r.w != NULL);
-    AM_CHECK_OK(ops->init(&r.trunk, spec.activation, 5, "init", r.w));
-    AM_CHECK_OK(ops->init(&r.head, spec.activation, 6, "init", r.w + r.trunk.n));
+    AM_CHECK_OK(ops->init(&r.trunk, 5, "init", r.w));
+    AM_CHECK_OK(ops->init(&r.head, 6, "init", r.w + r.trunk.n));
     r.task = (am_task){.name = "a", .train = {0}, .head = r.w + r.trunk.n, .classes = CLASSES};
     return r;
 }
@@ -56,15 +56,15 @@ static void train_all(run *r, MPI_Comm comm)
 {
     r->task.train = ref_samples(&r->data);
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
-                    ->train_all(comm, &spec, r->w, &r->task, 1, &r->options, &r->result));
+                    ->train_all(comm, ref_mlp(&spec), r->w, &r->task, 1, &r->options, &r->result));
 }
 
 static am_train_state *state_of(run *r, MPI_Comm comm)
 {
     am_train_state *state = NULL;
     r->task.train = ref_samples(&r->data);
-    AM_CHECK_OK(
-        am_train_ops_of(AM_DTYPE_F32)->state_make(comm, &spec, &r->task, 1, &r->options, &state));
+    AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
+                    ->state_make(comm, ref_mlp(&spec), &r->task, 1, &r->options, &state));
     AM_ASSERT(state != NULL);
     return state;
 }

@@ -6,6 +6,7 @@ Runs are held with SIGSTOP while Slurm takes its time, so that the test needs se
 luck.                                                                    usage: test_cluster.py [SCENARIO...]
 SPDX-License-Identifier: BSD-3-Clause
 """
+import json
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ SCRIPT = HERE.parents[1] / "slurm" / "allmerge.sbatch"
 ITERATE = "iterate suite.yml --set iterate.rounds=40 --set data.limit.train=60 -o".split()
 MERGE = "merge recipe.yml -o".split()
 LAUNCHERS = ("srun", "mpirun")
-CPUS = 16
+CPUS = 24
 
 
 class Failed(Exception):
@@ -173,7 +174,8 @@ def preempt(jobs: Jobs):
     time; those of mpirun are not, and are killed after it. Both are requeued and give the same bytes."""
     job = {how: jobs.submit(how, [*ITERATE, f"preempted-{how}"]) for how in LAUNCHERS}
     held = {how: jobs.hold(job[how], f"preempted-{how}") for how in LAUNCHERS}
-    urgent = jobs.submit("srun", ["inspect", "alone.h5"], "--partition=urgent", ranks=CPUS)
+    urgent = jobs.submit("srun", ["inspect", "alone.h5"], "--partition=urgent",
+                         f"--cpus-per-task={CPUS}", ranks=1)
     jobs.cluster.until(lambda: jobs.cluster.show(job["srun"]).get("PreemptTime", "None") != "None", 60,
                        "the preemption")
     jobs.let_go(held["srun"])
@@ -186,7 +188,33 @@ def preempt(jobs: Jobs):
     check("stopped at a safe point" in jobs.log(job["srun"]), f"not told:\n{jobs.log(job['srun'])}")
 
 
-TOGETHER = (time_limit, cancel, array, exit_codes)
+def submit(jobs: Jobs):
+    """`allmerge submit`: a merge with the ranks and memory of its plan; a pipeline of three stages."""
+    def allmerge(*words: str) -> dict:
+        done = subprocess.run([rankrun.binary(), "submit", *words], text=True, capture_output=True,
+                              cwd=jobs.top, env=jobs.cluster.environment, timeout=60)
+        check(done.returncode == 0, f"submit {words}: {done.returncode}\n{done.stderr}")
+        return json.loads(done.stdout)["jobs"]
+
+    merge = allmerge("recipe.yml", "-o", "submitted.h5", "--ranks", "3")["merge"]
+    chain = allmerge("suite.yml", "--as", "pipeline", "-o", "pipe", "--set", "data.limit.train=60")
+    jobs.cluster.wait(str(merge), "COMPLETED")
+    check((jobs.top / "submitted.h5").read_bytes() == (jobs.top / "alone.h5").read_bytes(),
+          "submitted.h5: other bytes than without Slurm")
+    for task in range(3):
+        jobs.cluster.wait(f"{chain['evaluate']}_{task}", "COMPLETED")
+    for name, how in (("a", "train suite.yml --set data.limit.train=60 --task a -o a"),
+                      ("merged.h5", "merge pipe/merge.yml -o merged.h5")):
+        again = rankrun.run(how.split(), 1, jobs.top, timeout=60)
+        check(again.code == 0, again.report())
+        one, other = jobs.top / name, jobs.top / "pipe" / name
+        same = files(one) == files(other) if one.is_dir() else one.read_bytes() == other.read_bytes()
+        check(same, f"pipe/{name}: other bytes than without Slurm")
+    results = [json.loads(f.read_text()) for f in sorted((jobs.top / "pipe").glob("evaluate-*.json"))]
+    check([r["tasks"] for r in results] == [["a"], ["b"], ["c"]], f"results of evaluate: {results}")
+
+
+TOGETHER = (time_limit, cancel, submit, array, exit_codes)
 ALONE = (preempt,)
 
 

@@ -10,7 +10,7 @@
 #include "mpi/runtime.h"
 #include "tests/am_test.h"
 
-enum { MOST_LEAVES = 33, MOST_N = 3001 };
+enum { MOST_LEAVES = 33, MOST_N = 9001 };
 
 /* Element i of leaf m: mixed scales, so that every order of addition gives other bits. */
 static double leaf_value(int64_t m, int64_t i, int64_t round)
@@ -96,6 +96,27 @@ static void one_round_all(am_tree *tree, int64_t leaves, int64_t n, int bytes, b
     AM_CHECK(end[0] == 0x55 && end[bytes - 1] == 0x55);
 }
 
+/* The root without a copy. */
+static void root_round_all(am_tree *tree, int64_t leaves, int64_t n, int bytes, int64_t round)
+{
+    static double buffer[MOST_N + 1];
+    const void *root = NULL;
+    int64_t lo = 0, hi = 0, wrong = 0;
+    am_tree_leaves(tree, &lo, &hi);
+    for (int64_t m = lo; m < hi; m++) {
+        void *leaf = am_tree_next(tree);
+        for (int64_t i = 0; i < n; i++) {
+            put(leaf, i, bytes, leaf_value(m, i, round));
+        }
+        am_tree_push(tree);
+    }
+    AM_CHECK_OK(am_tree_root_all(tree, buffer, &root));
+    for (int64_t i = 0; i < n; i++) {
+        wrong += get(root, i, bytes) != naive_root(leaves, i, bytes, round);
+    }
+    AM_CHECK_I64(wrong, 0);
+}
+
 static void compare_all(int64_t leaves, int64_t n, int bytes)
 {
     am_tree *tree = NULL;
@@ -106,6 +127,8 @@ static void compare_all(int64_t leaves, int64_t n, int bytes)
         AM_CHECK(lo == first && hi == end);
         one_round_all(tree, leaves, n, bytes, true, 0);
         one_round_all(tree, leaves, n, bytes, false, 1); /* ready for the next round */
+        root_round_all(tree, leaves, n, bytes, 2);
+        root_round_all(tree, leaves, n, bytes, 3);
     }
     am_tree_free(&tree);
     AM_CHECK(tree == NULL);
@@ -168,10 +191,19 @@ static void several_windows_all(void)
     free(sum);
 }
 
+/* The same through messages, as between nodes. */
+static void through_messages_all(void)
+{
+    AM_CHECK(setenv("AM_SHARED", "no", 1) == 0);
+    every_shape_all();
+    odd_lengths_all();
+    split_messages_all();
+    several_windows_all();
+    AM_CHECK(unsetenv("AM_SHARED") == 0);
+}
+
 static const am_test tests[] = {
-    AM_TEST(every_shape_all),
-    AM_TEST(odd_lengths_all),
-    AM_TEST(split_messages_all),
-    AM_TEST(several_windows_all),
+    AM_TEST(every_shape_all),     AM_TEST(odd_lengths_all),      AM_TEST(split_messages_all),
+    AM_TEST(several_windows_all), AM_TEST(through_messages_all),
 };
 AM_TEST_MAIN("tree", tests)

@@ -1,0 +1,100 @@
+/* What a layer is to the network, without its arithmetic: attributes, shapes, parameters, memory.
+ * Each file in solver/layers/ exports one `const am_layer am_layer_<file>` per real type; the
+ * arrays that its functions work on are in real_layer.h. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_TRAINING_LAYER_H
+#define AM_SOLVER_TRAINING_LAYER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "mpi/param.h"
+
+enum {
+    AM_SHAPE_DIMS = 3,
+    AM_LAYER_INPUTS = 2,
+    AM_LAYER_PARAMS = 4,
+    AM_LAYER_PARAM_DIMS = 4,
+    AM_LAYER_ATTR_BYTES = 96
+};
+
+/* One sample of a value, channels last: [F], [T,F] or [H,W,C] reals, or [T] token ids. */
+typedef struct am_shape {
+    int n;
+    int64_t d[AM_SHAPE_DIMS];
+    bool is_ids;
+} am_shape;
+
+/** Elements; the last dimension; the product of the others. Pure. */
+int64_t am_shape_numel(const am_shape *shape);
+int64_t am_shape_features(const am_shape *shape);
+int64_t am_shape_rows(const am_shape *shape);
+/** "[28,28,1]" into a static per-thread buffer (4 in rotation). */
+const char *am_shape_text(const am_shape *shape);
+
+/* A parameter that a layer declares. The initial value is fill + sigma * normal. */
+typedef struct am_layer_param {
+    const char *suffix; /* "weight" */
+    int n;
+    int64_t d[AM_LAYER_PARAM_DIMS];
+    double fill, sigma;
+    /* A running statistic: saved with the model, moved by `rate` towards what the leaves put into
+     * its place of the gradient, never by the optimiser. 0: trained. */
+    double rate;
+} am_layer_param;
+
+/* One use of a layer in a network. */
+typedef struct am_layer_site {
+    const char *name;  /* borrowed: "blocks.0.qkv", for messages */
+    const void *attrs; /* borrowed: the layer's own struct */
+    am_shape in[AM_LAYER_INPUTS], out;
+} am_layer_site;
+
+/* What backward does with arrays other than dy, dx and dparam; bits. */
+enum {
+    AM_LAYER_READS_X = 1,   /* needs the inputs as they were */
+    AM_LAYER_READS_Y = 2,   /* needs the output as forward left it */
+    AM_LAYER_SPOILS_DY = 4, /* uses dy as workspace */
+};
+
+struct am_layer_args; /* real_layer.h */
+
+typedef struct am_layer {
+    const char *name, *summary;
+    const am_param *attrs; /* NULL: none; no strings */
+    int inputs;            /* 1 or 2 */
+    bool takes_ids;        /* the input is token ids; no gradient is made for it */
+    bool is_view;          /* the same elements in another shape: nothing is computed */
+    bool is_sum;           /* y = x0 + x1: gradients are passed on, not computed */
+    bool is_loss;          /* ends a head; never a node */
+    bool is_elementwise;   /* dx may be dy */
+    bool adds_dx;          /* backward adds to dx[i] where add[i]; else it only overwrites */
+
+    /* Token ids are below this; NULL: the layer takes none. */
+    int64_t (*vocabulary)(const void *attrs);
+    /* Shape of the output. Errors: AM_E_RECIPE by am_layer_fail for inputs that do not fit. */
+    int (*shape)(const am_layer_site *site, am_shape *out);
+    /* Parameters into p[AM_LAYER_PARAMS]; returns how many. NULL: none. */
+    int (*params)(const am_layer_site *site, am_layer_param *p);
+    /* AM_LAYER_* bits. NULL: 0. */
+    unsigned (*uses)(const am_layer_site *site);
+    /* Bytes for B samples: of what forward keeps for backward, and of workspace during one call of
+     * any function. NULL: 0. */
+    int64_t (*kept)(const am_layer_site *site, int64_t B);
+    int64_t (*scratch)(const am_layer_site *site, int64_t B);
+
+    void (*forward)(const struct am_layer_args *a);
+    void (*backward)(const struct am_layer_args *a);
+    /* Forward mode: y_dot from x_dot and param_dot, after forward. */
+    void (*tangent)(const struct am_layer_args *a);
+} am_layer;
+
+/** am_fail(AM_E_RECIPE, ...) with "layer NAME: " before it. */
+int am_layer_fail(const am_layer_site *site, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/** Index in the layer table (the same in both real types), -1 if unknown; layer at an index, NULL
+ * past the end. */
+int am_layer_find(const char *name);
+const am_layer *am_layer_at(int index);
+
+#endif

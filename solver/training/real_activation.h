@@ -1,0 +1,34 @@
+/* Elementwise functions that products (linear, conv2d) apply in the sweep that adds their bias, and
+ * that are layers of their own too. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_TRAINING_REAL_ACTIVATION_H
+#define AM_SOLVER_TRAINING_REAL_ACTIVATION_H
+
+#include "solver/training/real.h"
+
+/* relu   max(0, z)                          silu  z / (1 + exp(-z))
+ * gelu   z (1 + erf(z / sqrt 2)) / 2        gelu_tanh  its approximation by tanh (GPT-2) */
+typedef enum am_act {
+    AM_ACT_NONE,
+    AM_ACT_RELU,
+    AM_ACT_TANH,
+    AM_ACT_GELU,
+    AM_ACT_GELU_TANH,
+    AM_ACT_SILU
+} am_act;
+#define AM_ACT_CHOICES "none|relu|tanh|gelu|gelu_tanh|silu"
+
+/** Does the derivative need z (true), or is the output enough (relu, tanh, none)? Pure. */
+bool AM_R(am_act_needs_z)(am_act act);
+
+/** z [rows,K] += bias [K] (NULL: nothing), then y := act(z). y may be z; where am_act_needs_z, z
+ * and y differ and z is left with its bias. */
+void AM_R(am_act_forward)(am_act act, int64_t rows, int64_t K, const real *bias, real *z, real *y);
+
+/** out[i] := d[i] act'(.) for n elements; from: z where am_act_needs_z, else y. out may be d. */
+void AM_R(am_act_backward)(am_act act, int64_t n, const real *from, const real *d, real *out);
+
+/** Variance of initial weights behind which `act` stands: He et al. (2015) for relu and its smooth
+ * relatives, Glorot & Bengio (2010) else. Pure. */
+double AM_R(am_act_variance)(am_act act, int64_t fan_in, int64_t fan_out);
+
+#endif
