@@ -94,6 +94,11 @@ int am_ckpt_publish_all(am_ckpt_writer **writer, int rc);
  * elements, same on every rank) as a checkpoint. Collective [comm]; each rank writes its slice. */
 int am_ckpt_save_all(MPI_Comm comm, const char *path, const am_tensor_table *tensors,
                      const int64_t *offset, const void *params, const am_ckpt_options *options);
+/** Whether the checkpoint at PATH is whole and holds what its manifest says; all of it is read, in
+ * turn by the ranks. One that is missing, damaged or without a manifest is not; that is no error.
+ * Collective [comm]. Errors: AM_E_IO, AM_E_NOMEM. */
+int am_ckpt_check_all(MPI_Comm comm, const char *path, bool *is_sound);
+
 /** The reverse: every tensor of `tensors` must be present in PATH with the same shape (any float
  * dtype, converted). Collective [comm]; every rank ends with all values. Errors: AM_E_DATA listing
  * all mismatches. */

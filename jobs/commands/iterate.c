@@ -10,7 +10,7 @@
 
 typedef struct iterate_options {
     char *output;
-    bool overwrite;
+    bool overwrite, fresh;
 } iterate_options;
 
 static const am_param options[] = {
@@ -18,6 +18,8 @@ static const am_param options[] = {
      "run folder: final.h5, base.h5, heads.h5, rounds/, result.json, events.jsonl"},
     {"overwrite", AM_PARAM_BOOL, offsetof(iterate_options, overwrite), "no", 0, 0, NULL,
      "start over in a folder that holds another run"},
+    {"fresh", AM_PARAM_BOOL, offsetof(iterate_options, fresh), "no", 0, 0, NULL,
+     "start over where an interrupted run left off; the same as --overwrite"},
     {0},
 };
 
@@ -52,6 +54,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_train_recipe recipe = {0};
     am_run_folder folder = {.lock = -1};
     am_iterate it = {0};
+    char **inputs = NULL;
     bool is_open = false;
     int rc = AM_OK;
     (void)exit_status;
@@ -59,8 +62,12 @@ static int run_all(const am_args *args, int *exit_status)
         am_train_recipe_read_all(am_world(), args->positional[0], args->set, args->n_set, &recipe));
     AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
     is_open = true;
-    AM_TRY(
-        am_run_folder_open_all(am_world(), given->output, recipe.text, given->overwrite, &folder));
+    inputs = am_train_recipe_inputs(&recipe);
+    rc = inputs == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(am_world());
+    AM_TRY(am_run_folder_open_all(am_world(), given->output, "iterate", recipe.text,
+                                  (const char *const *)inputs, given->overwrite || given->fresh,
+                                  &folder));
     if (folder.is_finished) {
         am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
         AM_TRY(am_run_folder_result_all(am_world(), &folder));
@@ -73,13 +80,14 @@ cleanup:
         am_iterate_close_all(&it);
     }
     am_run_folder_close(&folder);
+    am_train_recipe_inputs_free(inputs);
     am_train_recipe_free(&recipe);
     return rc;
 }
 
 const am_command am_command_iterate = {
     .name = "iterate",
-    .synopsis = "RECIPE -o RUN/ [--overwrite] [--set KEY=VALUE]...",
+    .synopsis = "RECIPE -o RUN/ [--overwrite] [--fresh] [--set KEY=VALUE]...",
     .summary = "iterative task arithmetic: finetune every task, merge, repeat; and compare",
     .help = "Trains or loads a base, probes one linear head a task, then compares one-shot merges, "
             "rounds of finetuning and merging, individual models and joint training in one table. "

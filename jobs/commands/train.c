@@ -12,7 +12,7 @@
 
 typedef struct train_options {
     char *output, *task;
-    bool overwrite;
+    bool overwrite, fresh;
 } train_options;
 
 static const am_param options[] = {
@@ -22,6 +22,8 @@ static const am_param options[] = {
      "train on this task of the recipe alone (keys of finetune:); else on all (joint:)"},
     {"overwrite", AM_PARAM_BOOL, offsetof(train_options, overwrite), "no", 0, 0, NULL,
      "start over in a folder that holds another run"},
+    {"fresh", AM_PARAM_BOOL, offsetof(train_options, fresh), "no", 0, 0, NULL,
+     "start over where an interrupted run left off; the same as --overwrite"},
     {0},
 };
 
@@ -115,6 +117,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_train_recipe recipe = {0};
     am_run_folder folder = {.lock = -1};
     am_iterate it = {0};
+    char **inputs = NULL;
     bool is_open = false;
     int rc = AM_OK;
     (void)exit_status;
@@ -126,8 +129,12 @@ static int run_all(const am_args *args, int *exit_status)
     }
     AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
     is_open = true;
-    AM_TRY(
-        am_run_folder_open_all(am_world(), given->output, recipe.text, given->overwrite, &folder));
+    inputs = am_train_recipe_inputs(&recipe);
+    rc = inputs == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(am_world());
+    AM_TRY(am_run_folder_open_all(am_world(), given->output, "train", recipe.text,
+                                  (const char *const *)inputs, given->overwrite || given->fresh,
+                                  &folder));
     if (folder.is_finished) {
         am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
         AM_TRY(am_run_folder_result_all(am_world(), &folder));
@@ -139,13 +146,14 @@ cleanup:
         am_iterate_close_all(&it);
     }
     am_run_folder_close(&folder);
+    am_train_recipe_inputs_free(inputs);
     am_train_recipe_free(&recipe);
     return rc;
 }
 
 const am_command am_command_train = {
     .name = "train",
-    .synopsis = "RECIPE -o RUN/ [--task NAME] [--overwrite] [--set KEY=VALUE]...",
+    .synopsis = "RECIPE -o RUN/ [--task NAME] [--overwrite] [--fresh] [--set KEY=VALUE]...",
     .summary = "train one model on a task, or on all tasks together",
     .help =
         "Uses the recipe of iterate. With --task the model is finetuned on that task from the base "

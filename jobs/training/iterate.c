@@ -123,7 +123,7 @@ static int read_step_all(const am_iterate *it, const char *name, void *trunk, bo
 {
     char path[AM_RUN_PATH];
     int rc = AM_OK;
-    AM_TRY(am_run_folder_has_all(it->suite.comm, it->folder, name, is_done));
+    AM_TRY(am_run_folder_has_sound_all(it->suite.comm, it->folder, name, is_done));
     if (*is_done) {
         AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same on all ranks */
         AM_TRY(am_suite_load_trunk_all(&it->suite, path, trunk));
@@ -195,7 +195,7 @@ static int make_heads_all(am_iterate *it)
     bool is_done = false;
     int rc = am_run_folder_file(it->folder, path, "heads.h5");
     AM_AGREE(suite->comm);
-    AM_TRY(am_run_folder_has_all(suite->comm, it->folder, "heads.h5", &is_done));
+    AM_TRY(am_run_folder_has_sound_all(suite->comm, it->folder, "heads.h5", &is_done));
     if (is_done) {
         AM_TRY(am_suite_load_heads_all(suite, path));
         goto cleanup;
@@ -372,7 +372,7 @@ static int tune_task_all(am_iterate *it, int i, int64_t done, int64_t epochs)
     snprintf(name, sizeof name, "tuned/%s-epochs-%03lld.h5", am_suite_task(suite, i),
              (long long)epochs);
     AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same in the group */
-    AM_TRY(am_run_folder_has_all(suite->group, it->folder, name, &is_done));
+    AM_TRY(am_run_folder_has_sound_all(suite->group, it->folder, name, &is_done));
     if (is_done) {
         AM_TRY(am_ckpt_load_all(suite->group, path, &suite->trunk.tensors, suite->trunk.offset,
                                 it->trunk[i]));

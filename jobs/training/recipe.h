@@ -57,6 +57,10 @@ int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, 
                              am_train_recipe *out);
 /** Make recipe->text anew, after a change. Local. Errors: AM_E_NOMEM. */
 int am_train_recipe_resolve(am_train_recipe *recipe);
+/** Paths of all that a job of this recipe reads, NULL-terminated, freed by
+ * am_train_recipe_inputs_free; NULL: AM_E_NOMEM in the message slot. Local. */
+char **am_train_recipe_inputs(const am_train_recipe *recipe);
+void am_train_recipe_inputs_free(char **inputs);
 void am_train_recipe_free(am_train_recipe *recipe);
 
 /** Options of a section. purpose and round key the shuffles; first_epoch: epochs trained before,

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "io/checkpoint.h"
+#include "io/identity.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
@@ -161,18 +163,41 @@ static int write_text(const am_run_folder *folder, const char *name, const char 
     return am_fail_errno(AM_E_IO, error, "cannot write %s", path);
 }
 
-/* Is there a run of this recipe (*is_there), and is it finished? */
-static int recognise(am_run_folder *folder, const char *recipe, bool *is_there)
+/* Models that no job.json explains are somebody's. */
+static int refuse_unknown(const am_run_folder *folder)
 {
-    char path[AM_RUN_PATH], *there = NULL;
-    int rc = am_run_folder_file(folder, path, "recipe.yml");
+    char path[AM_RUN_PATH];
+    const int rc = am_run_folder_file(folder, path, "base.h5");
+    return rc != AM_OK || access(path, F_OK) != 0
+               ? rc
+               : am_fail(AM_E_CREATE,
+                         "%s holds a run but no job.json, which says of what: use another -o, or "
+                         "--overwrite to start over",
+                         folder->path);
+}
+
+/* Is there a run of this job (*is_there), and is it finished? */
+static int recognise(am_run_folder *folder, const char *identity, bool *is_there)
+{
+    char path[AM_RUN_PATH], what[1024], *there = NULL;
+    int rc = am_run_folder_file(folder, path, "job.json");
     AM_KEEP(read_text(path, &there));
     *is_there = rc == AM_OK && there != NULL;
-    if (*is_there && strcmp(there, recipe) != 0) {
-        rc = am_fail(AM_E_CREATE,
-                     "%s holds a run of another recipe (its recipe.yml differs): use another -o, "
-                     "or --overwrite",
-                     folder->path);
+    if (rc == AM_OK && there == NULL) {
+        rc = refuse_unknown(folder);
+    }
+    if (*is_there) {
+        const int differences = am_identity_compare(there, identity, what, sizeof what);
+        if (differences < 0) { /* damaged: nothing here can be trusted */
+            am_warn("%s is damaged: starting over", path);
+            am_error_clear();
+            *is_there = false;
+        } else if (differences > 0) {
+            rc = am_fail(AM_E_CREATE,
+                         "%s holds a run of another recipe or of other inputs: %s; use another -o, "
+                         "or --overwrite to start over",
+                         folder->path, what);
+        }
     }
     AM_KEEP(am_run_folder_file(folder, path, "result.json"));
     folder->is_finished = rc == AM_OK && *is_there && access(path, F_OK) == 0;
@@ -213,13 +238,12 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
     return rc;
 }
 
-/* Begin again. recipe.yml goes first and comes last: whatever is found without it is not trusted.
- */
-static int start_over(const am_run_folder *folder, const char *recipe)
+/* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
+static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
     static const char *const subs[] = {".", "rounds", "tuned", "joint"};
     char path[AM_RUN_PATH];
-    int rc = am_run_folder_file(folder, path, "recipe.yml");
+    int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
         rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
     }
@@ -228,20 +252,22 @@ static int start_over(const am_run_folder *folder, const char *recipe)
         AM_KEEP(remove_ours(folder, subs[i]));
     }
     AM_KEEP(write_text(folder, "recipe.yml", recipe));
+    AM_KEEP(write_text(folder, "job.json", identity));
     return rc;
 }
 
-static int open_here(am_run_folder *folder, const char *recipe, bool overwrite)
+static int open_here(am_run_folder *folder, const char *recipe, const char *identity,
+                     bool overwrite)
 {
     bool is_there = false;
     char events[AM_RUN_PATH];
     int rc = make_folder(folder->path);
     AM_KEEP(take_lock(folder));
     if (!overwrite) {
-        AM_KEEP(recognise(folder, recipe, &is_there));
+        AM_KEEP(recognise(folder, identity, &is_there));
     }
     if (rc == AM_OK && !is_there) {
-        rc = start_over(folder, recipe);
+        rc = start_over(folder, recipe, identity);
     }
     if (rc == AM_OK && !folder->is_finished) {
         if (is_there) {
@@ -264,10 +290,11 @@ static int watch_halt(const am_run_folder *folder)
 
 /* ---- collective ---- */
 
-int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, bool overwrite,
-                           am_run_folder *out)
+int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *job, const char *recipe,
+                           const char *const *inputs, bool overwrite, am_run_folder *out)
 {
     int rc = AM_OK, rank;
+    char *identity = NULL;
     MPI_Comm_rank(comm, &rank);
     *out = (am_run_folder){.lock = -1};
     int length = snprintf(out->path, sizeof out->path, "%s", path);
@@ -278,8 +305,10 @@ int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, 
         rc = am_fail(AM_E_CREATE, "the run folder needs a name shorter than %d bytes", AM_RUN_PATH);
     }
     if (rank == 0) {
-        AM_KEEP(open_here(out, recipe, overwrite));
+        AM_KEEP(am_identity_make(job, recipe, true, inputs, &identity));
+        AM_KEEP(open_here(out, recipe, identity, overwrite));
     }
+    free(identity);
     AM_AGREE(comm);
     AM_TRY(am_bcast_all(comm, 0, &out->is_finished, sizeof out->is_finished));
     if (!out->is_finished) {
@@ -331,6 +360,25 @@ int am_run_folder_has_all(MPI_Comm comm, const am_run_folder *folder, const char
     *has = rc == AM_OK && rank == 0 && access(path, F_OK) == 0;
     AM_AGREE(comm);
     AM_TRY(am_bcast_all(comm, 0, has, sizeof *has));
+cleanup:
+    return rc;
+}
+
+int am_run_folder_has_sound_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                                bool *has)
+{
+    char path[AM_RUN_PATH];
+    bool is_there = false;
+    int rc = AM_OK;
+    *has = false;
+    AM_TRY(am_run_folder_has_all(comm, folder, name, &is_there));
+    if (is_there) {
+        AM_TRY(am_run_folder_file(folder, path, "%s", name)); /* the same on all ranks */
+        AM_TRY(am_ckpt_check_all(comm, path, has));
+        if (!*has) {
+            am_warn("%s is damaged: it is made again", path);
+        }
+    }
 cleanup:
     return rc;
 }

@@ -1,7 +1,8 @@
-/* The folder of a run: RUN/recipe.yml, RUN/events.jsonl, RUN/result.json, checkpoints.
- * A folder whose recipe.yml is another recipe is refused; a finished run is recognised; an
- * unfinished one goes on: a step whose checkpoint is there (they appear by rename) is not done
- * again. SPDX-License-Identifier: BSD-3-Clause */
+/* The folder of a run: RUN/recipe.yml, RUN/job.json, RUN/events.jsonl, RUN/result.json,
+ * checkpoints. job.json is what the run is (io/identity.h): its recipe and inputs. A folder of
+ * another run is refused, saying in what it differs; a finished run is recognised; an unfinished
+ * one goes on: a step whose checkpoint is there (they appear by rename) and holds what its manifest
+ * says is not done again. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_RUN_FOLDER_H
 #define AM_JOBS_TRAINING_RUN_FOLDER_H
 
@@ -16,13 +17,14 @@ typedef struct am_run_folder {
     int lock;         /* rank 0: file descriptor of RUN/.lock, else -1 */
 } am_run_folder;
 
-/** Make or enter the folder, lock it, write recipe.yml, open events.jsonl.
+/** Make or enter the folder, lock it, write recipe.yml and job.json, open events.jsonl.
  *
- * Collective [comm]; arguments [same]. overwrite: an existing run of any recipe is started over.
- * Errors: AM_E_CREATE (parent missing, not writable, another recipe, another job is running in it).
- */
-int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *recipe, bool overwrite,
-                           am_run_folder *out);
+ * Collective [comm]; arguments [same]. job: the command; recipe: JSON; inputs: NULL-terminated
+ * paths of all that is read. overwrite: an existing run of any recipe is started over. Errors:
+ * AM_E_CREATE (parent missing, not writable, another recipe or changed input, another job is
+ * running in it); AM_E_NOINPUT, AM_E_IO of an input. */
+int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *job, const char *recipe,
+                           const char *const *inputs, bool overwrite, am_run_folder *out);
 void am_run_folder_close(am_run_folder *folder);
 
 /** Print the line for programs of a finished run again (result.json, on stdout). Collective [comm].
@@ -34,6 +36,10 @@ int am_run_folder_file(const am_run_folder *folder, char *out, const char *name,
     __attribute__((format(printf, 3, 4)));
 /** Is there a file RUN/<name>? The same answer on every rank. Collective [comm]. */
 int am_run_folder_has_all(MPI_Comm comm, const am_run_folder *folder, const char *name, bool *has);
+/** Is there a checkpoint RUN/<name> that holds what its manifest says? A damaged one is named in a
+ * warning: it is made again. Collective [comm]. */
+int am_run_folder_has_sound_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                                bool *has);
 /** Make the subfolder RUN/<name>. Collective [comm]. */
 int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name);
 /** Write a small text file by temporary name, fsync and rename. Collective [comm]; rank 0 writes.

@@ -247,7 +247,7 @@ def main() -> int:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 6
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else random.randrange(10**6)
     jobs = os.environ.get("AM_JOBS", "").split(",") if os.environ.get("AM_JOBS") else \
-        [*MERGES] if kind in ("damage", "races") else [*JOBS]
+        [*MERGES] if kind == "races" else [*JOBS]
     print(f"{kind}, seed {seed}", flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="am_campaign.") as top:

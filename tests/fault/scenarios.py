@@ -59,7 +59,7 @@ def iterate_inputs(folder: Path) -> None:
 ITERATE = Scenario(
     prepare=iterate_inputs, arguments=["iterate", "recipe.yml", "-o", "run"],
     results=["run/result.json"], steady=["run/*.h5", "run/table.txt", "run/result.json"],
-    kept=["run", "run/.lock", "run/recipe.yml", "run/events.jsonl", "run/table.txt", "run/*.h5",
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
           "run/*.h5.manifest.json", "run/rounds", "run/joint", "run/tuned"], seconds=1.0)
 
 SCENARIOS = {
