@@ -160,7 +160,10 @@ void am_net_free(am_net *net)
 
 int am_net_copy(const am_net *net, am_net *out)
 {
-    *out = (am_net){.error = net->error, .smoothing = net->smoothing, .recompute = net->recompute};
+    *out = (am_net){.error = net->error,
+                    .smoothing = net->smoothing,
+                    .anchor = net->anchor,
+                    .recompute = net->recompute};
     out->node = am_new(net->n > 0 ? net->n : 1, sizeof *out->node, "network");
     int rc = out->node == NULL ? AM_E_NOMEM : 0;
     if (rc == 0 && net->n > 0) {

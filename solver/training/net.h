@@ -53,8 +53,11 @@ typedef struct am_net {
     bool cut_next;    /* the next node gets is_cut */
     int error;        /* first error of am_net_add, reported by am_net_shape */
     double smoothing; /* of labels, [0,1) */
-    bool recompute;   /* activation checkpointing: segments are computed again for backward */
-    char **freeze;    /* [n_freeze] owned patterns of tensor names, * and ? */
+    /* Not NULL: a trunk of the type in use, borrowed; the network is its linearisation there,
+     * f(anchor) + J (trunk - anchor), in training and evaluation (tangent space). */
+    const void *anchor;
+    bool recompute; /* activation checkpointing: segments are computed again for backward */
+    char **freeze;  /* [n_freeze] owned patterns of tensor names, * and ? */
     int n_freeze;
     /* From here by am_net_shape. */
     int64_t features;      /* of a sample: reals or token ids */

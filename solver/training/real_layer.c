@@ -36,7 +36,7 @@ void AM_R(am_layer_column_sum)(int64_t rows, int64_t K, const real *d, real *out
     }
 }
 
-AM_CLONES void AM_R(am_layer_add)(int64_t n, const real *x, real *y)
+AM_CLONES void AM_R(am_layer_sum)(int64_t n, const real *x, real *y)
 {
     for (int64_t i = 0; i < n; i++) {
         y[i] += x[i];

@@ -46,7 +46,7 @@ typedef struct am_layer_args {
 void AM_R(am_layer_column_sum)(int64_t rows, int64_t K, const real *d, real *out);
 
 /** y[i] += x[i]. */
-void AM_R(am_layer_add)(int64_t n, const real *x, real *y);
+void AM_R(am_layer_sum)(int64_t n, const real *x, real *y);
 
 extern const am_layer *const AM_R(am_layer_table)[]; /* in name order, NULL-terminated */
 extern const am_layer AM_R(am_layer_linear), AM_R(am_layer_softmax_xent); /* a head */

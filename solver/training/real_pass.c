@@ -40,6 +40,9 @@ static size_t am_pass_carve(am_pass *pass, am_arena *arena)
 #endif
     }
     pass->base = am_pass_take(arena, &need, pass->program.bytes, 1);
+    if (pass->net->anchor != NULL) {
+        pass->dot = am_pass_take(arena, &need, pass->net->trunk.n, sizeof(real));
+    }
     return need;
 }
 
@@ -68,8 +71,8 @@ static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, bool w
     }
     out->labels = am_net_labels(net);
     return AM_R(am_program_make)(net, rows, classes,
-                                 with_gradient ? AM_PROGRAM_GRADIENT : AM_PROGRAM_EVAL, false,
-                                 &out->program);
+                                 with_gradient ? AM_PROGRAM_GRADIENT : AM_PROGRAM_EVAL,
+                                 net->anchor != NULL, &out->program);
 }
 
 int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
@@ -202,6 +205,7 @@ static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t
     am_pass_key(pass, &a);
     for (int k = 0; k < node->n_params; k++) {
         a.param[k] = trunk + node->offset[k];
+        a.param_dot[k] = pass->dot != NULL ? pass->dot + node->offset[k] : NULL;
         if (d_trunk != NULL && !pass->net->trunk.is_frozen[node->tensor[k]]) {
             a.dparam[k] = d_trunk + node->offset[k];
         }
@@ -226,6 +230,11 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     int64_t correct = 0;
     am_layer_args a = am_pass_args(pass, s, B);
     a.site = &site;
+    if (a.x_dot[0] != NULL) { /* f + J (trunk - anchor); am_pass_head_back finds it there */
+        real *sum = am_pass_at(pass, s->x_dot[0]);
+        AM_R(am_layer_sum)(R * C, a.x[0], sum);
+        a.x[0] = sum;
+    }
     AM_R(am_gemm)(false, true, R, classes, C, a.x[0], head + am_head_weight(classes), a.y);
     a.param[0] = head;
     a.label = pass->label;
@@ -247,6 +256,7 @@ static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const 
     a.label = pass->label;
     a.smoothing = pass->net->smoothing;
     a.scale = scale;
+    a.x[0] = a.x_dot[0] != NULL ? a.x_dot[0] : a.x[0];
     a.dparam[0] = d_head;
     AM_R(am_layer_softmax_xent).backward(&a);
     if (d_head != NULL) {
@@ -257,14 +267,30 @@ static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const 
     }
 }
 
+/* Where the layers are computed: at the trunk, or for a linearised network at its anchor. */
+static const real *am_pass_anchor(am_pass *pass, const real *trunk)
+{
+    const real *anchor = pass->net->anchor;
+    for (int64_t i = 0; anchor != NULL && i < pass->net->trunk.n; i++) {
+        pass->dot[i] = trunk[i] - anchor[i];
+    }
+    return anchor != NULL ? anchor : trunk;
+}
+
 int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                               int64_t classes)
 {
     const am_program *g = &pass->program;
+    trunk = am_pass_anchor(pass, trunk);
     for (int i = 0; i < g->head; i++) {
         const am_step *s = &g->step[i];
         const am_layer_args a = am_pass_node(pass, s, B, trunk, NULL);
-        AM_R(am_layer_table)[pass->net->node[s->node].index]->forward(&a);
+        const am_layer *layer = AM_R(am_layer_table)[pass->net->node[s->node].index];
+        if (s->kind == AM_STEP_TANGENT) {
+            layer->tangent(&a);
+        } else {
+            layer->forward(&a);
+        }
     }
     return am_pass_head(pass, &g->step[g->head], B, head, classes);
 }
@@ -295,7 +321,7 @@ static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const 
         layer->forward(&a);
         break;
     case AM_STEP_ADD:
-        AM_R(am_layer_add)(B * s->n, a.dy, a.dx[0]);
+        AM_R(am_layer_sum)(B * s->n, a.dy, a.dx[0]);
         break;
     case AM_STEP_COPY:
         memcpy(a.dx[0], a.dy, (size_t)(B * s->n) * sizeof(real));
@@ -318,6 +344,7 @@ void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, 
         return;
     }
     am_pass_zero_frozen(pass, d_trunk);
+    trunk = pass->net->anchor != NULL ? pass->net->anchor : trunk;
     for (int i = g->head + 2; i < g->n_steps; i++) {
         am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk);
     }

@@ -27,6 +27,7 @@ typedef struct am_pass {
     real *x0;             /* [rows, features]; f32: gathered; NULL for ids */
     int32_t *ids;         /* [rows, features] or NULL */
     unsigned char *base;  /* buffers of the program */
+    real *dot;            /* [trunk] trunk - anchor of a linearised network, else NULL */
     bool is_training;     /* set by the caller: drop, take statistics of the batch */
     am_pass_draw draw;    /* set by the caller when is_training */
     const char *task;     /* label of the loaded samples, keys random numbers too */

@@ -1,0 +1,164 @@
+/* Largest or mean value of windows of an image, per channel, without padding.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <stddef.h>
+#include <string.h>
+#include "solver/training/real_layer.h"
+
+typedef struct am_pool2d {
+    int64_t kernel, stride;
+    int function;
+} am_pool2d;
+enum { AM_POOL_MAX, AM_POOL_MEAN };
+
+static const am_param attrs[] = {
+    {"kernel", AM_PARAM_INT, offsetof(am_pool2d, kernel), "2", 1, 15, NULL, "side of a window"},
+    {"stride", AM_PARAM_INT, offsetof(am_pool2d, stride), "0", 0, 1 << 20, NULL,
+     "pixels between windows, 0: the kernel"},
+    {"function", AM_PARAM_CHOICE, offsetof(am_pool2d, function), "max", 0, 0, "max|mean",
+     "what is taken of a window"},
+    {0},
+};
+
+typedef struct am_pool_size {
+    int64_t H, W, C, h, w, kernel, stride; /* input, output */
+} am_pool_size;
+
+static am_pool_size am_pool2d_size(const am_layer_site *s)
+{
+    const am_pool2d *o = s->attrs;
+    am_pool_size z = {.H = s->in[0].d[0], .W = s->in[0].d[1], .C = s->in[0].d[2]};
+    z.kernel = o->kernel;
+    z.stride = o->stride > 0 ? o->stride : o->kernel;
+    z.h = (z.H - z.kernel) / z.stride + 1;
+    z.w = (z.W - z.kernel) / z.stride + 1;
+    return z;
+}
+
+static int am_pool2d_shape(const am_layer_site *s, am_shape *out)
+{
+    if (s->in[0].n != 3) {
+        return am_layer_fail(s, "takes an image [H,W,C], not %s: put the layer image before it",
+                             am_shape_text(&s->in[0]));
+    }
+    const am_pool_size z = am_pool2d_size(s);
+    *out = (am_shape){.n = 3, .d = {z.h, z.w, z.C}};
+    if (z.H < z.kernel || z.W < z.kernel) {
+        return am_layer_fail(s, "a window of %lld does not fit into %s", (long long)z.kernel,
+                             am_shape_text(&s->in[0]));
+    }
+    return 0;
+}
+
+/* max: which element of the window, a byte for every output */
+static int64_t am_pool2d_kept(const am_layer_site *s, int64_t B)
+{
+    const bool is_max = ((const am_pool2d *)s->attrs)->function == AM_POOL_MAX;
+    return is_max ? B * am_shape_numel(&s->out) : 0;
+}
+
+/* Element i of the window of output pixel p (of the whole batch), all channels. */
+static inline int64_t am_pool2d_at(const am_pool_size *z, int64_t p, int64_t i)
+{
+    const int64_t b = p / (z->h * z->w), q = p % (z->h * z->w);
+    const int64_t row = q / z->w * z->stride + i / z->kernel;
+    const int64_t column = q % z->w * z->stride + i % z->kernel;
+    return ((b * z->H + row) * z->W + column) * z->C;
+}
+
+AM_CLONES static void am_pool2d_larger(int64_t C, const real *x, unsigned char i, real *restrict y,
+                                       unsigned char *restrict which)
+{
+    for (int64_t c = 0; c < C; c++) {
+        const bool is_larger = x[c] > y[c] || x[c] != x[c]; /* NaN is seen */
+        y[c] = is_larger ? x[c] : y[c];
+        which[c] = is_larger ? i : which[c];
+    }
+}
+
+static void am_pool2d_mean(const am_pool_size *z, int64_t pixels, const real *x, real *y)
+{
+    const real share = 1 / (real)(z->kernel * z->kernel);
+    memset(y, 0, (size_t)(pixels * z->C) * sizeof(real));
+    for (int64_t p = 0; p < pixels; p++) {
+        for (int64_t i = 0; i < z->kernel * z->kernel; i++) {
+            AM_R(am_layer_sum)(z->C, x + am_pool2d_at(z, p, i), y + p * z->C);
+        }
+        for (int64_t c = 0; c < z->C; c++) {
+            y[p * z->C + c] *= share;
+        }
+    }
+}
+
+static void am_pool2d_forward(const am_layer_args *a)
+{
+    const am_pool_size z = am_pool2d_size(a->site);
+    const int64_t pixels = a->B * z.h * z.w;
+    unsigned char *which = a->keep;
+    if (which == NULL) {
+        am_pool2d_mean(&z, pixels, a->x[0], a->y);
+        return;
+    }
+    memset(which, 0, (size_t)(pixels * z.C));
+    for (int64_t p = 0; p < pixels; p++) {
+        memcpy(a->y + p * z.C, a->x[0] + am_pool2d_at(&z, p, 0), (size_t)z.C * sizeof(real));
+        for (int64_t i = 1; i < z.kernel * z.kernel; i++) {
+            am_pool2d_larger(z.C, a->x[0] + am_pool2d_at(&z, p, i), (unsigned char)i,
+                             a->y + p * z.C, which + p * z.C);
+        }
+    }
+}
+
+AM_CLONES static void am_pool2d_give(int64_t C, const real *restrict dy, unsigned char i,
+                                     const unsigned char *restrict which, real *restrict dx)
+{
+    for (int64_t c = 0; c < C; c++) {
+        dx[c] += which[c] == i ? dy[c] : 0;
+    }
+}
+
+static void am_pool2d_backward(const am_layer_args *a)
+{
+    const am_pool_size z = am_pool2d_size(a->site);
+    const int64_t pixels = a->B * z.h * z.w, n = z.kernel * z.kernel;
+    const unsigned char *which = a->keep;
+    const real share = 1 / (real)n;
+    memset(a->dx[0], 0, (size_t)(a->B * am_shape_numel(&a->site->in[0])) * sizeof(real));
+    for (int64_t p = 0; p < pixels; p++) {
+        const real *dy = a->dy + p * z.C;
+        for (int64_t i = 0; i < n; i++) {
+            real *dx = a->dx[0] + am_pool2d_at(&z, p, i);
+            if (which != NULL) {
+                am_pool2d_give(z.C, dy, (unsigned char)i, which + p * z.C, dx);
+            }
+            for (int64_t c = 0; which == NULL && c < z.C; c++) {
+                dx[c] += share * dy[c];
+            }
+        }
+    }
+}
+
+static void am_pool2d_tangent(const am_layer_args *a)
+{
+    const am_pool_size z = am_pool2d_size(a->site);
+    const int64_t pixels = a->B * z.h * z.w;
+    const unsigned char *which = a->keep;
+    if (which == NULL) {
+        am_pool2d_mean(&z, pixels, a->x_dot[0], a->y_dot);
+        return;
+    }
+    for (int64_t i = 0; i < pixels * z.C; i++) {
+        a->y_dot[i] = a->x_dot[0][am_pool2d_at(&z, i / z.C, which[i]) + i % z.C];
+    }
+}
+
+const am_layer AM_R(am_layer_pool2d) = {
+    .name = "pool2d",
+    .summary = "largest or mean value of windows of an image",
+    .attrs = attrs,
+    .inputs = 1,
+    .shape = am_pool2d_shape,
+    .kept = am_pool2d_kept,
+    .forward = am_pool2d_forward,
+    .backward = am_pool2d_backward,
+    .tangent = am_pool2d_tangent,
+};

@@ -1,0 +1,399 @@
+/* Gradients of every layer and preset against central differences in f64; the same for the
+ * linearised network, whose loss is differenced along the trunk: that holds only if forward mode
+ * and backward are transposes of each other and right. SPDX-License-Identifier: BSD-3-Clause */
+#define AM_REAL 64
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "solver/training/preset.h"
+#include "solver/training/real_pass.h"
+#include "tests/am_test.h"
+
+enum { B = 3, CLASSES = 4, NAME = 64 };
+
+/* A list of layers, "name layer [attributes]" a line, each on the value before; "@a" instead of the
+ * attributes' first word adds the value called a. Or a preset. */
+typedef struct layers_case {
+    const char *what;
+    int64_t features;
+    const char *preset; /* NULL: lines */
+    const char *line[8];
+} layers_case;
+
+static const layers_case cases[] = {
+    {"linear", 5, NULL, {"a linear out=4 activation=relu", "b linear out=3 activation=tanh"}},
+    {"gelu", 5, NULL, {"a linear out=4 activation=gelu", "b linear out=3 activation=gelu_tanh"}},
+    {"silu", 5, NULL, {"a linear out=4 activation=silu bias=no", "b linear out=3"}},
+    {"activation",
+     6,
+     NULL,
+     {"a linear out=5", "b activation function=gelu", "c linear out=4",
+      "d activation function=tanh", "e linear out=4", "f activation function=silu"}},
+    {"conv2d",
+     32,
+     NULL,
+     {"i image channels=2", "a conv2d out=3 kernel=3 padding=1 activation=tanh",
+      "b conv2d out=2 kernel=2 stride=2 activation=gelu", "f flatten"}},
+    {"conv2d stride",
+     50,
+     NULL,
+     {"i image channels=2",
+      "a conv2d out=3 kernel=3 stride=2 padding=2 "
+      "bias=no",
+      "f flatten"}},
+    {"pool2d max",
+     25,
+     NULL,
+     {"i image", "a conv2d out=2 kernel=2 activation=tanh", "p pool2d kernel=3 stride=1",
+      "f flatten"}},
+    {"pool2d mean",
+     25,
+     NULL,
+     {"i image", "a conv2d out=2 kernel=2 activation=tanh", "p pool2d function=mean", "f flatten"}},
+    {"batch_norm",
+     16,
+     NULL,
+     {"i image", "a conv2d out=3 kernel=2", "n batch_norm", "c activation function=tanh",
+      "f flatten"}},
+    {"layer_norm", 6, NULL, {"a linear out=19", "n layer_norm", "b linear out=3"}},
+    {"rms_norm", 6, NULL, {"a linear out=19", "n rms_norm", "b linear out=3"}},
+    {"dropout",
+     6,
+     NULL,
+     {"a linear out=8", "d dropout rate=0.3", "b linear out=5 activation=tanh"}},
+    {"gated",
+     6,
+     NULL,
+     {"a linear out=8", "g gated", "c linear out=6", "h gated activation=gelu", "e linear out=4",
+      "j gated activation=gelu_tanh"}},
+    {"residual",
+     6,
+     NULL,
+     {"a linear out=6 activation=tanh", "b linear out=6 activation=tanh", "c add @a",
+      "d linear out=6 activation=gelu", "e add @c", "f add @a"}},
+    {"embedding",
+     5,
+     NULL,
+     {"e embedding vocabulary=7 width=4 sigma=1", "p position sigma=1", "c class_token",
+      "f flatten"}},
+    {"positions",
+     5,
+     NULL,
+     {"e embedding vocabulary=7 width=4 sigma=1",
+      "a linear out=3 "
+      "activation=tanh",
+      "p pool_positions"}},
+    {"last position",
+     5,
+     NULL,
+     {"e embedding vocabulary=7 width=4 sigma=1", "a linear out=3 activation=tanh",
+      "p pool_positions take=last"}},
+    {"attention",
+     7,
+     NULL,
+     {"e embedding vocabulary=7 width=6 sigma=1", "a linear out=24", "t attention heads=2"}},
+    {"causal groups",
+     7,
+     NULL,
+     {"e embedding vocabulary=7 width=6 sigma=1", "a linear out=16",
+      "t attention heads=2 groups=1 causal=yes rotary=100"}},
+    {"attention in blocks",
+     150,
+     NULL,
+     {"e embedding vocabulary=3 width=2 sigma=1", "a linear out=6",
+      "t attention heads=1 causal=yes", "p pool_positions"}},
+    {"mlp", 6, "mlp activation=gelu dropout=0.2", {"7", "5"}},
+    {"cnn", 64, "cnn kernel=3 hidden=6 batch_norm=yes activation=tanh dropout=0.2", {"2", "3"}},
+    {"vit", 64, "vit features=8 depth=2 heads=2 hidden=10 dropout=0.1", {NULL}},
+    {"vit mean", 64, "vit features=6 depth=1 heads=3 class_token=no", {NULL}},
+    {"gpt", 6, "gpt vocabulary=7 features=8 depth=2 heads=2 dropout=0.1", {NULL}},
+    {"llama", 6, "llama vocabulary=7 features=8 depth=2 heads=4 groups=2 hidden=6", {NULL}},
+};
+enum { CASES = sizeof cases / sizeof cases[0] };
+
+static int value_of(const am_net *net, const char *name)
+{
+    for (int i = 0; i < net->n; i++) {
+        if (strcmp(net->node[i].name, name) == 0) {
+            return i + 1;
+        }
+    }
+    return -1;
+}
+
+static void add_line(am_net *net, const char *line)
+{
+    char name[NAME], layer[NAME];
+    int used = 0;
+    AM_CHECK_I64(sscanf(line, "%63s %63s %n", name, layer, &used), 2);
+    if (line[used] == '@') {
+        am_net_add2(net, name, layer, value_of(net, line + used + 1), net->n, "%s", "");
+    } else {
+        am_net_add(net, name, layer, net->n, "%s", line + used);
+    }
+}
+
+static am_net net_of(const layers_case *c)
+{
+    am_net net = {0};
+    if (c->preset != NULL) {
+        char name[NAME];
+        am_preset_list list = {0};
+        const char *space = strchr(c->preset, ' ');
+        snprintf(name, sizeof name, "%.*s", (int)(space - c->preset), c->preset);
+        for (int i = 0; c->line[i] != NULL; i++) {
+            list.value[list.n++] = atoll(c->line[i]);
+        }
+        AM_CHECK_OK(am_preset_make(name, space + 1, &list, &net));
+    }
+    for (int i = 0; c->preset == NULL && c->line[i] != NULL; i++) {
+        add_line(&net, c->line[i]);
+    }
+    AM_CHECK_OK(am_net_shape(&net, c->features));
+    net.smoothing = 0.1;
+    return net;
+}
+
+/* ---- samples: normal, or tokens below 3 ---- */
+
+typedef struct source {
+    const am_net *net;
+} source;
+
+static int gather(void *self, const int64_t *index, int64_t count, float *x, int32_t *y)
+{
+    const am_net *net = ((source *)self)->net;
+    const am_rng rng = am_rng_make(am_test_seed(), "samples", 0, 0, "");
+    const int64_t labels = am_net_labels(net);
+    for (int64_t i = 0; i < count; i++) {
+        for (int64_t f = 0; f < net->features; f++) {
+            const int64_t at = index[i] * net->features + f;
+            x[i * net->features + f] =
+                net->takes_ids ? (float)(am_rng_u32(&rng, at) % 3) : (float)am_rng_normal(&rng, at);
+        }
+        for (int64_t t = 0; t < labels; t++) { /* every fourth position does not count */
+            const uint32_t draw = am_rng_u32(&rng, 100000 + index[i] * labels + t);
+            y[i * labels + t] = labels > 1 && t % 4 == 3 ? -1 : (int32_t)(draw % CLASSES);
+        }
+    }
+    return 0;
+}
+
+/* ---- one network ---- */
+
+typedef struct problem {
+    am_net net;
+    source self;
+    am_pass pass;
+    am_param_layout head_layout;
+    double *trunk, *head, *d_trunk, *d_head;
+    bool is_training;
+} problem;
+
+static double *block(int64_t n)
+{
+    double *x = calloc((size_t)(n > 0 ? n : 1), sizeof *x);
+    AM_CHECK(x != NULL);
+    return x;
+}
+
+static void perturb(int64_t n, double by, const char *what, double *x)
+{
+    const am_rng rng = am_rng_make(am_test_seed(), what, 0, 0, "");
+    for (int64_t i = 0; i < n; i++) {
+        x[i] += by * am_rng_normal(&rng, i);
+    }
+}
+
+static void problem_make(problem *p, const layers_case *c, bool is_training)
+{
+    const am_param_layout *layout;
+    *p = (problem){.net = net_of(c), .is_training = is_training};
+    layout = &p->net.trunk;
+    p->self.net = &p->net;
+    AM_CHECK_OK(am_net_head_layout(&p->net, CLASSES, AM_DTYPE_F64, &p->head_layout));
+    p->trunk = block(layout->n);
+    p->d_trunk = block(layout->n);
+    p->head = block(p->head_layout.n);
+    p->d_head = block(p->head_layout.n);
+    for (int64_t k = 0; k < layout->tensors.n; k++) {
+        for (int64_t i = 0; i < layout->tensors.t[k].numel; i++) {
+            p->trunk[layout->offset[k] + i] = layout->fill[k];
+        }
+    }
+    perturb(layout->n, 0.3, "trunk", p->trunk);
+    for (int64_t k = 0; k < layout->tensors.n; k++) { /* variances stay positive */
+        for (int64_t i = 0; layout->rate[k] != 0 && i < layout->tensors.t[k].numel; i++) {
+            double *w = &p->trunk[layout->offset[k] + i];
+            *w = fabs(*w) + 0.1;
+        }
+    }
+    perturb(p->head_layout.n, 0.5, "head", p->head);
+}
+
+static void problem_open(problem *p)
+{
+    AM_CHECK_OK(am_pass_make_f64(&p->net, B, CLASSES, true, &p->pass));
+    p->pass.is_training = p->is_training;
+    p->pass.draw = (am_pass_draw){.seed = 1, .purpose = "test", .round = 2, .step = 3};
+}
+
+static void problem_free(problem *p)
+{
+    am_pass_free_f64(&p->pass);
+    am_param_layout_free(&p->head_layout);
+    am_net_free(&p->net);
+    free(p->trunk);
+    free(p->head);
+    free(p->d_trunk);
+    free(p->d_head);
+}
+
+/* Mean loss; its gradient too if asked. */
+static double loss_of(problem *p, bool with_gradient)
+{
+    const am_samples samples = {.self = &p->self,
+                                .label = "generated",
+                                .n = B,
+                                .features = p->net.features,
+                                .classes = CLASSES,
+                                .labels = am_net_labels(&p->net),
+                                .gather = gather};
+    double sum = 0;
+    for (int64_t b = 0; b < B; b++) {
+        p->pass.index[b] = b;
+    }
+    AM_CHECK_OK(am_pass_load_f64(&p->pass, &samples, B, CLASSES));
+    am_pass_forward_f64(&p->pass, p->trunk, p->head, B, CLASSES);
+    for (int64_t b = 0; b < B; b++) {
+        sum += p->pass.loss[b] / B;
+    }
+    if (with_gradient) {
+        am_pass_backward_f64(&p->pass, p->trunk, p->head, B, CLASSES, 1.0 / B, p->d_trunk,
+                             p->d_head);
+    }
+    return sum;
+}
+
+/* Fourth-order central difference. */
+static double difference(problem *p, double *w)
+{
+    static const double h = 3e-4, step[4] = {-2, -1, 1, 2};
+    const double at = *w;
+    double f[4];
+    for (int i = 0; i < 4; i++) {
+        *w = at + step[i] * h;
+        f[i] = loss_of(p, false);
+    }
+    *w = at;
+    return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h);
+}
+
+/* Every element of every tensor (at most 40 of a tensor) to 1e-7 of the largest of the network. */
+static void check_block(problem *p, const am_param_layout *layout, double *w, const double *d,
+                        const char *what)
+{
+    double largest = 1e-3;
+    for (int64_t i = 0; i < layout->n; i++) {
+        largest = fmax(largest, fabs(d[i]));
+    }
+    for (int64_t k = 0; k < layout->tensors.n; k++) {
+        const int64_t n = layout->tensors.t[k].numel, stride = n / 40 + 1;
+        double worst = 0;
+        for (int64_t i = 0; layout->rate[k] == 0 && i < n; i += stride) {
+            const int64_t at = layout->offset[k] + i;
+            worst = fmax(worst, fabs(d[at] - difference(p, &w[at])));
+        }
+        if (!AM_CHECK(worst <= 1e-7 * largest)) {
+            fprintf(stderr, "%s: %s: %g of %g\n", what, layout->tensors.t[k].name, worst, largest);
+        }
+    }
+}
+
+static void check_all(bool is_training, bool recompute)
+{
+    for (int i = 0; i < CASES; i++) {
+        problem p;
+        problem_make(&p, &cases[i], is_training);
+        p.net.recompute = recompute;
+        problem_open(&p);
+        const double loss = loss_of(&p, true);
+        AM_CHECK_SAME_F64(loss_of(&p, false), loss);
+        check_block(&p, &p.net.trunk, p.trunk, p.d_trunk, cases[i].what);
+        check_block(&p, &p.head_layout, p.head, p.d_head, cases[i].what);
+        problem_free(&p);
+    }
+}
+
+static void differences(void)
+{
+    check_all(false, false);
+}
+
+static void differences_in_training(void)
+{
+    check_all(true, false);
+}
+
+/* Segments that are computed again give the same bits, in less memory for a deep network. */
+static void recomputed(void)
+{
+    for (int i = 0; i < CASES; i++) {
+        problem p;
+        problem_make(&p, &cases[i], true);
+        problem_open(&p);
+        const double loss = loss_of(&p, true);
+        double *d = block(p.net.trunk.n);
+        memcpy(d, p.d_trunk, (size_t)p.net.trunk.n * sizeof *d);
+        am_pass_free_f64(&p.pass);
+        p.net.recompute = true;
+        problem_open(&p);
+        AM_CHECK_SAME_F64(loss_of(&p, true), loss);
+        AM_CHECK(memcmp(d, p.d_trunk, (size_t)p.net.trunk.n * sizeof *d) == 0);
+        free(d);
+        problem_free(&p);
+    }
+    am_net net;
+    int64_t whole = 0, less = 0;
+    AM_CHECK_OK(am_preset_make("gpt", "depth=8 features=32", NULL, &net));
+    AM_CHECK_OK(am_net_shape(&net, 64));
+    AM_CHECK_OK(am_pass_bytes_f64(&net, 4, 4, true, &whole));
+    net.recompute = true;
+    AM_CHECK_OK(am_pass_bytes_f64(&net, 4, 4, true, &less));
+    AM_CHECK(less * 5 < whole * 2);
+    am_net_free(&net);
+}
+
+/* The linearised network: d/dw of L(f(a) + J (w - a)) is J^T dL. At the anchor it is the network.
+ */
+static void linearised(void)
+{
+    for (int i = 0; i < CASES; i++) {
+        problem p;
+        problem_make(&p, &cases[i], cases[i].preset == NULL);
+        problem_open(&p);
+        const double loss = loss_of(&p, false);
+        am_pass_free_f64(&p.pass);
+        double *anchor = block(p.net.trunk.n);
+        memcpy(anchor, p.trunk, (size_t)p.net.trunk.n * sizeof *anchor);
+        p.net.anchor = anchor;
+        problem_open(&p);
+        AM_CHECK_NEAR(loss_of(&p, false), loss, 1e-13);
+        perturb(p.net.trunk.n, 0.2, "away", p.trunk);
+        loss_of(&p, true);
+        check_block(&p, &p.net.trunk, p.trunk, p.d_trunk, cases[i].what);
+        check_block(&p, &p.head_layout, p.head, p.d_head, cases[i].what);
+        problem_free(&p);
+        free(anchor);
+    }
+}
+
+static const am_test tests[] = {
+    AM_TEST(differences),
+    AM_TEST(differences_in_training),
+    AM_TEST(recomputed),
+    AM_TEST(linearised),
+};
+
+AM_TEST_MAIN("layers", tests)
