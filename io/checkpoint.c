@@ -1,4 +1,4 @@
-/* Reading checkpoints: open, and a block source with read-ahead over the extents.
+/* Reading checkpoints: open, and a block source over the extents that announces its reads.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "io/checkpoint.h"
 
@@ -10,12 +10,12 @@
 #include "io/file.h"
 #include "io/format.h"
 #include "io/publish.h"
-#include "io/worker.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/rng.h"
 
-enum { BOUNCE_BYTES = 1 << 20, DEFAULT_BUFFER_BYTES = 64 << 20 };
+/* A piece of every input of a merge stays in the second-level cache. */
+enum { PIECE_BYTES = 128 << 10, DEFAULT_HELD_BYTES = 64 << 20 };
 
 typedef struct reader reader;
 
@@ -29,25 +29,28 @@ struct am_ckpt {
     reader *readers;
 };
 
-/* One half of the staging buffer: spans read by one job on the I/O thread, in their order. */
-typedef struct slot {
-    am_work work;
-    reader *owner;
-    am_span *spans;  /* [n] a copy: the I/O thread may outlive the caller's when a job fails */
-    int64_t n, hint; /* hint: span of the last load */
-    int64_t *at;     /* [n] offset in buffer, -1: did not fit, read directly */
-    int64_t at_capacity;
-    unsigned char *buffer;
-    int64_t capacity;
-} slot;
+/* Spans in the order of their loads. */
+typedef struct span_list {
+    am_span *span; /* [n] a copy, owned */
+    int64_t n, room;
+    int64_t hint; /* span of the last load */
+} span_list;
 
-struct reader { /* the `self` of a source */
+/* The `self` of a source. What was staged is read a piece at a time, so that loads may be small. */
+struct reader {
     am_ckpt *ckpt;
     reader *next;
-    am_worker *worker; /* NULL until the first stage */
-    int64_t half_bytes, turns;
-    slot slots[2];
-    unsigned char *bounce; /* [BOUNCE_BYTES] */
+    span_list staged[2];   /* the last two batches */
+    int64_t turns;         /* batches so far */
+    am_span have;          /* what is in `piece`; tensor -1: nothing */
+    unsigned char *piece;  /* [PIECE_BYTES] */
+    unsigned char *bounce; /* [PIECE_BYTES] for what was not staged */
+
+    span_list held;
+    int64_t held_limit, held_bytes;
+    int64_t *at;     /* [held.room] offset of each span in `kept`, -1: it did not fit */
+    int64_t *filled; /* [held.room] elements of it that were read */
+    unsigned char *kept;
 };
 
 /* ---- open and close ---- */
@@ -125,12 +128,13 @@ cleanup:
 
 static void free_reader(reader *r)
 {
-    am_worker_stop(&r->worker);
-    for (int i = 0; i < 2; i++) {
-        free(r->slots[i].at);
-        free(r->slots[i].spans);
-        free(r->slots[i].buffer);
-    }
+    free(r->staged[0].span);
+    free(r->staged[1].span);
+    free(r->held.span);
+    free(r->at);
+    free(r->filled);
+    free(r->kept);
+    free(r->piece);
     free(r->bounce);
     free(r);
 }
@@ -219,150 +223,7 @@ static int read_extent(const am_ckpt *c, int64_t tensor, int64_t lo, int64_t n, 
                         e->offset + lo * element);
 }
 
-static bool is_staged_kind(const am_ckpt *c, int64_t tensor)
-{
-    return (c->layout.extent[tensor].flags & AM_EXTENT_LIBRARY) == 0;
-}
-
-/* ---- staging: runs on the I/O thread ---- */
-
-static int read_slot(am_work *work)
-{
-    slot *s = (slot *)work; /* its first member */
-    const am_ckpt *c = s->owner->ckpt;
-    for (int64_t i = 0; i < s->n; i++) {
-        if (s->at[i] >= 0) {
-            const am_span *span = &s->spans[i];
-            int rc =
-                read_extent(c, span->tensor, span->lo, span->hi - span->lo, s->buffer + s->at[i]);
-            if (rc != 0) {
-                return rc;
-            }
-            am_worker_step(s->owner->worker, work, i + 1);
-        }
-    }
-    return 0;
-}
-
-/* Offsets of the spans in the buffer, as many as fit. Returns the bytes needed. */
-static int64_t plan_slot(slot *s, int64_t limit)
-{
-    int64_t at = 0;
-    const am_ckpt *c = s->owner->ckpt;
-    for (int64_t i = 0; i < s->n; i++) {
-        const am_span *span = &s->spans[i];
-        int64_t element = am_dtype_bytes(c->layout.tensors.t[span->tensor].dtype);
-        int64_t bytes = (span->hi - span->lo) * element;
-        int64_t need = (bytes + AM_ALIGN - 1) / AM_ALIGN * AM_ALIGN;
-        bool fits = is_staged_kind(c, span->tensor) && need <= limit - at;
-        s->at[i] = fits ? at : -1;
-        at += fits ? need : 0;
-    }
-    return at;
-}
-
-static int grow_slot(slot *s, int64_t n, int64_t bytes)
-{
-    if (n > s->at_capacity) {
-        free(s->at);
-        free(s->spans);
-        s->at_capacity = 0;
-        s->at = am_new(n, sizeof *s->at, "read-ahead");
-        s->spans = am_new(n, sizeof *s->spans, "read-ahead");
-        if (s->at == NULL || s->spans == NULL) {
-            return AM_E_NOMEM;
-        }
-        s->at_capacity = n;
-    }
-    if (bytes > s->capacity) {
-        free(s->buffer);
-        s->capacity = 0;
-        s->buffer = aligned_alloc(AM_ALIGN, (size_t)bytes);
-        if (s->buffer == NULL) {
-            return am_fail(AM_E_NOMEM, "out of memory for %" PRId64 " bytes of read-ahead", bytes);
-        }
-        s->capacity = bytes;
-    }
-    return 0;
-}
-
-static int source_stage(void *self, const am_span *spans, int64_t n)
-{
-    reader *r = self;
-    slot *s = &r->slots[r->turns++ & 1];
-    int rc = 0;
-    if (r->worker == NULL) {
-        AM_TRY(am_worker_start(&r->worker));
-    }
-    /* A failure of spans that nobody loaded is nobody's failure: wait without the message. */
-    am_worker_wait_for(r->worker, &s->work, INT64_MAX);
-    s->n = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (is_staged_kind(r->ckpt, spans[i].tensor)) {
-            AM_TRY(need_file(r->ckpt, r->ckpt->layout.extent[spans[i].tensor].file));
-        }
-    }
-    AM_TRY(grow_slot(s, n, 0));
-    if (n > 0) {
-        memcpy(s->spans, spans, (size_t)n * sizeof *spans);
-    }
-    s->n = n;
-    s->hint = 0;
-    int64_t bytes = plan_slot(s, r->half_bytes);
-    rc = grow_slot(s, n, bytes);
-    if (rc != 0) {
-        s->n = 0;
-        goto cleanup;
-    }
-    s->work.run = read_slot;
-    am_worker_submit(r->worker, &s->work);
-cleanup:
-    return rc;
-}
-
-/* Span of the slot that holds the elements, -1 if none. Loads mostly come in the order of the
- * spans, so with `near` only the last one and its successor are tried. */
-static int64_t find_span(const slot *s, int64_t tensor, int64_t lo, int64_t n, bool near)
-{
-    int64_t steps = near && s->n > 2 ? 2 : s->n;
-    for (int64_t step = 0; step < steps; step++) {
-        int64_t i = s->hint + step < s->n ? s->hint + step : s->hint + step - s->n;
-        const am_span *span = &s->spans[i];
-        if (span->tensor == tensor && lo >= span->lo && lo + n <= span->hi) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-/* Staged bytes of the elements, or NULL if they are not staged; waits for them. */
-static int find_staged(reader *r, int64_t tensor, int64_t lo, int64_t n, const void **out)
-{
-    *out = NULL;
-    for (int k = 0; k < 4; k++) {
-        slot *s = &r->slots[k & 1];
-        int64_t i = find_span(s, tensor, lo, n, k < 2);
-        if (i < 0) {
-            continue;
-        }
-        s->hint = i;
-        if (s->at[i] < 0) {
-            return 0;
-        }
-        am_worker_wait_for(r->worker, &s->work, i + 1);
-        if (s->work.progress < i + 1) { /* ended before this span: it failed */
-            return am_worker_wait(r->worker, &s->work);
-        }
-        int64_t element = am_dtype_bytes(r->ckpt->layout.tensors.t[tensor].dtype);
-        *out = s->buffer + s->at[i] + (lo - s->spans[i].lo) * element;
-        return 0;
-    }
-    return 0;
-}
-
-/* ---- loading ---- */
-
-/* Raw elements into dst, in host byte order, from wherever they are. */
+/* Raw elements into dst, in host byte order, from the file. */
 static int fetch(reader *r, int64_t tensor, int64_t lo, int64_t n, void *dst)
 {
     am_ckpt *c = r->ckpt;
@@ -383,6 +244,192 @@ cleanup:
     return rc;
 }
 
+static int64_t element_bytes(const reader *r, int64_t tensor)
+{
+    return am_dtype_bytes(r->ckpt->layout.tensors.t[tensor].dtype);
+}
+
+/* ---- spans that will be loaded ---- */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int copy_spans(span_list *list, const am_span *from, int64_t n)
+{
+    if (n > list->room) {
+        free(list->span);
+        *list = (span_list){.span = am_new(n, sizeof *list->span, "spans to read")};
+        if (list->span == NULL) {
+            return AM_E_NOMEM;
+        }
+        list->room = n;
+    }
+    if (n > 0) {
+        memcpy(list->span, from, (size_t)n * sizeof *from);
+    }
+    list->n = n;
+    list->hint = 0;
+    return 0;
+}
+
+static bool contains(const am_span *span, int64_t tensor, int64_t lo, int64_t n)
+{
+    return span->tensor == tensor && lo >= span->lo && lo + n <= span->hi;
+}
+
+/* Span of the list that holds the elements, -1 if none. Loads mostly come in the order of the
+ * spans, so with `near` only the last one and its successor are tried. */
+static int64_t find_span(span_list *list, int64_t tensor, int64_t lo, int64_t n, bool near)
+{
+    int64_t steps = near && list->n > 2 ? 2 : list->n;
+    for (int64_t step = 0; step < steps; step++) {
+        int64_t i = list->hint + step < list->n ? list->hint + step : list->hint + step - list->n;
+        if (contains(&list->span[i], tensor, lo, n)) {
+            list->hint = i;
+            return i;
+        }
+    }
+    return -1;
+}
+
+static int source_stage(void *self, const am_span *spans, int64_t n)
+{
+    reader *r = self;
+    const am_ckpt *c = r->ckpt;
+    int rc = copy_spans(&r->staged[r->turns++ & 1], spans, n);
+    for (int64_t i = 0; rc == 0 && i < n; i++) {
+        const am_extent *e = &c->layout.extent[spans[i].tensor];
+        const int64_t element = element_bytes(r, spans[i].tensor);
+        if ((e->flags & AM_EXTENT_LIBRARY) == 0) {
+            rc = need_file(r->ckpt, e->file);
+            if (rc == 0) {
+                am_file_announce(c->fd[e->file], e->offset + spans[i].lo * element,
+                                 (spans[i].hi - spans[i].lo) * element);
+            }
+        }
+    }
+    return rc;
+}
+
+/* The staged span that holds the elements, NULL if none. */
+static const am_span *find_staged(reader *r, int64_t tensor, int64_t lo, int64_t n)
+{
+    for (int k = 0; k < 4; k++) {
+        span_list *list = &r->staged[k & 1];
+        const int64_t i = find_span(list, tensor, lo, n, k < 2);
+        if (i >= 0) {
+            return &list->span[i];
+        }
+    }
+    return NULL;
+}
+
+/* ---- spans that are kept ---- */
+
+/* Offsets of the held spans, as many as fit. Returns the bytes needed. */
+static int64_t place_held(reader *r)
+{
+    int64_t end = 0;
+    for (int64_t i = 0; i < r->held.n; i++) {
+        const am_span *span = &r->held.span[i];
+        const int64_t bytes = (span->hi - span->lo) * element_bytes(r, span->tensor);
+        const int64_t need = (bytes + AM_ALIGN - 1) / AM_ALIGN * AM_ALIGN;
+        const bool fits = need <= r->held_limit - end;
+        r->at[i] = fits ? end : -1;
+        r->filled[i] = 0;
+        end += fits ? need : 0;
+    }
+    return end;
+}
+
+static int grow_kept(reader *r, int64_t bytes)
+{
+    if (bytes > r->held_bytes) {
+        free(r->kept);
+        r->held_bytes = 0;
+        r->kept = aligned_alloc(AM_ALIGN, (size_t)bytes);
+        if (r->kept == NULL) {
+            return am_fail(AM_E_NOMEM, "out of memory for %" PRId64 " bytes of %s", bytes,
+                           r->ckpt->path);
+        }
+        r->held_bytes = bytes;
+    }
+    return 0;
+}
+
+static int source_hold(void *self, const am_span *spans, int64_t n)
+{
+    reader *r = self;
+    const int64_t room = r->held.room;
+    int rc = copy_spans(&r->held, spans, n);
+    if (rc == 0 && r->held.room > room) {
+        free(r->at);
+        free(r->filled);
+        r->at = am_new(r->held.room, sizeof *r->at, "spans to keep");
+        r->filled = am_new(r->held.room, sizeof *r->filled, "spans to keep");
+        rc = r->at != NULL && r->filled != NULL ? 0 : AM_E_NOMEM;
+    }
+    if (rc == 0) {
+        rc = grow_kept(r, place_held(r));
+    }
+    if (rc != 0) { /* the tables do not fit each other */
+        free(r->held.span);
+        r->held = (span_list){0};
+    }
+    return rc;
+}
+
+/* Elements [lo, lo+n) of held span i, which is read in order, some pieces ahead of the loads. */
+static int get_held(reader *r, int64_t i, int64_t lo, int64_t n, const void **out)
+{
+    const am_span *span = &r->held.span[i];
+    const int64_t element = element_bytes(r, span->tensor), done = r->filled[i];
+    unsigned char *to = r->kept + r->at[i];
+    const int64_t need = lo + n - span->lo;
+    if (need > done) {
+        const int64_t ahead = least(done + PIECE_BYTES / element, span->hi - span->lo);
+        const int64_t end = need > ahead ? need : ahead;
+        int rc = fetch(r, span->tensor, span->lo + done, end - done, to + done * element);
+        if (rc != 0) {
+            return rc;
+        }
+        r->filled[i] = end;
+    }
+    *out = to + (lo - span->lo) * element;
+    return 0;
+}
+
+/* ---- loading ---- */
+
+/* Elements [lo, lo+n), at most a piece, in host byte order; valid until the next call. */
+static int get(reader *r, int64_t tensor, int64_t lo, int64_t n, const void **out)
+{
+    const int64_t element = element_bytes(r, tensor);
+    if (contains(&r->have, tensor, lo, n)) {
+        *out = r->piece + (lo - r->have.lo) * element;
+        return 0;
+    }
+    const int64_t held = find_span(&r->held, tensor, lo, n, false);
+    if (held >= 0 && r->at[held] >= 0) {
+        return get_held(r, held, lo, n, out);
+    }
+    const am_span *span = find_staged(r, tensor, lo, n);
+    if (span == NULL) {
+        *out = r->bounce;
+        return fetch(r, tensor, lo, n, r->bounce);
+    }
+    const int64_t hi = least(span->hi, lo + PIECE_BYTES / element);
+    r->have.tensor = -1;
+    int rc = fetch(r, tensor, lo, hi - lo, r->piece);
+    if (rc == 0) {
+        r->have = (am_span){.tensor = tensor, .lo = lo, .hi = hi};
+    }
+    *out = r->piece;
+    return rc;
+}
+
 static void check_range(const reader *r, int64_t tensor, int64_t lo, int64_t n)
 {
     const am_tensor_table *table = &r->ckpt->layout.tensors;
@@ -394,25 +441,15 @@ static int source_load(void *self, int64_t tensor, int64_t lo, int64_t n, double
 {
     reader *r = self;
     check_range(r, tensor, lo, n);
-    am_dtype dtype = r->ckpt->layout.tensors.t[tensor].dtype;
-    bool is_swapped = (r->ckpt->layout.extent[tensor].flags & AM_EXTENT_SWAPPED) != 0;
-    const void *staged = NULL;
-    int rc = find_staged(r, tensor, lo, n, &staged);
-    if (rc == 0 && staged != NULL && !is_swapped) {
-        am_dtype_to_f64(dtype, staged, n, dst);
-        return 0;
-    }
-    int64_t element = am_dtype_bytes(dtype), most = BOUNCE_BYTES / element;
+    const am_dtype dtype = r->ckpt->layout.tensors.t[tensor].dtype;
+    const int64_t most = PIECE_BYTES / am_dtype_bytes(dtype);
+    int rc = 0;
     for (int64_t at = 0; rc == 0 && at < n; at += most) {
-        int64_t step = n - at < most ? n - at : most;
-        if (staged != NULL) {
-            memcpy(r->bounce, (const char *)staged + at * element, (size_t)(step * element));
-            am_dtype_swap(dtype, r->bounce, step);
-        } else {
-            rc = fetch(r, tensor, lo + at, step, r->bounce);
-        }
+        const int64_t step = least(n - at, most);
+        const void *raw = NULL;
+        rc = get(r, tensor, lo + at, step, &raw);
         if (rc == 0) {
-            am_dtype_to_f64(dtype, r->bounce, step, dst + at);
+            am_dtype_to_f64(dtype, raw, step, dst + at);
         }
     }
     return rc;
@@ -422,43 +459,32 @@ static int source_load_raw(void *self, int64_t tensor, int64_t lo, int64_t n, vo
 {
     reader *r = self;
     check_range(r, tensor, lo, n);
-    const am_tensor *t = &r->ckpt->layout.tensors.t[tensor];
-    const void *staged = NULL;
-    int rc = find_staged(r, tensor, lo, n, &staged);
-    if (rc != 0 || n == 0) {
-        return rc;
-    }
-    if (staged == NULL) {
-        return fetch(r, tensor, lo, n, dst);
-    }
-    memcpy(dst, staged, (size_t)(n * am_dtype_bytes(t->dtype)));
-    if (r->ckpt->layout.extent[tensor].flags & AM_EXTENT_SWAPPED) {
-        am_dtype_swap(t->dtype, dst, n);
-    }
-    return 0;
+    return n == 0 ? 0 : fetch(r, tensor, lo, n, dst);
 }
 
-int am_ckpt_source(am_ckpt *ckpt, int64_t buffer_bytes, am_source *out)
+int am_ckpt_source(am_ckpt *ckpt, int64_t held_bytes, am_source *out)
 {
     reader *r = am_new(1, sizeof *r, "a checkpoint source");
-    unsigned char *bounce = aligned_alloc(AM_ALIGN, BOUNCE_BYTES);
-    if (r == NULL || bounce == NULL) {
+    unsigned char *piece = aligned_alloc(AM_ALIGN, PIECE_BYTES);
+    unsigned char *bounce = aligned_alloc(AM_ALIGN, PIECE_BYTES);
+    if (r == NULL || piece == NULL || bounce == NULL) {
         free(r);
+        free(piece);
         free(bounce);
         return am_fail(AM_E_NOMEM, "out of memory for reading %s", ckpt->path);
     }
     r->ckpt = ckpt;
+    r->piece = piece;
     r->bounce = bounce;
-    r->half_bytes = (buffer_bytes > 0 ? buffer_bytes : DEFAULT_BUFFER_BYTES) / 2;
-    for (int i = 0; i < 2; i++) {
-        r->slots[i].owner = r;
-    }
+    r->have.tensor = -1;
+    r->held_limit = held_bytes > 0 ? held_bytes : DEFAULT_HELD_BYTES;
     r->next = ckpt->readers;
     ckpt->readers = r;
     *out = (am_source){.self = r,
                        .label = ckpt->path,
                        .tensors = &ckpt->layout.tensors,
                        .stage = source_stage,
+                       .hold = source_hold,
                        .load = source_load,
                        .load_raw = source_load_raw};
     return 0;

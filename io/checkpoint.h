@@ -33,9 +33,10 @@ const am_tensor_table *am_ckpt_tensors(const am_ckpt *ckpt); /* borrowed */
 const am_meta *am_ckpt_meta(const am_ckpt *ckpt);            /* borrowed */
 const char *am_ckpt_path(const am_ckpt *ckpt);
 const char *am_ckpt_format(const am_ckpt *ckpt); /* "safetensors", "h5", "hf" */
-/** A block source over the checkpoint, with read-ahead; valid until the close. `buffer_bytes`: what
- * its staging may hold (0: a default of 64 MiB). Local. */
-int am_ckpt_source(am_ckpt *ckpt, int64_t buffer_bytes, am_source *out);
+/** A block source over the checkpoint; valid until the close. What is staged is announced to the
+ * system, which reads it ahead, and read a piece at a time when it is loaded. held_bytes: what
+ * `hold` may keep in memory (0: a default of 64 MiB). Local. Memory: 256 KiB and what is held. */
+int am_ckpt_source(am_ckpt *ckpt, int64_t held_bytes, am_source *out);
 
 /* ---- writing ---- */
 typedef struct am_ckpt_writer am_ckpt_writer;

@@ -105,29 +105,35 @@ AM_CLONES static void f16_from_f64(const double *src, int64_t n, uint16_t *dst)
 }
 
 /* Most numbers are zero or end as normal bf16 numbers below the largest: those need fixed shifts
- * only, which every vector unit has. The rest is found first, a short run of elements at a time. */
-AM_CLONES static void bf16_from_f64(const double *src, int64_t n, uint16_t *dst)
+ * only, which every vector unit has. Returns whether any of n is not such a number. */
+AM_CLONES static bool bf16_from_usual_f64(const double *restrict src, int64_t n,
+                                          uint16_t *restrict dst)
 {
-    enum { STEP = 512, DROP = 45 };
+    enum { DROP = 45 };
     const int64_t least = (int64_t)(1023 - 126) << 52, most = (int64_t)(1023 + 127) << 52;
-    uint64_t u[STEP];
+    int64_t others = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t u;
+        memcpy(&u, &src[i], sizeof u);
+        const uint64_t magnitude = u & INT64_MAX, odd = magnitude >> DROP & 1;
+        const uint64_t half = (UINT64_C(1) << (DROP - 1)) - 1;
+        const uint64_t field = (magnitude + half + odd) >> DROP;
+        const uint64_t biased = magnitude != 0 ? field - ((1023 - 127) << 7) : 0;
+        others |= (magnitude != 0) & (((int64_t)magnitude < least) | ((int64_t)magnitude >= most));
+        dst[i] = (uint16_t)((u >> 48 & 0x8000u) | biased);
+    }
+    return others != 0;
+}
+
+static void bf16_from_f64(const double *src, int64_t n, uint16_t *dst)
+{
+    enum { STEP = 512 };
     for (int64_t at = 0; at < n; at += STEP) {
         const int64_t m = n - at < STEP ? n - at : STEP;
-        int64_t others = 0;
-        memcpy(u, src + at, sizeof u[0] * (size_t)m);
-        for (int64_t i = 0; i < m; i++) {
-            const int64_t magnitude = (int64_t)(u[i] & INT64_MAX);
-            others |= (magnitude != 0) & ((magnitude < least) | (magnitude >= most));
-        }
-        for (int64_t i = 0; others == 0 && i < m; i++) {
-            const uint64_t magnitude = u[i] & INT64_MAX, odd = magnitude >> DROP & 1;
-            const uint64_t half = (UINT64_C(1) << (DROP - 1)) - 1;
-            const uint64_t field = (magnitude + half + odd) >> DROP;
-            const uint64_t biased = magnitude != 0 ? field - ((1023 - 127) << 7) : 0;
-            dst[at + i] = (uint16_t)((u[i] >> 48 & 0x8000u) | biased);
-        }
-        for (int64_t i = 0; others != 0 && i < m; i++) {
-            dst[at + i] = round_f64(u[i], 7, 127);
+        if (bf16_from_usual_f64(src + at, m, dst + at)) {
+            for (int64_t i = at; i < at + m; i++) {
+                dst[i] = round_f64(bits_of_f64(src[i]), 7, 127);
+            }
         }
     }
 }
@@ -162,10 +168,11 @@ AM_CLONES static void f64_from_f16(const uint16_t *src, int64_t n, double *dst)
     }
 }
 
-AM_CLONES static void f64_from_bf16(const uint16_t *src, int64_t n, double *dst)
+/* The conversion to f64 makes NaNs quiet. */
+AM_CLONES static void f64_from_bf16(const uint16_t *restrict src, int64_t n, double *restrict dst)
 {
     for (int64_t i = 0; i < n; i++) {
-        dst[i] = (double)f32_of_bf16(src[i]);
+        dst[i] = (double)f32_of_bits((uint32_t)src[i] << 16);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 #include "mpi/arena.h"
 #include "mpi/error.h"
@@ -95,6 +96,32 @@ int am_file_write(int fd, const char *path, const void *data, int64_t n, int64_t
         done += put;
     }
     return 0;
+}
+
+/* A byte of every PROBE bytes, and the last one: asking costs less than announcing what is there.
+ */
+static bool is_in_memory(int fd, int64_t offset, int64_t n)
+{
+    enum { PROBE = 512 << 10 };
+    char byte;
+    struct iovec to = {.iov_base = &byte, .iov_len = 1};
+    bool is_there = true;
+    for (int64_t at = 0; is_there && at < n; at += PROBE) {
+        is_there = preadv2(fd, &to, 1, (off_t)(offset + at), RWF_NOWAIT) == 1;
+    }
+    return is_there && preadv2(fd, &to, 1, (off_t)(offset + n - 1), RWF_NOWAIT) == 1;
+}
+
+void am_file_announce(int fd, int64_t offset, int64_t n)
+{
+    if (n > 0 && !is_in_memory(fd, offset, n)) {
+        (void)posix_fadvise(fd, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
+    }
+}
+
+void am_file_write_back(int fd, int64_t offset, int64_t n)
+{
+    (void)sync_file_range(fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
 }
 
 static int no_space(const char *path, int64_t bytes, int errno_value)

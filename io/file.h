@@ -18,6 +18,10 @@ int am_file_reopen(const char *path);
  * Errors: AM_E_IO naming path, bytes, offset (end of file: "file shrank"). */
 int am_file_read(int fd, const char *path, void *data, int64_t n, int64_t offset);
 int am_file_write(int fd, const char *path, const void *data, int64_t n, int64_t offset);
+/** Say that n bytes at `offset` will be read soon, unless the system has them in memory already,
+ * and that n bytes were written and may go to the disk now. Both only help: nothing can fail. */
+void am_file_announce(int fd, int64_t offset, int64_t n);
+void am_file_write_back(int fd, int64_t offset, int64_t n);
 /** Make the file `bytes` long with the space really allocated. Where the file system cannot do
  * that, the free space is checked. Errors: AM_E_IO saying how much is needed. */
 int am_file_reserve(int fd, const char *path, int64_t bytes);

@@ -348,7 +348,7 @@ void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *store
     if (form->is_sparse) {
         *stored = (int64_t)((double)n * (double)form->kept / (double)numel) * (element + 2);
     } else {
-        *stored = *staged = n * element;
+        *stored = n * element;
     }
     *stored += form->scale < 0 ? 0 : blocks(n, form->block) * (int64_t)sizeof(float);
 }

@@ -63,7 +63,7 @@ int am_tv_open_all(MPI_Comm comm, am_ckpt *ckpt, const am_source *base, int64_t 
                    am_taskvec **out);
 void am_tv_close(am_taskvec **tv); /* accepts a pointer to NULL */
 /** Bytes that reading it takes, what is staged aside; and those of n elements of a tensor of the
- * base: as stored, and staged. Pure. */
+ * base: as stored, and held: none. Pure. */
 int64_t am_tv_bytes(const am_taskvec *tv);
 void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
 /** Announce loads, in the numbering of the base; as am_source.stage. */

@@ -11,9 +11,10 @@ struct am_view {
     const am_tensor_table *tensors;
     const am_source *const *sources;
     const am_view_place *place;
-    /* Spans handed to source 0, of this batch and of the last: they stay valid that long. */
-    am_span *spans[2];
-    int64_t capacity[2];
+    /* Spans handed to source 0, of this batch and of the last: they stay valid that long; and those
+     * that it holds. */
+    am_span *spans[3];
+    int64_t capacity[3];
     int turn;
 };
 
@@ -35,37 +36,57 @@ void am_view_free(am_view **view)
     if (*view != NULL) {
         free((*view)->spans[0]);
         free((*view)->spans[1]);
+        free((*view)->spans[2]);
         free(*view);
         *view = NULL;
     }
+}
+
+/* Those of the spans that are in source 0, in its numbering, into v->spans[to]. */
+static int map_spans(am_view *v, int to, const am_span *spans, int64_t n, int64_t *mapped)
+{
+    if (n > v->capacity[to]) {
+        free(v->spans[to]);
+        v->spans[to] = am_new(n, sizeof *v->spans[to], "a view's spans");
+        v->capacity[to] = v->spans[to] != NULL ? n : 0;
+        if (v->spans[to] == NULL) {
+            return AM_E_NOMEM;
+        }
+    }
+    *mapped = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const am_view_place *p = &v->place[spans[i].tensor];
+        if (p->source == 0) {
+            v->spans[to][(*mapped)++] = (am_span){
+                .tensor = p->tensor, .lo = p->offset + spans[i].lo, .hi = p->offset + spans[i].hi};
+        }
+    }
+    return 0;
 }
 
 static int view_stage(void *self, const am_span *spans, int64_t n)
 {
     am_view *v = self;
     const am_source *first = v->sources[0];
+    int64_t mapped = 0;
     if (first->stage == NULL) {
         return 0;
     }
-    const int turn = v->turn;
     v->turn ^= 1;
-    if (n > v->capacity[turn]) {
-        free(v->spans[turn]);
-        v->spans[turn] = am_new(n, sizeof *v->spans[turn], "a view's spans");
-        v->capacity[turn] = v->spans[turn] != NULL ? n : 0;
-        if (v->spans[turn] == NULL) {
-            return AM_E_NOMEM;
-        }
+    int rc = map_spans(v, v->turn, spans, n, &mapped);
+    return rc != 0 ? rc : first->stage(first->self, v->spans[v->turn], mapped);
+}
+
+static int view_hold(void *self, const am_span *spans, int64_t n)
+{
+    am_view *v = self;
+    const am_source *first = v->sources[0];
+    int64_t mapped = 0;
+    if (first->hold == NULL) {
+        return 0;
     }
-    int64_t m = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const am_view_place *p = &v->place[spans[i].tensor];
-        if (p->source == 0) {
-            v->spans[turn][m++] = (am_span){
-                .tensor = p->tensor, .lo = p->offset + spans[i].lo, .hi = p->offset + spans[i].hi};
-        }
-    }
-    return first->stage(first->self, v->spans[turn], m);
+    int rc = map_spans(v, 2, spans, n, &mapped);
+    return rc != 0 ? rc : first->hold(first->self, v->spans[2], mapped);
 }
 
 static void view_weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored,
@@ -115,6 +136,7 @@ void am_view_source(am_view *view, am_source *out)
                        .label = view->sources[0]->label,
                        .tensors = view->tensors,
                        .stage = view_stage,
+                       .hold = view_hold,
                        .weigh = view_weigh,
                        .load = view_load,
                        .load_raw = view_load_raw};

@@ -1,4 +1,4 @@
-/* Writing checkpoints: create, a block sink with write-behind over the extents, publish.
+/* Writing checkpoints: create, a block sink over the extents, publish.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,7 +15,6 @@
 #include "io/manifest.h"
 #include "io/publish.h"
 #include "io/resume.h"
-#include "io/worker.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -26,14 +25,14 @@
 #include "mpi/rng.h"
 #include "mpi/watchdog.h"
 
-enum { PIECE_BYTES = 8 << 20 }; /* one write; two are in flight */
+/* One write: large enough for the file system, small enough to be in the cache. What was written is
+ * sent to the disk WRITE_BACK_BYTES at a time, so that little is left to the sync at the end. */
+enum { PIECE_BYTES = 1 << 20, WRITE_BACK_BYTES = 8 << 20 };
 
-typedef struct piece {
-    am_work work;
-    am_ckpt_writer *owner;
-    int64_t tensor, lo, n;
-    unsigned char *buffer;
-} piece;
+/* Bytes of one file. */
+typedef struct range {
+    int64_t file, at, n;
+} range;
 
 struct am_ckpt_writer {
     MPI_Comm comm; /* borrowed */
@@ -48,19 +47,19 @@ struct am_ckpt_writer {
     am_manifest_head head;
     am_companions *companions; /* rank 0, borrowed; NULL: none */
     int attached;              /* shared lock, -1: none */
-    am_worker *worker;
-    piece pieces[2];
+    unsigned char *buffer;     /* [piece_bytes] */
     int64_t piece_bytes;
-    int turn, failed; /* failed: first error of a write, kept until publish */
+    range piece;   /* what is in the buffer: stores that follow each other in a file */
+    range written; /* not yet sent to the disk */
+    int failed;    /* first error of a write, kept until publish */
     am_digests digests;
-    am_digest_stream stream; /* used by the I/O thread while it runs */
-    int64_t stored;          /* elements */
+    am_digest_stream stream;
+    int64_t stored; /* elements */
 
     am_resume_state resume;
-    am_journal journal; /* used by the I/O thread while it runs */
-    bool *is_dirty;     /* [n_files] written since the last sync; likewise */
-    bool is_broken;     /* a write failed: no more records; likewise */
-    bool *done;         /* [n_blocks, same] need not be stored */
+    am_journal journal;
+    bool *is_dirty; /* [n_files] written since the last sync */
+    bool *done;     /* [n_blocks, same] need not be stored */
     int64_t n_done, done_elements;
 };
 
@@ -140,19 +139,14 @@ static int open_files(am_ckpt_writer *w)
     return 0;
 }
 
-static int make_pieces(am_ckpt_writer *w)
+static int make_buffer(am_ckpt_writer *w)
 {
-    int64_t total = am_tensor_table_bytes(&w->layout.tensors);
+    const int64_t total = am_tensor_table_bytes(&w->layout.tensors);
     w->piece_bytes = total < PIECE_BYTES ? (total / AM_ALIGN + 1) * AM_ALIGN : PIECE_BYTES;
-    for (int i = 0; i < 2; i++) {
-        w->pieces[i].owner = w;
-        w->pieces[i].buffer = aligned_alloc(AM_ALIGN, (size_t)w->piece_bytes);
-        if (w->pieces[i].buffer == NULL) {
-            return am_fail(AM_E_NOMEM, "out of memory for %" PRId64 " bytes of write-behind",
-                           w->piece_bytes);
-        }
-    }
-    return 0;
+    w->buffer = aligned_alloc(AM_ALIGN, (size_t)w->piece_bytes);
+    return w->buffer != NULL ? 0
+                             : am_fail(AM_E_NOMEM, "out of memory for %" PRId64 " bytes of output",
+                                       w->piece_bytes);
 }
 
 static int prepare_rank(am_ckpt_writer *w, const char *path, const char *bytes, int64_t n)
@@ -167,12 +161,11 @@ static int prepare_rank(am_ckpt_writer *w, const char *path, const char *bytes, 
     w->attached = am_publish_attach(path);
     AM_KEEP(am_layout_unpack(bytes, n, &w->layout));
     AM_KEEP(open_files(w));
-    AM_KEEP(make_pieces(w));
+    AM_KEEP(make_buffer(w));
     AM_KEEP(am_digests_create(&w->layout.tensors, &w->digests));
     AM_KEEP(am_digest_stream_create(&w->stream));
     w->done = am_new(w->digests.n_blocks + 1, sizeof *w->done, w->root);
     AM_KEEP(w->done == NULL ? AM_E_NOMEM : 0);
-    AM_KEEP(am_worker_start(&w->worker));
     return rc;
 }
 
@@ -181,16 +174,13 @@ static void free_writer(am_ckpt_writer *w)
     if (w == NULL) {
         return;
     }
-    am_worker_stop(&w->worker);
     for (int64_t f = 0; f < w->layout.n_files; f++) {
         if (w->fd != NULL && w->fd[f] >= 0) {
             close(w->fd[f]);
         }
         free(w->file_path != NULL ? w->file_path[f] : NULL);
     }
-    for (int i = 0; i < 2; i++) {
-        free(w->pieces[i].buffer);
-    }
+    free(w->buffer);
     if (w->attached >= 0) {
         close(w->attached);
     }
@@ -220,12 +210,12 @@ static int reread_block(am_ckpt_writer *w, int64_t tensor, int64_t block)
     int64_t lo = block * AM_BLOCK, hi = lo + AM_BLOCK < t->numel ? lo + AM_BLOCK : t->numel;
     for (int64_t at = lo; at < hi; at += most) {
         int64_t step = hi - at < most ? hi - at : most;
-        int rc = am_file_read(w->fd[e->file], w->file_path[e->file], w->pieces[0].buffer,
-                              step * element, e->offset + at * element);
+        int rc = am_file_read(w->fd[e->file], w->file_path[e->file], w->buffer, step * element,
+                              e->offset + at * element);
         if (rc != 0) {
             return rc;
         }
-        am_digest_stream_feed(&w->stream, &w->digests, tensor, t, at, step, w->pieces[0].buffer);
+        am_digest_stream_feed(&w->stream, &w->digests, tensor, t, at, step, w->buffer);
     }
     return 0;
 }
@@ -469,7 +459,7 @@ cleanup:
 /* ---- the sink ---- */
 
 /* The blocks that end in [lo, lo + n) of a tensor are done if their digests are known: each element
- * is stored once. */
+ * is stored once. Their records wait until the buffer is written and synced. */
 static int note_blocks(am_ckpt_writer *w, int64_t tensor, int64_t lo, int64_t n)
 {
     int rc = 0;
@@ -496,58 +486,52 @@ static int save_state(am_ckpt_writer *w)
         w->is_dirty[f] = false;
     }
     AM_KEEP(am_journal_save(&w->journal));
-    w->is_broken = w->is_broken || rc != 0;
     am_pace_saved(&w->journal.pace, start);
     return rc;
 }
 
-/* After a piece was written. */
-static int keep_journal(am_ckpt_writer *w, const piece *p)
+/* Send the bytes to the disk when they are many, without waiting for it. */
+static void write_back(am_ckpt_writer *w)
 {
-    int rc = note_blocks(w, p->tensor, p->lo, p->n);
-    if (rc == 0 && w->journal.n > 0 && am_pace_is_due(&w->journal.pace)) {
-        rc = save_state(w);
+    range *r = &w->written;
+    if (r->file != w->piece.file || r->at + r->n != w->piece.at) {
+        *r = (range){.file = w->piece.file, .at = w->piece.at};
     }
-    return rc;
+    r->n += w->piece.n;
+    if (r->n >= WRITE_BACK_BYTES) {
+        am_file_write_back(w->fd[r->file], r->at, r->n);
+        *r = (range){.file = r->file, .at = r->at + r->n};
+    }
 }
 
-/* On the I/O thread: checksum and write one piece. */
-static int write_piece(am_work *work)
+/* Write what is in the buffer. */
+static int put_out(am_ckpt_writer *w)
 {
-    piece *p = (piece *)work; /* its first member */
-    am_ckpt_writer *w = p->owner;
-    const am_tensor *t = &w->layout.tensors.t[p->tensor];
-    const am_extent *e = &w->layout.extent[p->tensor];
-    int64_t element = am_dtype_bytes(t->dtype);
-    am_digest_stream_feed(&w->stream, &w->digests, p->tensor, t, p->lo, p->n, p->buffer);
-    w->is_dirty[e->file] = true;
-    int rc = am_file_write(w->fd[e->file], w->file_path[e->file], p->buffer, p->n * element,
-                           e->offset + p->lo * element);
-    w->is_broken = w->is_broken || rc != 0;
-    if (w->journal.folder != NULL && !w->is_broken) {
-        rc = keep_journal(w, p);
+    range *p = &w->piece;
+    if (p->n > 0 && w->failed == 0) {
+        w->is_dirty[p->file] = true;
+        w->failed = am_file_write(w->fd[p->file], w->file_path[p->file], w->buffer, p->n, p->at);
+        write_back(w);
     }
-    return rc;
-}
-
-/* The next free piece, once its last write is done. */
-static int next_piece(am_ckpt_writer *w, piece **out)
-{
-    piece *p = &w->pieces[w->turn];
-    w->turn ^= 1;
-    int rc = am_worker_wait(w->worker, &p->work);
-    w->failed = w->failed != 0 ? w->failed : rc;
-    p->work.rc = 0;
-    *out = p;
+    *p = (range){.file = p->file, .at = p->at + p->n};
+    if (w->failed == 0 && w->journal.n > 0 && am_pace_is_due(&w->journal.pace)) {
+        w->failed = save_state(w);
+    }
     return w->failed;
 }
 
-static int drain(am_ckpt_writer *w)
+/* Make the buffer go on at element lo of a tensor, with room for at least one. */
+static int turn_to(am_ckpt_writer *w, const am_extent *e, int64_t lo, int64_t element)
 {
-    piece *p;
-    next_piece(w, &p);
-    next_piece(w, &p);
-    return w->failed;
+    const int64_t at = e->offset + lo * element;
+    const range *p = &w->piece;
+    const bool follows = p->file == e->file && p->at + p->n == at && p->n % element == 0;
+    int rc = w->failed;
+    if (rc == 0 && (!follows || w->piece_bytes - p->n < element)) {
+        rc = put_out(w);
+        w->piece = (range){.file = e->file, .at = at};
+    }
+    return rc;
 }
 
 static int store(am_ckpt_writer *w, int64_t tensor, int64_t lo, int64_t n, const void *raw,
@@ -556,25 +540,26 @@ static int store(am_ckpt_writer *w, int64_t tensor, int64_t lo, int64_t n, const
     AM_ASSERT(tensor >= 0 && tensor < w->layout.tensors.n);
     const am_tensor *t = &w->layout.tensors.t[tensor];
     AM_ASSERT(lo >= 0 && n >= 0 && n <= t->numel - lo);
-    int64_t element = am_dtype_bytes(t->dtype), most = w->piece_bytes / element;
-    for (int64_t at = 0; at < n; at += most) {
-        int64_t step = n - at < most ? n - at : most;
-        piece *p;
-        int rc = next_piece(w, &p);
+    const int64_t element = am_dtype_bytes(t->dtype);
+    for (int64_t at = 0, step; at < n; at += step) {
+        int rc = turn_to(w, &w->layout.extent[tensor], lo + at, element);
         if (rc != 0) {
             return rc;
         }
+        const int64_t room = (w->piece_bytes - w->piece.n) / element;
+        unsigned char *to = w->buffer + w->piece.n;
+        step = n - at < room ? n - at : room;
         if (raw != NULL) {
-            memcpy(p->buffer, (const char *)raw + at * element, (size_t)(step * element));
+            memcpy(to, (const char *)raw + at * element, (size_t)(step * element));
         } else {
-            am_dtype_from_f64(t->dtype, real + at, step, p->buffer);
+            am_dtype_from_f64(t->dtype, real + at, step, to);
         }
-        p->work.run = write_piece;
-        p->tensor = tensor;
-        p->lo = lo + at;
-        p->n = step;
-        am_worker_submit(w->worker, &p->work);
+        am_digest_stream_feed(&w->stream, &w->digests, tensor, t, lo + at, step, to);
+        w->piece.n += step * element;
         w->stored += step;
+        if (w->journal.folder != NULL) {
+            w->failed = note_blocks(w, tensor, lo + at, step);
+        }
     }
     return 0;
 }
@@ -591,7 +576,7 @@ static int sink_store_raw(void *self, int64_t tensor, int64_t lo, int64_t n, con
 
 static int sink_flush(void *self)
 {
-    return drain(self);
+    return put_out(self);
 }
 
 int am_ckpt_sink(am_ckpt_writer *writer, am_sink *out)
@@ -699,9 +684,9 @@ static void suspend_all(am_ckpt_writer *w, int rc)
 int am_ckpt_publish_all(am_ckpt_writer **writer, int rc)
 {
     am_ckpt_writer *w = *writer;
-    int drained = drain(w); /* in any case: nothing may write once the files are removed */
-    rc = rc != 0 ? rc : drained;
-    if (rc == AM_E_STOPPED && drained == 0 && !w->is_broken) {
+    const int written = put_out(w); /* nothing is written once the files are removed */
+    rc = rc != 0 ? rc : written;
+    if (rc == AM_E_STOPPED && written == 0) {
         rc = save_state(w);
         rc = rc != 0 ? rc : AM_E_STOPPED;
     }

@@ -22,7 +22,10 @@ typedef struct am_source {
     /* Announce that spans[0..n) are loaded next, in this order; they stay valid until the call
      * after the next. May be NULL. */
     int (*stage)(void *self, const am_span *spans, int64_t n);
-    /* Bytes of n elements of `tensor` as they are stored, and as staging holds them. NULL: both are
+    /* Keep the bytes of spans[0..n) in memory once they are loaded, as far as there is room, until
+     * the next call: they are loaded more than once. May be NULL. */
+    int (*hold)(void *self, const am_span *spans, int64_t n);
+    /* Bytes of n elements of `tensor` as they are stored, and as they are held. NULL: both are
      * those of its dtype. Pure. */
     void (*weigh)(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
     /* Elements [lo, lo+n) of `tensor`, converted exactly to f64 (floats) into dst[n]. */

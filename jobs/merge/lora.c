@@ -184,6 +184,12 @@ static int stage(void *self, const am_span *spans, int64_t n)
     return l->model.stage != NULL ? l->model.stage(l->model.self, spans, n) : 0;
 }
 
+static int hold(void *self, const am_span *spans, int64_t n)
+{
+    const am_lora *l = self;
+    return l->model.hold != NULL ? l->model.hold(l->model.self, spans, n) : 0;
+}
+
 static void weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
 {
     const am_lora *l = self;
@@ -207,6 +213,7 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
                        .label = model->label,
                        .tensors = model->tensors,
                        .stage = stage,
+                       .hold = hold,
                        .weigh = weigh,
                        .load = load,
                        .load_raw = load_raw};

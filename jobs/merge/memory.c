@@ -1,9 +1,8 @@
 /* Memory of a merge: what the process holds before it, and on top of that
  *
  *   engine        buffers and units, as it would make them            solver/merge/forecast.h
- *   inputs        the batch that is worked on and the one read ahead; adapters, task vectors
- *   output        two pieces that are written behind
- *   room          threads, messages, tables
+ *   inputs        a piece of each, and a batch that is visited more than once; adapters, task
+ * vectors output        a piece room          threads, messages, tables
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/merge/memory.h"
@@ -17,11 +16,12 @@
 #include "solver/merge/forecast.h"
 
 enum {
-    PIECE = 8 << 20,       /* bytes, of the writer */
+    PIECE_IN = 256 << 10,  /* bytes, of each input */
+    PIECE_OUT = 1 << 20,   /* bytes, of the writer */
     ROOM = 1 << 20,        /* bytes: threads, messages, tables */
     MARGIN = 1 << 20,      /* bytes: processes differ from run to run */
     UNITS = 16 << 20,      /* bytes of units reduced together, at most */
-    USUAL_BLOCK = 1 << 20, /* elements: larger ones gain nothing without passes */
+    USUAL_BLOCK = 4 << 20, /* elements: larger ones gain nothing without passes */
     STEPS = 4              /* sizes of a block between a power of two and the next */
 };
 
@@ -83,6 +83,7 @@ typedef struct outline {
     am_forecast *forecast;
     am_process process;
     int ranks;
+    int64_t pieces; /* bytes: of files that are read */
     int64_t inputs; /* bytes: adapters, task vectors */
 } outline;
 
@@ -98,9 +99,8 @@ static int64_t inputs_of(const am_merge_plan *plan)
 /* Peak of the process of one rank. */
 static int64_t peak_of(const outline *o, const am_merge_cost *c)
 {
-    const int64_t behind = least(2 * least(PIECE, c->piece), c->written);
-    const int64_t merge =
-        c->buffers + c->units + c->batch[0] + c->batch[1] + behind + o->inputs + ROOM;
+    const int64_t merge = c->buffers + c->units + c->held + least(PIECE_OUT, c->written) +
+                          o->pieces + o->inputs + ROOM;
     return most(o->process.peak, o->process.now + merge);
 }
 
@@ -181,6 +181,7 @@ int am_merge_fit(const am_merge_plan *plan, int ranks, int64_t memory, int64_t b
                  const am_process *process, am_merge_need *out)
 {
     outline o = {.process = *process, .ranks = ranks, .inputs = inputs_of(plan)};
+    o.pieces = plan->inputs.n * (int64_t)PIECE_IN;
     am_merge_job job = plan->job;
     job.unit_bytes = least(UNITS, most((memory - process->now) / 8, 1 << 20));
     *out = (am_merge_need){.process = *process, .block = block, .unit_bytes = job.unit_bytes};

@@ -3,7 +3,7 @@
  *   merge.c        the job: groups of pieces, batches, agreements
  *   units.c        which units there are, whole in one rank's slice or shared; where they are cut
  *   sets.c         shared units that are reduced together, as many as memory allows
- *   window.c       windows of inputs in f64, and the tiles in them
+ *   window.c       tiles: their inputs in f64, and what becomes of them
  *   pass.c         passes of units: sums, orders, solve
  *   order.c        the take-th largest key
  *   forecast.c     what all of this takes, from shapes alone
@@ -18,7 +18,9 @@
 #include "solver/merge/merge.h"
 #include "solver/merge/order.h"
 
-enum { AM_WINDOW = 8 * AM_TILE }; /* elements of every input that are worked on at a time */
+/* Elements of a tile that may be cut anywhere: the f64 of some inputs and of the output stay in the
+ * first-level cache. */
+enum { AM_PART = 1024 };
 
 /* Memory that only grows, and is kept from unit to unit. */
 typedef struct am_room {
@@ -58,7 +60,7 @@ typedef struct am_batch {
     int64_t n;
 } am_batch;
 
-/* The window of inputs in memory. */
+/* The inputs of a tile in f64. */
 typedef struct am_window {
     int64_t room;               /* elements */
     double *base, *model, *aux; /* [room], [n_models, room], [n_models, room] */
@@ -107,7 +109,8 @@ typedef struct am_engine {
     am_arena arena;
     am_window window;
     am_binding bound;
-    double *out;     /* [block] */
+    double *out;     /* [max_tile] */
+    bool is_held;    /* inputs keep the batch under way */
     double *scratch; /* [method->scratch, max_tile] */
 
     const am_pass *pass; /* under way */
@@ -180,7 +183,7 @@ am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared);
 
 /* ---- window.c---- */
 
-/** Visit a piece of a batch, window by window, tile by tile. combine stores the piece. Local. */
+/** Visit a piece of a batch tile by tile. combine stores it. Local. */
 int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visit visit);
 
 /* ---- pass.c ---- */

@@ -337,7 +337,7 @@ static void add_group(const am_forecast *f, const am_group *g, am_demand *sum, a
     const bool is_again = d.visits > 1 && g->batches > 1;
     add_demand(sum, &d);
     cost->read += w.stored * (is_again ? d.visits : 1);
-    if (d.visits > 1 && g->batches == 1) {
+    if (f->e.method->n_passes > 0 && g->batches == 1) {
         cost->held = most(cost->held, w.largest);
     }
     if (w.largest > cost->batch[0]) {

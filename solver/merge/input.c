@@ -6,19 +6,34 @@
 #include "mpi/error.h"
 #include "solver/merge/input.h"
 
-int am_input_stage(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped)
+/* Pieces that the input has, in its numbering. Returns how many. */
+static int64_t map_pieces(const am_merge_input *input, const am_span *pieces, int64_t n,
+                          am_span *mapped)
 {
     int64_t n_mapped = 0;
-    if (input == NULL || input->source->stage == NULL) {
-        return 0;
-    }
     for (int64_t i = 0; i < n; i++) {
         if (input->tensor[pieces[i].tensor] >= 0) {
             mapped[n_mapped] = pieces[i];
             mapped[n_mapped++].tensor = input->tensor[pieces[i].tensor];
         }
     }
-    return input->source->stage(input->source->self, mapped, n_mapped);
+    return n_mapped;
+}
+
+int am_input_stage(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped)
+{
+    if (input == NULL || input->source->stage == NULL) {
+        return 0;
+    }
+    return input->source->stage(input->source->self, mapped, map_pieces(input, pieces, n, mapped));
+}
+
+int am_input_hold(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped)
+{
+    if (input->source->hold == NULL) {
+        return 0;
+    }
+    return input->source->hold(input->source->self, mapped, map_pieces(input, pieces, n, mapped));
 }
 
 /* The exponent of NaN and infinity is all ones. Integers, so that the loop vectorises. */

@@ -11,6 +11,9 @@
  * caller's and must live as long as am_source.stage wants its spans. Absent tensors are left out.
  */
 int am_input_stage(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped);
+/** Tell a source to keep `pieces` once they are loaded, and nothing else. mapped [n] as above, free
+ * on return. */
+int am_input_hold(const am_merge_input *input, const am_span *pieces, int64_t n, am_span *mapped);
 
 /** Elements [lo, lo+n) of output tensor `tensor` as f64. The tensor must be present.
  * Errors: the source's; AM_E_DATA naming file, tensor and element of the first value that is not

@@ -133,26 +133,63 @@ const am_merge_input *am_copy_input(const am_merge_job *job, int64_t tensor)
     return NULL;
 }
 
-/* Announce to one input what it will be asked for: everything merged, and what is copied from it.
- */
-static int stage_input(am_engine *e, am_batch *batch, const am_merge_input *input, int64_t number,
-                       bool is_merged)
+/* What one input is asked for: everything merged, and what is copied from it. raw [n of batch].
+ * Returns how many. */
+static int64_t ask_input(const am_engine *e, const am_batch *batch, const am_merge_input *input,
+                         bool is_merged)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < batch->n; i++) {
-        const am_span *piece = &batch->pieces[i];
-        const int64_t at = input->tensor[piece->tensor];
-        if (e->job->copy[piece->tensor] ? am_copy_input(e->job, piece->tensor) == input
-                                        : is_merged) {
-            batch->raw[n++] = *piece;
-            int64_t stored = 0, staged = 0;
-            if (at >= 0) {
-                am_source_weigh(input->source, at, piece->hi - piece->lo, &stored, &staged);
-            }
-            e->result.bytes_read += stored;
+        const int64_t tensor = batch->pieces[i].tensor;
+        if (e->job->copy[tensor] ? am_copy_input(e->job, tensor) == input : is_merged) {
+            batch->raw[n++] = batch->pieces[i];
         }
     }
+    return n;
+}
+
+static int stage_input(am_engine *e, am_batch *batch, const am_merge_input *input, int64_t number,
+                       bool is_merged)
+{
+    const int64_t n = ask_input(e, batch, input, is_merged);
+    for (int64_t i = 0; i < n; i++) {
+        const am_span *piece = &batch->raw[i];
+        const int64_t at = input->tensor[piece->tensor];
+        int64_t stored = 0, staged = 0;
+        if (at >= 0) {
+            am_source_weigh(input->source, at, piece->hi - piece->lo, &stored, &staged);
+        }
+        e->result.bytes_read += stored;
+    }
     return am_input_stage(input, batch->raw, n, batch->mapped + number * e->max_pieces);
+}
+
+static int hold_input(am_engine *e, const am_merge_input *input, int64_t number, bool is_held)
+{
+    am_batch *batch = &e->batch[e->now];
+    const int64_t n = is_held ? ask_input(e, batch, input, true) : 0;
+    return am_input_hold(input, batch->raw, n, batch->mapped + number * e->max_pieces);
+}
+
+/* A batch that is visited more than once is read once: inputs keep it until the next one. */
+static int hold_batch(am_engine *e, bool is_held)
+{
+    const am_merge_job *job = e->job;
+    int rc = 0;
+    if (!is_held && !e->is_held) {
+        return 0;
+    }
+    e->is_held = is_held;
+    if (e->has_base) {
+        AM_KEEP(hold_input(e, job->base, 0, is_held));
+    }
+    for (int t = 0; t < job->n_models; t++) {
+        AM_KEEP(hold_input(e, &job->models[t], t + 1, is_held));
+        if (e->method->needs_aux) {
+            AM_KEEP(hold_input(e, &job->aux[t], job->n_models + t + 1, is_held));
+        }
+    }
+    return rc;
 }
 
 /* Cut the next batch and announce it. Nothing is left: an empty batch. */
@@ -198,12 +235,17 @@ static int copy_piece(am_engine *e, const am_span *piece)
 {
     const am_sink *sink = e->job->sink;
     const am_merge_input *input = am_copy_input(e->job, piece->tensor);
-    const int64_t n = piece->hi - piece->lo;
+    const int64_t bytes = am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
+    const int64_t room = e->max_tile * (int64_t)sizeof *e->out / bytes;
+    int rc = 0;
     AM_ASSERT(input != NULL);
-    int rc = input->source->load_raw(input->source->self, input->tensor[piece->tensor], piece->lo,
-                                     n, e->out);
-    AM_KEEP(sink->store_raw(sink->self, piece->tensor, piece->lo, n, e->out));
-    e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
+    for (int64_t lo = piece->lo, n; rc == 0 && lo < piece->hi; lo += n) {
+        n = piece->hi - lo < room ? piece->hi - lo : room;
+        rc = input->source->load_raw(input->source->self, input->tensor[piece->tensor], lo, n,
+                                     e->out);
+        AM_KEEP(sink->store_raw(sink->self, piece->tensor, lo, n, e->out));
+        e->result.bytes_written += n * bytes;
+    }
     return rc;
 }
 
@@ -310,7 +352,7 @@ cleanup:
 static int run_units_all(MPI_Comm comm, MPI_Comm reduce, am_engine *e, am_unit_run *run, int64_t n,
                          const am_group *g, int64_t rounds)
 {
-    int rc = 0;
+    int rc = hold_batch(e, g->batches == 1 && e->method->n_passes > 0);
     for (int p = 0; n > 0 && p < e->method->n_passes; p++) {
         const am_visit visit = e->method->pass[p].sums != NULL ? AM_VISIT_SUMS : AM_VISIT_ORDER;
         int visits = 0;
@@ -458,10 +500,9 @@ void am_engine_size(am_engine *e)
         elements += span_elements(e, i);
     }
     e->block = elements < e->job->block ? elements : e->job->block;
-    e->window.room = e->block < AM_WINDOW ? e->block : AM_WINDOW;
+    e->window.room = e->max_tile;
     if (e->method->n_passes > 0 || e->method->by_rows != NULL) {
         e->block = e->block < e->max_tile ? e->max_tile : e->block;
-        e->window.room = e->window.room < e->max_tile ? e->max_tile : e->window.room;
     }
     e->max_pieces = e->n_order < e->block ? e->n_order : e->block;
 }
@@ -476,7 +517,7 @@ int64_t am_engine_bytes(const am_engine *e)
     const size_t scratch = am_arena_need((size_t)(vectors * e->max_tile) * real);
     return (int64_t)(2 * pieces * (inputs + 2) + window * inputs + scratch +
                      2 * am_arena_need((size_t)models * real) +
-                     am_arena_need((size_t)e->block * real));
+                     am_arena_need((size_t)e->max_tile * real));
 }
 
 static int prepare(am_engine *e)
@@ -486,7 +527,7 @@ static int prepare(am_engine *e)
     const size_t aux = e->method->needs_aux ? models : 0;
     const size_t pieces = (size_t)e->max_pieces * sizeof(am_span);
     const size_t pointers = models * sizeof(double *);
-    const size_t reals = (size_t)e->block * sizeof(double);
+    const size_t reals = (size_t)e->max_tile * sizeof(double);
     const size_t window = (size_t)e->window.room * sizeof(double);
     const size_t vectors =
         e->method->scratch != NULL ? (size_t)e->method->scratch(job->n_models) : 0;

@@ -1,13 +1,14 @@
-/* Windows and tiles: a piece of a batch is loaded in f64 window by window, each with all of its
- * inputs and small enough for the cache, and visited tile by tile.
+/* Tiles: the inputs of one are loaded in f64, small enough for the cache, and the tile is visited.
+ * What is combined is stored at once.
  *
  *   piece   |------------- <= block -------------|
- *   windows |-- 32,768 --|-- 32,768 --|--  tail -|    whole tiles
- *   tiles   |--|--|--|...                             AM_TILE elements, or whole rows
+ *   sums    |----|----|----|----|----|----|----|-|   AM_TILE elements, or whole rows
+ *   else    |-|-|-|-|-|-|-|-|-|-|-|-|-|-|-|-|-|-||   AM_PART elements, or whole rows
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <string.h>
+#include "mpi/clones.h"
 #include "mpi/error.h"
 #include "solver/merge/input.h"
 #include "solver/merge/engine.h"
@@ -17,7 +18,7 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* ---- windows ---- */
+/* ---- inputs ---- */
 
 static int load_models(am_engine *e, const am_span *s, bool is_checked)
 {
@@ -41,7 +42,7 @@ static int load_models(am_engine *e, const am_span *s, bool is_checked)
     return rc;
 }
 
-/* A unit that fits one window is loaded once for all of its visits. */
+/* A unit of one tile is loaded once for all of its visits. */
 static int load_window(am_engine *e, const am_span *s, bool is_checked)
 {
     am_window *w = &e->window;
@@ -78,31 +79,30 @@ static am_tile make_tile(am_engine *e, const am_unit_run *run)
                      .scratch = e->scratch};
 }
 
-/* Point the tile at [lo, lo + n) of the tensor, which lies in the window. */
-static void aim_tile(const am_engine *e, am_tile *tile, int64_t lo, int64_t n)
+/* Point the tile at the window. */
+static void aim_tile(const am_engine *e, am_tile *tile)
 {
     const am_window *w = &e->window;
     const am_binding *b = &e->bound;
-    const int64_t at = lo - w->span.lo;
-    tile->n = n;
-    tile->lo = lo;
-    tile->rows = b->by_rows ? n / b->cols : 1;
-    tile->cols = b->by_rows ? b->cols : n;
-    tile->base = e->has_base ? w->base + at : NULL;
+    tile->n = w->span.hi - w->span.lo;
+    tile->lo = w->span.lo;
+    tile->rows = b->by_rows ? tile->n / b->cols : 1;
+    tile->cols = b->by_rows ? b->cols : tile->n;
+    tile->base = e->has_base ? w->base : NULL;
     for (int k = 0; k < b->models; k++) {
-        w->x[k] = w->model + k * w->room + at;
-        w->a[k] = w->aux + (e->method->needs_aux ? k * w->room + at : 0);
+        w->x[k] = w->model + k * w->room;
+        w->a[k] = w->aux + (e->method->needs_aux ? k * w->room : 0);
     }
 }
 
-static void visit_tile(am_engine *e, am_unit_run *run, am_tile *tile, am_visit visit, double *out)
+static void visit_tile(am_engine *e, am_unit_run *run, am_tile *tile, am_visit visit)
 {
     if (visit != AM_VISIT_COMBINE) {
         am_pass_tile(e, run, tile);
     } else if (tile->models == 0) { /* checked: there is a base */
-        memcpy(out, tile->base, (size_t)tile->n * sizeof *out);
+        memcpy(e->out, tile->base, (size_t)tile->n * sizeof *e->out);
     } else {
-        tile->out = out;
+        tile->out = e->out;
         e->method->combine(tile);
     }
 }
@@ -111,21 +111,7 @@ static void visit_tile(am_engine *e, am_unit_run *run, am_tile *tile, am_visit v
  * suits the first cache. */
 static int64_t tile_step(const am_engine *e, am_visit visit)
 {
-    enum { SMALL = 1024 };
-    return visit == AM_VISIT_SUMS || e->bound.by_rows ? e->bound.tile : SMALL;
-}
-
-/* All tiles of the window; out holds what is combined of the window. */
-static void visit_window(am_engine *e, am_unit_run *run, am_visit visit, double *out)
-{
-    am_tile tile = make_tile(e, run);
-    const am_span *s = &e->window.span;
-    const int64_t step = tile_step(e, visit);
-    for (int64_t lo = s->lo, n; lo < s->hi; lo += n) {
-        n = least(s->hi - lo, step - lo % step);
-        aim_tile(e, &tile, lo, n);
-        visit_tile(e, run, &tile, visit, out + (lo - s->lo));
-    }
+    return visit == AM_VISIT_SUMS || e->bound.by_rows ? e->bound.tile : AM_PART;
 }
 
 /* ---- pieces ---- */
@@ -145,17 +131,22 @@ static double overflow_limit(am_dtype dtype)
     }
 }
 
-/* Finite inputs must not end as infinities in a narrow output. */
-static int check_overflow(const am_engine *e, const am_span *piece)
+AM_CLONES static bool is_below(const double *x, int64_t n, double limit)
 {
-    const am_tensor *tensor = &e->job->sink->tensors->t[piece->tensor];
-    const double limit = overflow_limit(tensor->dtype);
-    const int64_t n = piece->hi - piece->lo;
-    int64_t n_bad = 0, bad = 0;
+    int64_t above = 0;
     for (int64_t i = 0; i < n; i++) {
-        n_bad += !(fabs(e->out[i]) < limit);
+        above += !(fabs(x[i]) < limit);
     }
-    if (n_bad == 0 || e->job->allow_nonfinite) {
+    return above == 0;
+}
+
+/* Finite inputs must not end as infinities in a narrow output. */
+static int check_overflow(const am_engine *e, const am_span *s)
+{
+    const am_tensor *tensor = &e->job->sink->tensors->t[s->tensor];
+    const double limit = overflow_limit(tensor->dtype);
+    int64_t bad = 0;
+    if (e->job->allow_nonfinite || is_below(e->out, s->hi - s->lo, limit)) {
         return 0;
     }
     while (fabs(e->out[bad]) < limit) {
@@ -165,17 +156,17 @@ static int check_overflow(const am_engine *e, const am_span *piece)
         AM_E_NUMERIC,
         "%s: tensor '%s': element %lld would be %g, which %s cannot hold; choose a wider "
         "dtype or smaller weights",
-        e->job->sink->label, tensor->name, (long long)(piece->lo + bad), e->out[bad],
+        e->job->sink->label, tensor->name, (long long)(s->lo + bad), e->out[bad],
         am_dtype_name(tensor->dtype));
 }
 
-static int store_piece(am_engine *e, const am_span *piece)
+static int store_tile(am_engine *e, const am_span *s)
 {
     const am_sink *sink = e->job->sink;
-    const int64_t n = piece->hi - piece->lo;
-    int rc = check_overflow(e, piece);
-    AM_KEEP(sink->store(sink->self, piece->tensor, piece->lo, n, e->out));
-    e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[piece->tensor].dtype);
+    const int64_t n = s->hi - s->lo;
+    int rc = check_overflow(e, s);
+    AM_KEEP(sink->store(sink->self, s->tensor, s->lo, n, e->out));
+    e->result.bytes_written += n * am_dtype_bytes(sink->tensors->t[s->tensor].dtype);
     return rc;
 }
 
@@ -186,18 +177,19 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
         return 0;
     }
     am_bind(e, piece->tensor);
-    const int64_t tile = e->bound.tile;
-    const int64_t step = e->window.room < tile ? e->window.room : e->window.room / tile * tile;
-    for (int64_t lo = piece->lo; rc == 0 && lo < piece->hi; lo += step) {
-        const am_span window = {
-            .tensor = piece->tensor, .lo = lo, .hi = least(piece->hi, lo + step)};
-        rc = load_window(e, &window, run->is_checked || e->job->allow_nonfinite);
+    const bool is_checked = run->is_checked || e->job->allow_nonfinite;
+    const int64_t step = tile_step(e, visit);
+    am_tile tile = make_tile(e, run);
+    for (int64_t lo = piece->lo, hi; rc == 0 && lo < piece->hi; lo = hi) {
+        hi = least(piece->hi, lo - lo % step + step);
+        rc = load_window(e, &(am_span){.tensor = piece->tensor, .lo = lo, .hi = hi}, is_checked);
         if (rc == 0) {
-            visit_window(e, run, visit, e->out + (lo - piece->lo));
+            aim_tile(e, &tile);
+            visit_tile(e, run, &tile, visit);
         }
-    }
-    if (visit == AM_VISIT_COMBINE) {
-        AM_KEEP(store_piece(e, piece));
+        if (rc == 0 && visit == AM_VISIT_COMBINE) {
+            rc = store_tile(e, &e->window.span);
+        }
     }
     return rc;
 }
