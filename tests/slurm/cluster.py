@@ -17,8 +17,10 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from proc import descendants, processes, tell, words  # noqa: E402
+
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
-PLUGINS = Path("/usr/lib/x86_64-linux-gnu/slurm-wlm")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL",
          "PREEMPTED", "DEADLINE")
 
@@ -204,40 +206,6 @@ class Cluster:
         """Process ids of the ranks of a job: by name, and SLURM_JOB_ID in their environment."""
         return [pid for pid, name, _ in processes() if name == program and self.owns(pid)
                 and f"SLURM_JOB_ID={job}" in words(pid, "environ")]
-
-
-def words(pid: int, what: str) -> list:
-    """/proc/PID/environ or cmdline; a process that has ended has an empty one."""
-    try:
-        return Path(f"/proc/{pid}/{what}").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return [""]
-
-
-def processes():
-    """(pid, name, parent) of every process."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                text = Path(f"/proc/{entry}/stat").read_text(errors="replace")
-            except OSError:
-                continue
-            name, rest = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:]
-            yield int(entry), name, int(rest.split()[1])
-
-
-def descendants(pid: int) -> list:
-    below, children = [], [p for p, _, parent in processes() if parent == pid]
-    for child in children:
-        below += [*descendants(child), child]
-    return below
-
-
-def tell(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass # it has ended by itself
 
 
 if __name__ == "__main__": # a shell in a cluster, for people

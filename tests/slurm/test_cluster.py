@@ -22,6 +22,7 @@ sys.path.insert(0, str(SUPPORT))
 sys.path.insert(0, str(HERE))
 import rankrun  # noqa: E402
 import cluster as slurm  # noqa: E402
+from proc import tell  # noqa: E402
 
 SCRIPT = HERE.parents[1] / "slurm" / "allmerge.sbatch"
 ITERATE = "iterate suite.yml --set iterate.rounds=40 --set data.limit.train=60 -o".split()
@@ -63,14 +64,14 @@ class Jobs:
         self.cluster.until(lambda: rounds.is_dir() and any(rounds.iterdir()), 60, f"a round of {run}")
         ranks = self.cluster.ranks(job, "allmerge")
         for pid in ranks:
-            slurm.tell(pid, signal.SIGSTOP)
+            tell(pid, signal.SIGSTOP)
         check(len(ranks) == 2, f"job {job} has {len(ranks)} ranks, not 2")
         check(not (self.top / run / "result.json").exists(), f"{run} was faster than the test")
         return ranks
 
     def let_go(self, ranks: list) -> None:
         for pid in ranks:
-            slurm.tell(pid, signal.SIGCONT)
+            tell(pid, signal.SIGCONT)
 
     def check_resumed(self, job: str, run: str) -> None:
         shown = self.cluster.wait(job, "COMPLETED")
