@@ -27,6 +27,7 @@ from proc import tell  # noqa: E402
 SCRIPT = HERE.parents[1] / "slurm" / "allmerge.sbatch"
 ITERATE = "iterate suite.yml --set iterate.rounds=40 --set data.limit.train=60 -o".split()
 MERGE = "merge recipe.yml -o".split()
+LARGE_MERGE = "merge large.yml --block 64KiB --save-every 0 -o".split()
 LAUNCHERS = ("srun", "mpirun")
 CPUS = 24
 
@@ -61,12 +62,25 @@ class Jobs:
     def hold(self, job: str, run: str) -> list:
         """Stop the ranks of an iterative run between its first round and its end: Slurm takes its time."""
         rounds = self.top / run / "rounds"
-        self.cluster.until(lambda: rounds.is_dir() and any(rounds.iterdir()), 60, f"a round of {run}")
-        ranks = self.cluster.ranks(job, "allmerge")
+        ranks = self.hold_when(job, lambda: rounds.is_dir() and any(rounds.iterdir()))
+        check(not (self.top / run / "result.json").exists(), f"{run} was faster than the test")
+        return ranks
+
+    def hold_when(self, job: str, is_time) -> list:
+        """Stop both ranks of a job as soon as is_time()."""
+        ranks = []
+
+        def are_there() -> bool:
+            ranks[:] = self.cluster.ranks(job, "allmerge")
+            return len(ranks) == 2
+
+        self.cluster.until(are_there, 60, f"two ranks of {job}")
+        end = time.monotonic() + 60
+        while not is_time():
+            check(time.monotonic() < end, f"job {job} does not get on\n{self.log(job)}")
+            time.sleep(0.002)
         for pid in ranks:
             tell(pid, signal.SIGSTOP)
-        check(len(ranks) == 2, f"job {job} has {len(ranks)} ranks, not 2")
-        check(not (self.top / run / "result.json").exists(), f"{run} was faster than the test")
         return ranks
 
     def let_go(self, ranks: list) -> None:
@@ -97,11 +111,16 @@ def prepare(top: Path) -> None:
     for seed in "123":
         subprocess.run([sys.executable, SUPPORT / "make_ckpt.py", top / f"model{seed}.safetensors",
                         f"embed=1000x64:f32:{seed}", f"head=10x64:f32:{seed}"], check=True)
+        subprocess.run([sys.executable, SUPPORT / "make_ckpt.py", top / f"large{seed}.safetensors",
+                        f"a=3000x1000:f32:{seed}", f"b=3000x1000:f32:{seed}"], check=True)
     (top / "recipe.yml").write_text("merge_method: task_arithmetic\nbase_model: model1.safetensors\n"
                                     "models:\n- {model: model2.safetensors, parameters: {weight: 0.4}}\n"
                                     "- {model: model3.safetensors, parameters: {weight: 0.3}}\n"
                                     "dtype: float32\n")
-    for command in ([*ITERATE, "alone"], [*MERGE, "alone.h5"]):
+    (top / "large.yml").write_text("merge_method: ties\nbase_model: large1.safetensors\nmodels:\n"
+                                   "- {model: large2.safetensors, parameters: {weight: 1, density: 0.5}}\n"
+                                   "- {model: large3.safetensors, parameters: {weight: 1, density: 0.5}}\n")
+    for command in ([*ITERATE, "alone"], [*MERGE, "alone.h5"], [*LARGE_MERGE, "large.h5"]):
         done = rankrun.run(command, 2, top, timeout=60)
         check(done.code == 0, done.report())
 
@@ -134,6 +153,20 @@ def time_limit(jobs: Jobs):
         jobs.check_resumed(job[how], f"limit-{how}")
     jobs.cluster.wait(after, "COMPLETED")
     check(jobs.log(after).count("run 1,") == 1, f"the dependent job: {jobs.log(after)}")
+
+
+def merge_limit(jobs: Jobs):
+    """A merge at the time limit: what it has done is kept."""
+    job = jobs.submit("srun", [*LARGE_MERGE, "limit.h5"], "--time=1", "--signal=B:USR1@45")
+    held = jobs.hold_when(job, (jobs.top / "limit.h5.partial").exists)
+    check(not (jobs.top / "limit.h5").exists(), "the merge was faster than the test")
+    jobs.wait_log(job, "USR1: asking the ranks")
+    jobs.let_go(held)
+    shown = jobs.cluster.wait(job, "COMPLETED")
+    log = jobs.log(job)
+    check(int(shown["Restarts"]) >= 1 and "stopped at a safe point: requeue" in log, f"not requeued\n{log}")
+    check((jobs.top / "limit.h5").read_bytes() == (jobs.top / "large.h5").read_bytes(),
+          "limit.h5: other bytes than without Slurm")
 
 
 def array(jobs: Jobs):
@@ -215,7 +248,7 @@ def submit(jobs: Jobs):
     check([r["tasks"] for r in results] == [["a"], ["b"], ["c"]], f"results of evaluate: {results}")
 
 
-TOGETHER = (time_limit, cancel, submit, array, exit_codes)
+TOGETHER = (time_limit, merge_limit, cancel, submit, array, exit_codes)
 ALONE = (preempt,)
 
 
