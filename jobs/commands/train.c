@@ -6,6 +6,7 @@
 #include <string.h>
 #include "jobs/command.h"
 #include "jobs/training/iterate.h"
+#include "jobs/training/session.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -13,6 +14,7 @@
 typedef struct train_options {
     char *output, *task;
     bool overwrite, fresh;
+    double save_every;
 } train_options;
 
 static const am_param options[] = {
@@ -24,6 +26,8 @@ static const am_param options[] = {
      "start over in a folder that holds another run"},
     {"fresh", AM_PARAM_BOOL, offsetof(train_options, fresh), "no", 0, 0, NULL,
      "start over where an interrupted run left off; the same as --overwrite"},
+    {"save_every", AM_PARAM_REAL, offsetof(train_options, save_every), "-1", -1, 1e9, NULL,
+     "seconds between saved states; -1: as often as costs less than 2 % of the time"},
     {0},
 };
 
@@ -52,34 +56,35 @@ static int keep_task(am_train_recipe *recipe, const char *name)
     return AM_OK;
 }
 
-static int epochs_all(am_iterate *it, const am_train_section *section, int64_t epochs)
+static int epochs_all(am_iterate *it, const am_train_section *section, int64_t epochs,
+                      double save_every)
 {
-    am_train_state *state = NULL; /* of the optimiser, over all epochs */
+    am_session session = {0}; /* with the optimiser's state, over all epochs */
+    const int64_t seed = it->recipe->seed;
     int rc = AM_OK;
     memcpy(it->final, it->base, (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite)));
-    for (int64_t epoch = 1; epoch <= epochs; epoch++) {
-        am_train_options train =
-            am_train_section_options(section, it->recipe->seed, "train", epoch, epoch - 1, epochs);
+    am_train_options train = am_train_section_options(section, seed, "train", 1, 0, epochs);
+    train.epochs = 1;
+    AM_TRY(am_session_open_all(&it->suite, it->folder, it->final, &train, save_every, &session));
+    while (session.epoch <= epochs) {
+        const int64_t epoch = session.epoch;
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
+        train = am_train_section_options(section, seed, "train", epoch, epoch - 1, epochs);
         train.epochs = 1;
-        if (state == NULL) {
-            AM_TRY(am_suite_state_all(&it->suite, &train, &state));
-        }
-        train.state = state;
-        AM_TRY(am_suite_joint_all(&it->suite, it->final, &train));
+        AM_TRY(am_session_epoch_all(&session, &train));
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
         am_info("epoch %lld of %lld: validation accuracy %.4f", (long long)epoch, (long long)epochs,
                 how.validation);
-        if (epoch == epochs) {
-            AM_TRY(am_iterate_test_all(it, "trained", "trained model", it->final, how));
-        }
     }
+    am_table_choice last = {.alpha = NAN, .epochs = epochs, .round = -1};
+    AM_TRY(am_iterate_validate_all(it, "train", it->final, &last));
+    AM_TRY(am_iterate_test_all(it, "trained", "trained model", it->final, last));
 cleanup:
-    am_train_state_free(&state);
+    am_session_close(&session);
     return rc;
 }
 
-static int train_all(am_iterate *it, const am_run_folder *folder)
+static int train_all(am_iterate *it, const am_run_folder *folder, double save_every)
 {
     const am_train_recipe *recipe = it->recipe;
     const am_train_section *section = recipe->n_tasks == 1 ? &recipe->finetune : &recipe->joint;
@@ -90,9 +95,10 @@ static int train_all(am_iterate *it, const am_run_folder *folder)
     AM_TRY(am_iterate_prepare_all(it, folder));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
-    AM_TRY(epochs_all(it, section,
-                      section->epochs > 0 ? section->epochs
-                                          : recipe->rounds * recipe->finetune.epochs));
+    AM_TRY(
+        epochs_all(it, section,
+                   section->epochs > 0 ? section->epochs : recipe->rounds * recipe->finetune.epochs,
+                   save_every));
     AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
     text = am_table_text(&it->table);
     am_json_object(&json, NULL);
@@ -139,7 +145,7 @@ static int run_all(const am_args *args, int *exit_status)
         am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
         AM_TRY(am_run_folder_result_all(am_world(), &folder));
     } else {
-        AM_TRY(train_all(&it, &folder));
+        AM_TRY(train_all(&it, &folder, given->save_every));
     }
 cleanup:
     if (is_open) {

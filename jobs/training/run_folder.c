@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "io/checkpoint.h"
 #include "io/identity.h"
+#include "io/publish.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
@@ -241,7 +242,7 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
@@ -375,8 +376,12 @@ int am_run_folder_has_sound_all(MPI_Comm comm, const am_run_folder *folder, cons
     if (is_there) {
         AM_TRY(am_run_folder_file(folder, path, "%s", name)); /* the same on all ranks */
         AM_TRY(am_ckpt_check_all(comm, path, has));
+        int rank;
+        MPI_Comm_rank(comm, &rank);
         if (!*has) {
             am_warn("%s is damaged: it is made again", path);
+        } else if (rank == 0) {
+            am_publish_tidy(path, false);
         }
     }
 cleanup:

@@ -28,7 +28,7 @@ import rankrun  # noqa: E402
 TIMEOUT = 180
 MERGE = ["--save-every", "0", "--block", "8000", "--shard-size", "60000"]
 ITERATE = "iterate suite.yml --set iterate.rounds=2 --set data.limit.train=40 -o out".split()
-TRAIN = "train suite.yml --set joint.epochs=4 --set data.limit.train=40 -o out".split()
+TRAIN = ("train suite.yml --set joint.epochs=4 --set data.limit.train=40 --save-every 0 -o out").split()
 JOBS = {
     "linear h5": ["merge", "linear.yml", "-o", "out.h5", *MERGE],
     "linear hf": ["merge", "linear.yml", "-o", "out", *MERGE],
@@ -38,7 +38,8 @@ JOBS = {
     "train": TRAIN,
 }
 RESULTS = ("out", "out.h5", "out.safetensors")
-LOGS = ("events.jsonl",)  # what a run log says depends on how often it was interrupted
+# What a run log and saved states hold depends on when it was interrupted.
+LOGS = ("events.jsonl", "a.h5", "b.h5", "a.h5.manifest.json", "b.h5.manifest.json")
 
 
 def make_inputs(folder: Path) -> None:

@@ -265,6 +265,8 @@ class Campaign:
             if sum(r[1] == SYNC for r in records) < 5:
                 sys.exit("hardly a sync was recorded: the test tests nothing")
             self.crash_states(recipe, out, records, empty, min(20, states - self.states), 0)
+            print(f"{self.states} of {states}, {self.resumed} gone on with: {len(self.failures)} failures",
+                  flush=True)
 
 
 def main() -> int:
