@@ -78,6 +78,9 @@ static int run_all(const am_args *args, int *exit_status)
     if (heads == NULL) {
         rc = am_fail(AM_E_USAGE, "no heads to evaluate with: give --heads RUN/heads.h5, or heads: "
                                  "checkpoint: in the recipe");
+    } else if (recipe.model.linearised) {
+        rc = am_fail(AM_E_RECIPE, "eval does not know the base at which the model is linearised: "
+                                  "read the scores of train or iterate");
     } else if (given->model == NULL && args->n_positional == 1) {
         rc = am_fail(AM_E_USAGE, "no model to evaluate: give --model CKPT");
     }

@@ -657,6 +657,7 @@ int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder)
     it->folder = folder;
     report_start(it);
     int rc = make_base_all(it);
+    it->suite.net.anchor = it->recipe->model.linearised ? it->base : NULL;
     AM_KEEP(make_heads_all(it));
     return rc;
 }

@@ -8,7 +8,7 @@
 
 typedef struct model_keys {
     double label_smoothing;
-    bool recompute;
+    bool recompute, linearised;
 } model_keys;
 
 /* Keys of every model. */
@@ -17,6 +17,8 @@ static const am_param model_table[] = {
      "share of every label that is spread over all classes"},
     {"recompute", AM_PARAM_BOOL, offsetof(model_keys, recompute), "no", 0, 0, NULL,
      "forget activations inside blocks and compute them again for backward"},
+    {"linearised", AM_PARAM_BOOL, offsetof(model_keys, linearised), "no", 0, 0, NULL,
+     "train and evaluate in the tangent space of the base: f(base) + J (theta - base)"},
     {0},
 };
 
@@ -245,6 +247,7 @@ int am_model_read(const am_node *map, am_model *out)
     AM_KEEP(read_freeze(am_node_find(map, "freeze"), &out->net));
     out->net.smoothing = keys.label_smoothing;
     out->net.recompute = keys.recompute;
+    out->linearised = keys.linearised;
     return rc;
 }
 
@@ -280,7 +283,9 @@ static void print_layers(const am_net *net, am_json *json)
 void am_model_print(const am_model *model, am_json *json)
 {
     const am_net *net = &model->net;
-    const model_keys keys = {.label_smoothing = net->smoothing, .recompute = net->recompute};
+    const model_keys keys = {.label_smoothing = net->smoothing,
+                             .recompute = net->recompute,
+                             .linearised = model->linearised};
     am_json_object(json, "model");
     if (model->preset == NULL) {
         print_layers(net, json);

@@ -9,6 +9,7 @@
 
 typedef struct am_model {
     am_net net;              /* owned; without shapes: these need the data */
+    bool linearised;         /* at the base: am_net.anchor, set by the job that has it */
     const am_preset *preset; /* NULL: a list of layers */
     _Alignas(16) unsigned char options[AM_PRESET_OPTION_BYTES]; /* of the preset */
     am_preset_list list;

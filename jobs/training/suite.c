@@ -115,6 +115,10 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
     rc = check_features(out);
     AM_KEEP(am_net_copy(net, &out->net));
     AM_KEEP(am_net_shape(&out->net, am_dataset_features(out->data[0])));
+    for (int i = 0; rc == AM_OK && i < n; i++) {
+        const am_samples samples = am_dataset_samples(out->data[i], AM_TRAIN);
+        rc = am_net_fits(&out->net, &samples);
+    }
     AM_KEEP(am_net_trunk_layout(&out->net, dtype, &out->trunk));
     AM_KEEP(lay_out_heads(out));
     AM_AGREE(comm);

@@ -292,3 +292,20 @@ int64_t am_net_labels(const am_net *net)
 {
     return am_shape_rows(&net->out);
 }
+
+int am_net_fits(const am_net *net, const am_samples *samples)
+{
+    if (samples->features != net->features) {
+        return am_fail(AM_E_RECIPE, "%s: samples have %lld features, the network takes %lld",
+                       samples->label, (long long)samples->features, (long long)net->features);
+    }
+    const int64_t labels = samples->labels == 0 ? 1 : samples->labels;
+    if (labels != am_net_labels(net)) {
+        return am_fail(AM_E_RECIPE,
+                       "%s: samples have %lld label%s, the network ends in %s and needs %lld: pool "
+                       "its last value to classify samples, keep the positions to model sequences",
+                       samples->label, (long long)labels, labels == 1 ? "" : "s",
+                       am_shape_text(&net->out), (long long)am_net_labels(net));
+    }
+    return 0;
+}

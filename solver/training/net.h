@@ -100,6 +100,9 @@ int am_net_trunk_layout(const am_net *net, am_dtype dtype, am_param_layout *out)
 /** Head "head.weight" [K, features of net->out], "head.bias" [K]. Errors: AM_E_RECIPE, AM_E_NOMEM.
  */
 int am_net_head_layout(const am_net *net, int64_t classes, am_dtype dtype, am_param_layout *out);
+/** Do samples have the features and labels that a shaped network needs? Errors: AM_E_RECIPE. Pure.
+ */
+int am_net_fits(const am_net *net, const am_samples *samples);
 /** Labels a sample needs: one a row of net->out. */
 int64_t am_net_labels(const am_net *net);
 

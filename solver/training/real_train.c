@@ -47,17 +47,9 @@ int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t c
     if (samples->n < 1) {
         return am_fail(AM_E_RECIPE, "%s: no samples", samples->label);
     }
-    if (samples->features != net->features) {
-        return am_fail(AM_E_RECIPE, "%s: samples have %lld features, the network takes %lld",
-                       samples->label, (long long)samples->features, (long long)net->features);
-    }
-    const int64_t labels = samples->labels == 0 ? 1 : samples->labels;
-    if (labels != am_net_labels(net)) {
-        return am_fail(AM_E_RECIPE,
-                       "%s: samples have %lld label%s, the network ends in %s and needs %lld: pool "
-                       "its last value to classify samples, keep the positions to model sequences",
-                       samples->label, (long long)labels, labels == 1 ? "" : "s",
-                       am_shape_text(&net->out), (long long)am_net_labels(net));
+    const int rc = am_net_fits(net, samples);
+    if (rc != 0) {
+        return rc;
     }
     if (samples->classes > classes) {
         return am_fail(AM_E_RECIPE, "%s: samples have %lld classes, the head has %lld",
