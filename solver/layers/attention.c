@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
+#include "solver/training/real_lanes.h"
 #include "solver/training/real_layer.h"
 #include "solver/training/real_math.h"
 
@@ -173,7 +174,8 @@ static int64_t am_attention_visible(const am_attention_size *z, int64_t q, int64
 }
 
 /* s := exp(s - m), what is not visible 0; returns the sum, made in fixed lanes. */
-static inline real am_attention_exp(real *restrict s, int64_t n, int64_t nk, real m)
+__attribute__((always_inline)) static inline real am_attention_exp(real *restrict s, int64_t n,
+                                                                   int64_t nk, real m)
 {
     enum { LANES = 16 };
     real lane[LANES] = {0};
@@ -199,7 +201,8 @@ static inline real am_attention_exp(real *restrict s, int64_t n, int64_t nk, rea
     return lane[0];
 }
 
-static inline real am_attention_most(const real *s, int64_t n, real m)
+__attribute__((always_inline)) static inline real am_attention_most(const real *s, int64_t n,
+                                                                    real m)
 {
     for (int64_t i = 0; i < n; i++) {
         m = s[i] > m || s[i] != s[i] ? s[i] : m; /* NaN is seen */
@@ -298,14 +301,12 @@ AM_CLONES static void am_attention_slope(int64_t nq, int64_t nk, real scale, con
 }
 
 /* c[t] = dy[t] . y[t] of one head */
-static void am_attention_dots(const am_attention_size *z, const real *y, const real *dy, real *c)
+AM_CLONES static void am_attention_dots(const am_attention_size *z, const real *y, const real *dy,
+                                        real *c)
 {
     for (int64_t t = 0; t < z->T; t++) {
-        double sum = 0;
-        for (int64_t d = 0; d < z->D; d++) {
-            sum += (double)y[t * z->H * z->D + d] * (double)dy[t * z->H * z->D + d];
-        }
-        c[t] = (real)sum;
+        const int64_t at = t * z->H * z->D;
+        c[t] = (real)am_lanes_dot(y + at, dy + at, 0, z->D);
     }
 }
 

@@ -71,9 +71,9 @@ AM_CLONES static void am_layer_norm_forward(const am_layer_args *a)
 
 /* h = (x - m) r, dh = dy g:  dx = r (dh - mean(dh) - h mean(dh h));  dg = sum dy h;  db = sum dy.
  * One row; *restrict makes the loops over f vector loops. */
-static inline void am_layer_norm_row(int64_t F, const real *restrict x, const real *restrict dy,
-                                     const real *restrict g, real m, real inverse, bool add,
-                                     real *restrict dx)
+__attribute__((always_inline)) static inline void
+am_layer_norm_row(int64_t F, const real *restrict x, const real *restrict dy,
+                  const real *restrict g, real m, real inverse, bool add, real *restrict dx)
 {
     double first[AM_LANES] = {0}, second[AM_LANES] = {0};
     for (int64_t f = 0; f < F; f += AM_LANES) {

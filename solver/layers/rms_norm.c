@@ -66,9 +66,9 @@ AM_CLONES static void am_rms_norm_forward(const am_layer_args *a)
 }
 
 /* h = x r, dh = dy g:  dx = r (dh - h mean(dh h));  dg = sum dy h */
-static inline void am_rms_norm_row(int64_t F, const real *restrict x, const real *restrict dy,
-                                   const real *restrict g, real inverse, bool add,
-                                   real *restrict dx)
+__attribute__((always_inline)) static inline void
+am_rms_norm_row(int64_t F, const real *restrict x, const real *restrict dy, const real *restrict g,
+                real inverse, bool add, real *restrict dx)
 {
     double second[AM_LANES] = {0};
     for (int64_t f = 0; f < F; f += AM_LANES) {
