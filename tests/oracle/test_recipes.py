@@ -121,9 +121,12 @@ def expected(recipe: dict, models: dict) -> dict[str, np.ndarray]:
         n = sources[0]["layer_range"][1] - sources[0]["layer_range"][0]
         base_lo = next((x["layer_range"][0] for x in sources if x["model"] == base),
                        sources[0]["layer_range"][0])
-        outside = (EMBED if s == 0 else []) + (HEAD if s == len(slices) - 1 else [])
-        for name in outside:
+        for name in EMBED if s == 0 else []:
             out[name] = combine(recipe, levels, sources, [name] * len(sources), name, 0.0, models,
+                                base, name)
+        behind = sources[:len(slices[0]["sources"])]  # as many as the first slice has
+        for name in HEAD if s == len(slices) - 1 else []:
+            out[name] = combine(recipe, levels, behind, [name] * len(behind), name, 0.0, models,
                                 base, name)
         for i in range(n):
             for part in INSIDE:
