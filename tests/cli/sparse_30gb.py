@@ -101,8 +101,8 @@ def watch(job):
             except OSError:
                 continue
             pid, parent = int(entry.name), int(re.search(r"PPid:\s+(\d+)", status)[1])
-            children.setdefault(0 if pid == job.pid else parent, []).append((pid, status))
-        todo = [0]
+            children.setdefault(-1 if pid == job.pid else parent, []).append((pid, status))
+        todo = [-1]
         while todo:
             for pid, status in children.get(todo.pop(), []):
                 todo.append(pid)
