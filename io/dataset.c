@@ -23,7 +23,7 @@ struct am_dataset {
 
 /* What the other ranks must know before the arrays arrive. Two NUL-ended texts follow it. */
 typedef struct am_dataset_head {
-    int64_t classes, features, name_bytes, class_bytes;
+    int64_t classes, features, is_text, name_bytes, class_bytes;
     int64_t n[AM_SPLITS], value_bytes[AM_SPLITS];
 } am_dataset_head;
 
@@ -31,6 +31,7 @@ static int pack_head(const am_dataset_raw *raw, char **bytes, int64_t *n)
 {
     am_dataset_head head = {.classes = raw->classes,
                             .features = raw->features,
+                            .is_text = raw->is_text,
                             .name_bytes = (int64_t)strlen(raw->name) + 1,
                             .class_bytes = (int64_t)strlen(raw->class_json) + 1};
     for (int s = 0; s < AM_SPLITS; s++) {
@@ -55,6 +56,7 @@ static int unpack_head(const char *bytes, am_dataset_raw *raw)
     memcpy(&head, bytes, sizeof head);
     raw->classes = head.classes;
     raw->features = head.features;
+    raw->is_text = head.is_text != 0;
     raw->name = strdup(bytes + sizeof head);
     raw->class_json = strdup(bytes + sizeof head + head.name_bytes);
     if (raw->name == NULL || raw->class_json == NULL) {
@@ -64,9 +66,9 @@ static int unpack_head(const char *bytes, am_dataset_raw *raw)
         am_dataset_part *part = &raw->part[s];
         part->n = head.n[s];
         part->value_bytes = head.value_bytes[s];
-        part->x = am_new(part->n, (size_t)(head.features * part->value_bytes), "inputs");
-        part->y = am_new(part->n, sizeof *part->y, "labels");
-        if (part->x == NULL || part->y == NULL) {
+        part->x = am_new(part->n, (size_t)(am_dataset_width(raw) * part->value_bytes), "inputs");
+        part->y = raw->is_text ? NULL : am_new(part->n, sizeof *part->y, "labels");
+        if (part->x == NULL || (part->y == NULL && !raw->is_text)) {
             return AM_E_NOMEM;
         }
     }
@@ -87,8 +89,10 @@ static int share_all(MPI_Comm comm, int rc, int rank, am_dataset *data)
     AM_AGREE(comm);
     for (int s = 0; s < AM_SPLITS; s++) {
         const am_dataset_part *part = &data->raw.part[s];
-        AM_TRY(am_bcast_all(comm, 0, part->x, part->n * data->raw.features * part->value_bytes));
-        AM_TRY(am_bcast_all(comm, 0, part->y, part->n * (int64_t)sizeof *part->y));
+        const int64_t labels = data->raw.is_text ? 0 : part->n;
+        AM_TRY(am_bcast_all(comm, 0, part->x,
+                            part->n * am_dataset_width(&data->raw) * part->value_bytes));
+        AM_TRY(am_bcast_all(comm, 0, part->y, labels * (int64_t)sizeof *part->y));
     }
 cleanup:
     free(bytes);
@@ -159,6 +163,20 @@ const char *am_dataset_class_name(const am_dataset *data, int64_t k)
                : NULL;
 }
 
+bool am_dataset_is_text(const am_dataset *data)
+{
+    return data->raw.is_text;
+}
+
+/* One sample of a text: ids, and the next byte at every position. */
+static void gather_text(const uint8_t *from, int64_t T, float *x, int32_t *y)
+{
+    for (int64_t t = 0; t < T; t++) {
+        x[t] = (float)from[t];
+        y[t] = from[t + 1];
+    }
+}
+
 /* am_samples.gather */
 static int gather(void *self, const int64_t *index, int64_t count, float *x, int32_t *y)
 {
@@ -172,6 +190,11 @@ static int gather(void *self, const int64_t *index, int64_t count, float *x, int
                            (long long)part->n);
         }
         float *to = x + i * features;
+        if (data->raw.is_text) {
+            gather_text((const uint8_t *)part->x + index[i] * (features + 1), features, to,
+                        y + i * features);
+            continue;
+        }
         if (part->value_bytes == 1) {
             const uint8_t *from = (const uint8_t *)part->x + index[i] * features;
             for (int64_t j = 0; j < features; j++) {
@@ -193,6 +216,7 @@ am_samples am_dataset_samples(const am_dataset *data, am_split split)
         .n = data->raw.part[split].n,
         .features = data->raw.features,
         .classes = data->raw.classes,
+        .labels = data->raw.is_text ? data->raw.features : 1,
         .gather = gather,
     };
 }

@@ -6,6 +6,7 @@
  * licence, features, seed, and allmerge (format version). Where samples come in groups (font
  * families): /train/group [n] i32 and the root attribute groups (JSON array). No time stamps: the
  * same input gives the same bytes. Files that users make need x and y only: io/datasets/README.md.
+ * Text:  /train/tokens [n, T + 1] u8 and no labels: inputs are the first T, labels the last T.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_IO_DATASET_H
 #define AM_IO_DATASET_H
@@ -29,6 +30,8 @@ int64_t am_dataset_classes(const am_dataset *data);
 int64_t am_dataset_features(const am_dataset *data);
 /** Name of class k, borrowed; NULL if the file does not name its classes. */
 const char *am_dataset_class_name(const am_dataset *data, int64_t k);
+/** True for text: inputs are token ids, and a sample has one label a position. */
+bool am_dataset_is_text(const am_dataset *data);
 /** Samples of a split; u8 inputs scaled to [0,1] f32, real inputs as they are. Borrowed from
  * `data`. */
 am_samples am_dataset_samples(const am_dataset *data, am_split split);
@@ -36,8 +39,10 @@ am_samples am_dataset_samples(const am_dataset *data, am_split split);
 /* ---- preparation ---- */
 typedef struct am_prepared { /* what a source hands over; freed by the caller */
     int64_t n[AM_SPLITS];
-    uint8_t *x[AM_SPLITS];     /* [n, 28*28] owned */
-    int32_t *y[AM_SPLITS];     /* [n] owned */
+    int64_t features;          /* 0: images of 28*28 */
+    uint8_t *x[AM_SPLITS];     /* [n, features] owned; of tokens [n, features + 1] */
+    float *real[AM_SPLITS];    /* [n, features] owned, instead of x; NULL: none */
+    int32_t *y[AM_SPLITS];     /* [n] owned; NULL for tokens: each byte's label is the next */
     int32_t *group[AM_SPLITS]; /* [n] owned: font family or pattern of a sample; may be NULL */
     int64_t classes, groups;
     char **class_name;      /* [classes] owned */

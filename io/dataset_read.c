@@ -332,6 +332,58 @@ cleanup:
     return rc;
 }
 
+/* A split of a text: tokens and nothing else. */
+static int read_text_part(const am_reader *r, int split, int64_t limit, int64_t *features,
+                          am_dataset_part *part)
+{
+    int rc = 0;
+    am_array a = {.set = -1, .space = -1};
+    AM_TRY(array_open(r, split, "tokens", &a));
+    if (a.kind != H5T_INTEGER || a.bytes != 1 || !a.is_unsigned) {
+        AM_TRY(am_fail(AM_E_DATA, "%s: %s must be u8", r->path, a.label));
+    }
+    if (a.dims != 2 || a.shape[0] < 1 || a.shape[1] < 2 || a.shape[1] > INT32_MAX) {
+        AM_TRY(
+            am_fail(AM_E_DATA, "%s: %s must be [n, T + 1], n and T at least 1", r->path, a.label));
+    }
+    const int64_t T = (int64_t)a.shape[1] - 1;
+    if (*features != 0 && *features != T) {
+        AM_TRY(am_fail(AM_E_DATA, "%s: %s has samples of %lld tokens, train/tokens of %lld",
+                       r->path, a.label, (long long)T, (long long)*features));
+    }
+    *features = T;
+    part->n = limit > 0 && (hsize_t)limit < a.shape[0] ? limit : (int64_t)a.shape[0];
+    part->value_bytes = 1;
+    part->x = am_new(part->n, (size_t)T + 1, "tokens");
+    if (part->x == NULL) {
+        AM_TRY(AM_E_NOMEM);
+    }
+    AM_TRY(array_read(r, &a, part->n, H5T_NATIVE_UINT8, part->x));
+cleanup:
+    array_close(&a);
+    return rc;
+}
+
+/* Tokens against the class names; without names there are 256. */
+static int check_tokens(const am_reader *r, am_dataset_raw *out)
+{
+    const int64_t width = am_dataset_width(out);
+    out->classes = out->classes == 0 ? 256 : out->classes;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        const uint8_t *x = out->part[s].x;
+        for (int64_t i = 0; i < out->part[s].n * width; i++) {
+            if (x[i] >= out->classes) {
+                return am_fail(AM_E_DATA,
+                               "%s: %s/tokens holds %d in sample %lld, there are %lld "
+                               "classes",
+                               r->path, split_names[s], x[i], (long long)(i / width),
+                               (long long)out->classes);
+            }
+        }
+    }
+    return 0;
+}
+
 /* Labels against the class names; without names the largest label counts. */
 static int check_labels(const am_reader *r, am_dataset_raw *out)
 {
@@ -362,10 +414,14 @@ static int read_file(const char *path, const int64_t limit[AM_SPLITS], am_datase
         return memory;
     }
     AM_TRY(read_head(&r, out));
+    out->is_text = H5Lexists(r.file, "train", H5P_DEFAULT) > 0 &&
+                   H5Lexists(r.file, "train/tokens", H5P_DEFAULT) > 0;
     for (int s = 0; s < AM_SPLITS; s++) {
-        AM_TRY(read_part(&r, s, limit != NULL ? limit[s] : 0, &out->features, &out->part[s]));
+        const int64_t most = limit != NULL ? limit[s] : 0;
+        AM_TRY(out->is_text ? read_text_part(&r, s, most, &out->features, &out->part[s])
+                            : read_part(&r, s, most, &out->features, &out->part[s]));
     }
-    AM_TRY(check_labels(&r, out));
+    AM_TRY(out->is_text ? check_tokens(&r, out) : check_labels(&r, out));
 cleanup:
     (void)H5Fclose(r.file);
     close(memory);

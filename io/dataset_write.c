@@ -95,7 +95,10 @@ static int write_split(hid_t file, const char *path, const am_prepared *p, int s
 {
     int rc = 0;
     hid_t group = -1, gcpl = H5Pcreate(H5P_GROUP_CREATE);
-    hsize_t shape[3] = {(hsize_t)p->n[s], SIDE, SIDE};
+    const hsize_t n = (hsize_t)p->n[s], features = (hsize_t)p->features;
+    const bool is_text = p->y[s] == NULL;
+    const hsize_t shape[3] = {n, features == 0 ? SIDE : features + (is_text ? 1 : 0), SIDE};
+    const int dims = features == 0 ? 3 : 2;
     if (gcpl < 0 || H5Pset_obj_track_times(gcpl, false) < 0) {
         AM_TRY(fail_write(path, split_names[s]));
     }
@@ -103,8 +106,16 @@ static int write_split(hid_t file, const char *path, const am_prepared *p, int s
     if (group < 0) {
         AM_TRY(fail_write(path, split_names[s]));
     }
-    AM_TRY(write_array(group, path, "x", H5T_STD_U8LE, H5T_NATIVE_UINT8, 3, shape, p->x[s]));
-    AM_TRY(write_array(group, path, "y", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, shape, p->y[s]));
+    if (p->real[s] != NULL) {
+        AM_TRY(write_array(group, path, "x", H5T_IEEE_F32LE, H5T_NATIVE_FLOAT, dims, shape,
+                           p->real[s]));
+    } else {
+        AM_TRY(write_array(group, path, is_text ? "tokens" : "x", H5T_STD_U8LE, H5T_NATIVE_UINT8,
+                           dims, shape, p->x[s]));
+    }
+    if (!is_text) {
+        AM_TRY(write_array(group, path, "y", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, shape, p->y[s]));
+    }
     if (p->group_name != NULL && p->group[s] != NULL) {
         AM_TRY(write_array(group, path, "group", H5T_STD_I32LE, H5T_NATIVE_INT32, 1, shape,
                            p->group[s]));
@@ -137,11 +148,13 @@ static int write_head(hid_t file, const char *path, const char *name, uint64_t s
     am_json classes = {0}, groups = {0};
     AM_TRY(write_integer(file, path, "allmerge", FORMAT_VERSION));
     AM_TRY(write_text(file, path, "name", name));
-    AM_TRY(json_names(p->class_name, p->classes, &classes));
-    AM_TRY(write_text(file, path, "classes", classes.text));
+    if (p->class_name != NULL) {
+        AM_TRY(json_names(p->class_name, p->classes, &classes));
+        AM_TRY(write_text(file, path, "classes", classes.text));
+    }
     AM_TRY(write_text(file, path, "source", p->source));
     AM_TRY(write_text(file, path, "licence", p->licence));
-    AM_TRY(write_integer(file, path, "features", SIDE * SIDE));
+    AM_TRY(write_integer(file, path, "features", p->features > 0 ? p->features : SIDE * SIDE));
     AM_TRY(write_integer(file, path, "seed", (int64_t)seed));
     if (p->group_name != NULL) {
         AM_TRY(json_names(p->group_name, p->groups, &groups));

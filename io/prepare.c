@@ -5,6 +5,7 @@
 #include <string.h>
 #include "mpi/arena.h"
 #include "mpi/error.h"
+#include "mpi/partition.h"
 
 /* ---- pools ---- */
 
@@ -105,10 +106,66 @@ int am_prepared_origin(am_prepared *out, const am_packages *packages, const bool
     return 0;
 }
 
+/* ---- text ---- */
+
+enum { TEXT_PARTS = 100 };
+
+static am_split split_of_part(int64_t part)
+{
+    return part % 10 == 4 ? AM_VALIDATION : part % 10 == 9 ? AM_TEST : AM_TRAIN;
+}
+
+/* Starts of the samples of one split into start[], NULL to count; returns how many. */
+static int64_t list_samples(int64_t bytes, int64_t T, am_split split, int64_t *start)
+{
+    int64_t n = 0;
+    for (int64_t part = 0; part < TEXT_PARTS; part++) {
+        int64_t lo = 0, hi = 0;
+        am_part_range(bytes, TEXT_PARTS, part, &lo, &hi);
+        for (; split_of_part(part) == split && lo + T + 1 <= hi; lo += T) {
+            if (start != NULL) {
+                start[n] = lo;
+            }
+            n++;
+        }
+    }
+    return n;
+}
+
+int am_prepared_text(am_prepared *out, const uint8_t *text, int64_t bytes, int64_t T, uint64_t seed,
+                     const char *task)
+{
+    out->features = T;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        const int64_t n = list_samples(bytes, T, (am_split)s, NULL);
+        if (n == 0) {
+            return am_fail(AM_E_DATA, "%s: %lld bytes of text are too few for samples of %lld",
+                           task, (long long)bytes, (long long)T + 1);
+        }
+        int64_t *start = am_new(n, sizeof *start, "samples of a text");
+        out->x[s] = am_new(n, (size_t)T + 1, "tokens");
+        if (start == NULL || out->x[s] == NULL) {
+            free(start);
+            return AM_E_NOMEM;
+        }
+        (void)list_samples(bytes, T, (am_split)s, start);
+        const am_rng rng = am_rng_make(seed, "draw", 0, s, task);
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t from = start[am_rng_permute(&rng, n, i)];
+            memcpy(out->x[s] + i * (T + 1), text + from, (size_t)T + 1);
+        }
+        out->n[s] = n;
+        free(start);
+    }
+    out->classes = 256;
+    return 0;
+}
+
 void am_prepared_free(am_prepared *p)
 {
     for (int s = 0; s < AM_SPLITS; s++) {
         free(p->x[s]);
+        free(p->real[s]);
         free(p->y[s]);
         free(p->group[s]);
     }

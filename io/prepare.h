@@ -32,6 +32,15 @@ int am_prepared_classes(am_prepared *out, const char *const *name, int64_t n);
 int am_prepared_origin(am_prepared *out, const am_packages *packages, const bool *used,
                        const char *licence);
 
+/** Cut a text into samples of T + 1 bytes that start T apart, and fill `out`: features, x, no
+ * labels.
+ *
+ * The text is cut into 100 parts of equal length; of every ten parts the fifth is for validation
+ * and the tenth for test, so no sample has bytes of another split. Samples lie inside a part and
+ * are ordered by (seed, task). Errors: AM_E_DATA when a split stays empty; AM_E_NOMEM. */
+int am_prepared_text(am_prepared *out, const uint8_t *text, int64_t bytes, int64_t T, uint64_t seed,
+                     const char *task);
+
 /** Divide n groups between the splits so that every split holds about its share of the weight.
  *
  * Groups are taken in an order drawn by `rng`; each goes to the split that lacks most of its share.

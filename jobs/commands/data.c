@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "io/csv.h"
 #include "io/dataset.h"
 #include "io/packages.h"
 #include "jobs/command.h"
@@ -17,20 +18,24 @@
 #include "mpi/runtime.h"
 
 typedef struct am_data_options {
-    char *output, *sources;
+    char *output, *sources, *label;
     int64_t seed;
-    bool json, overwrite;
+    bool json, overwrite, standardize;
 } am_data_options;
 
 static const am_param options[] = {
     {"output", AM_PARAM_STRING, offsetof(am_data_options, output), "", 0, 0, NULL,
-     "prepare: folder for TASK.h5, made if it is missing (-o)"},
+     "prepare, csv: folder for TASK.h5, made if it is missing (-o)"},
     {"sources", AM_PARAM_STRING, offsetof(am_data_options, sources), "data/packages", 0, 0, NULL,
      "folder of unpacked packages (jobs/fetch-data); then the installed ones are tried"},
+    {"label", AM_PARAM_STRING, offsetof(am_data_options, label), "", 0, 0, NULL,
+     "csv: the column that holds the classes"},
+    {"standardize", AM_PARAM_BOOL, offsetof(am_data_options, standardize), "false", 0, 0, NULL,
+     "csv: scale every feature by mean and deviation of the training rows"},
     {"seed", AM_PARAM_INT, offsetof(am_data_options, seed), "0", 0, 9007199254740992.0, NULL,
-     "prepare: seed of the choice of samples"},
+     "prepare, csv: seed of the choice of samples"},
     {"overwrite", AM_PARAM_BOOL, offsetof(am_data_options, overwrite), "false", 0, 0, NULL,
-     "prepare: make files again that exist"},
+     "prepare, csv: make files again that exist"},
     {"json", AM_PARAM_BOOL, offsetof(am_data_options, json), "false", 0, 0, NULL,
      "list: one JSON line on standard output"},
     {NULL, AM_PARAM_BOOL, 0, NULL, 0, 0, NULL, NULL}};
@@ -109,14 +114,14 @@ static int list_json(const am_task *tasks, int64_t n, const char *const *roots)
 
 static int list_text(const am_task *tasks, int64_t n, const char *const *roots)
 {
-    printf("%-10s %-6s %-10s %s\n", "task", "suite", "packages", "what it is");
+    printf("%-12s %-6s %-10s %s\n", "task", "suite", "packages", "what it is");
     for (int64_t i = 0; i < n; i++) {
         const am_dataset_source *s = tasks[i].source;
         int64_t total = 0, absent = count_absent(roots, s->packages, &total);
         char have[64];
         (void)snprintf(have, sizeof have, "%lld of %lld", (long long)(total - absent),
                        (long long)total);
-        printf("%-10s %-6s %-10s %s\n", tasks[i].name, tasks[i].is_suite ? "yes" : "no", have,
+        printf("%-12s %-6s %-10s %s\n", tasks[i].name, tasks[i].is_suite ? "yes" : "no", have,
                s->help);
     }
     for (int64_t i = 0; i < n; i++) {
@@ -191,6 +196,64 @@ static int make_folder(const char *path)
     return rc;
 }
 
+/* One table as FOLDER/NAME.h5. Local. */
+static int make_table(const char *path, const am_data_options *o, am_json *json)
+{
+    am_prepared p = {0};
+    const char *slash = strrchr(path, '/'), *file = slash != NULL ? slash + 1 : path;
+    const char *dot = strrchr(file, '.');
+    const int length = (int)(dot != NULL && dot > file ? dot - file : (ptrdiff_t)strlen(file));
+    char *name = strndup(file, (size_t)length), *out = NULL;
+    int rc = 0;
+    if (name == NULL || asprintf(&out, "%s/%s.h5", o->output, name) < 0) {
+        out = NULL;
+        AM_TRY(am_fail(AM_E_NOMEM, "no memory for a path"));
+    }
+    AM_TRY(am_csv_read(path, o->label, o->standardize, (uint64_t)o->seed, &p));
+    AM_TRY(make_folder(o->output));
+    AM_TRY(am_prepared_write(out, name, (uint64_t)o->seed, &p, o->overwrite));
+    am_info("%-12s %3lld classes, %lld features, %lld train, %lld validation, %lld test samples",
+            name, (long long)p.classes, (long long)p.features, (long long)p.n[AM_TRAIN],
+            (long long)p.n[AM_VALIDATION], (long long)p.n[AM_TEST]);
+    am_json_object(json, NULL);
+    am_json_string(json, "name", name);
+    am_json_int(json, "classes", p.classes);
+    am_json_int(json, "features", p.features);
+    am_json_int(json, "train", p.n[AM_TRAIN]);
+    am_json_int(json, "validation", p.n[AM_VALIDATION]);
+    am_json_int(json, "test", p.n[AM_TEST]);
+    am_json_end_object(json);
+cleanup:
+    am_prepared_free(&p);
+    free(name);
+    free(out);
+    return rc;
+}
+
+static int csv_all(MPI_Comm comm, const am_args *args, const am_data_options *o)
+{
+    int rc = o->output != NULL && o->label != NULL && args->n_positional > 1
+                 ? 0
+                 : am_fail(AM_E_USAGE,
+                           "data csv: give FILE.csv, --label COLUMN and a folder with -o DIR/");
+    if (am_world_rank() == 0) {
+        am_json json = {0};
+        am_json_object(&json, NULL);
+        am_json_array(&json, "tasks");
+        for (int i = 1; i < args->n_positional; i++) {
+            AM_KEEP(make_table(args->positional[i], o, &json));
+        }
+        am_json_end_array(&json);
+        am_json_end_object(&json);
+        AM_KEEP(am_json_finish(&json));
+        if (rc == 0) {
+            am_result(&json);
+        }
+        am_json_free(&json);
+    }
+    return am_agree_all(comm, rc);
+}
+
 /* Make one task, or keep a file of the same name and seed. Local. */
 static int prepare_one(const am_task *task, const am_data_options *o, const char *const *roots,
                        int64_t counts[COUNTS])
@@ -234,10 +297,10 @@ static int report(const am_task *tasks, int64_t n, const bool *chosen, int64_t (
             continue;
         }
         if (c[AM_SPLITS + 1] != 0) {
-            am_info("%-10s kept, was made with this seed (--overwrite makes it again)",
+            am_info("%-12s kept, was made with this seed (--overwrite makes it again)",
                     tasks[i].name);
         } else {
-            am_info("%-10s %3lld classes, %lld train, %lld validation, %lld test samples",
+            am_info("%-12s %3lld classes, %lld train, %lld validation, %lld test samples",
                     tasks[i].name, (long long)c[AM_SPLITS], (long long)c[AM_TRAIN],
                     (long long)c[AM_VALIDATION], (long long)c[AM_TEST]);
         }
@@ -323,18 +386,24 @@ static int run_all(const am_args *args, int *exit_status)
     if (strcmp(verb, "prepare") == 0) {
         return prepare_all(am_world(), args, o, roots);
     }
+    if (strcmp(verb, "csv") == 0) {
+        return csv_all(am_world(), args, o);
+    }
     return am_agree_all(am_world(),
-                        am_fail(AM_E_USAGE, "data: '%s' is neither list nor prepare", verb));
+                        am_fail(AM_E_USAGE, "data: '%s' is neither list, prepare nor csv", verb));
 }
 
 const am_command am_command_data = {
     .name = "data",
-    .synopsis = "list [--json] | prepare NAME...|suite|all -o DIR/ [--sources FOLDER] [--seed N]",
+    .synopsis = "list [--json] | prepare NAME...|suite|all -o DIR/ [--sources FOLDER] [--seed N] | "
+                "csv FILE... --label COLUMN -o DIR/",
     .summary = "list the data sets that can be made from Debian packages, or make them",
     .help = "`jobs/fetch-data FOLDER` fetches the packages; nothing is installed.\n"
             "prepare writes one DIR/TASK.h5 with train, validation and test splits a task. A file\n"
             "that was made with the same seed is kept. The layout of the files, and how to make\n"
-            "your own, is in io/datasets/README.md.\n",
+            "your own, is in io/datasets/README.md.\n"
+            "csv makes one of each table: a header, one sample a row, one column of labels, the\n"
+            "others numbers; rows are divided 80 : 10 : 10. A missing value is an error.\n",
     .min_positional = 1,
     .max_positional = -1,
     .options = options,

@@ -30,7 +30,7 @@ assert listed == set(fetched), f"only one of the two lists has {sorted(listed ^ 
 
 suite = {t["name"] for t in tasks if t["suite"]}
 assert suite == set("fashion mnist5k latin cyrillic greek hebrew arabic texture street".split()), suite
-assert {t["name"] for t in tasks} - suite == {"scripts"}
+assert {t["name"] for t in tasks} - suite == {"scripts"} | {f"reference-{x}" for x in "de en es fr it ja pt".split()}
 assert all(t["help"] and t["licence"] for t in tasks)
 
 before = {t["name"]: t["packages_absent"] for t in tasks}

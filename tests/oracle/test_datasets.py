@@ -32,7 +32,7 @@ def check(held, text):
 
 def prepare(folder, ranks, *more):
     command = shlex.split(os.environ["AM_MPIRUN"]) + ["-n", str(ranks), os.environ["AM_BIN"]]
-    command += ["data", "prepare", "all", "-o", folder, "--sources", str(SOURCES), *more]
+    command += ["data", "prepare", "suite", "scripts", "-o", folder, "--sources", str(SOURCES), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
@@ -182,7 +182,7 @@ def check_attributes(folder):
 
 def main():
     wanted = subprocess.run([os.environ["AM_SOURCE"] + "/jobs/fetch-data", "--list"], capture_output=True, text=True, check=True)
-    absent = [p for p in wanted.stdout.split() if not (SOURCES / p / "VERSION").exists()]
+    absent = [p for p in wanted.stdout.split() if not p.startswith("debian-reference") and not (SOURCES / p / "VERSION").exists()]
     if absent:
         print(f"skipped: {len(absent)} packages are not in {SOURCES} (jobs/fetch-data fetches them; AM_DATA names the folder)")
         sys.exit(77)

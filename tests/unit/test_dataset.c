@@ -334,7 +334,56 @@ static void test_files_that_are_none_are_refused(void)
     }
 }
 
+/* Text: ids, and the next byte at every position. */
+static void text_all(void)
+{
+    enum { N = 5, WIDTH = 8, T = WIDTH - 1 };
+    static uint8_t tokens[N * WIDTH];
+    static const char *const names[AM_SPLITS] = {"train", "validation", "test"};
+    for (int i = 0; i < N * WIDTH; i++) {
+        tokens[i] = (uint8_t)(i * 37);
+    }
+    for (int bad = 0; bad < 2; bad++) {
+        if (am_world_rank() == 0) {
+            const am_shape shape = {H5T_NATIVE_UINT8, 2, {N, bad ? 1 : WIDTH}, tokens};
+            const am_shape good = {H5T_NATIVE_UINT8, 2, {N, WIDTH}, tokens};
+            hid_t file = H5Fcreate("text.h5", H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+            for (int s = 0; s < AM_SPLITS; s++) {
+                hid_t group = H5Gcreate2(file, names[s], H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+                AM_CHECK(put(group, "tokens", s == 1 ? &shape : &good));
+                AM_CHECK(H5Gclose(group) >= 0);
+            }
+            AM_CHECK(H5Fclose(file) >= 0);
+        }
+        AM_CHECK_OK(am_agree_all(am_world(), 0));
+        if (bad) {
+            refuse_all("text.h5", AM_E_DATA, "validation/tokens must be [n, T + 1]");
+            continue;
+        }
+        am_dataset *data = NULL;
+        if (AM_CHECK_OK(am_dataset_open_all(am_world(), "text.h5", no_limit, &data))) {
+            float x[2 * T];
+            int32_t y[2 * T];
+            const int64_t index[2] = {4, 1};
+            const am_samples s = am_dataset_samples(data, AM_TEST);
+            AM_CHECK(am_dataset_is_text(data));
+            AM_CHECK_I64(s.n, N);
+            AM_CHECK_I64(s.features, T);
+            AM_CHECK_I64(s.labels, T);
+            AM_CHECK_I64(s.classes, 256);
+            AM_CHECK_OK(s.gather(s.self, index, 2, x, y));
+            for (int i = 0; i < 2 * T; i++) {
+                const int64_t at = index[i / T] * WIDTH + i % T;
+                AM_CHECK(x[i] == (float)tokens[at]);
+                AM_CHECK_I64(y[i], tokens[at + 1]);
+            }
+        }
+        am_dataset_close(&data);
+    }
+}
+
 static const am_test tests[] = {
+    AM_TEST(text_all),
     AM_TEST(test_prepared_file_is_read_by_every_rank),
     AM_TEST(test_a_limit_takes_the_first_samples),
     AM_TEST(test_the_same_samples_give_the_same_bytes),
