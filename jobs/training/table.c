@@ -94,6 +94,20 @@ char *am_table_text(const am_table *table)
     return text;
 }
 
+/* Mean cross-entropy of every task in nats, in bits (of text: bits per byte), and as perplexity. */
+static void json_losses(const am_scores *scores, am_json *json)
+{
+    static const char *const key[] = {"task_loss_nats", "task_loss_bits", "task_perplexity"};
+    for (int k = 0; k < 3; k++) {
+        am_json_array(json, key[k]);
+        for (int i = 0; i < scores->n; i++) {
+            const double loss = scores->task[i].loss;
+            am_json_real(json, NULL, k == 0 ? loss : k == 1 ? loss / log(2.0) : exp(loss));
+        }
+        am_json_end_array(json);
+    }
+}
+
 static void json_row(const am_table_row *row, am_json *json)
 {
     am_json_object(json, NULL);
@@ -114,6 +128,7 @@ static void json_row(const am_table_row *row, am_json *json)
         am_json_real(json, NULL, accuracy(&row->scores.task[i]));
     }
     am_json_end_array(json);
+    json_losses(&row->scores, json);
     am_json_end_object(json);
 }
 
