@@ -24,7 +24,7 @@ int am_agree_step_all(MPI_Comm comm, int rc);
 
 /* Agreements under way, so that ranks whose batches take different times need not wait for each
  * other at every one: a rank may be AM_AGREE_AHEAD steps ahead of the slowest. */
-enum { AM_AGREE_AHEAD = 16 };
+enum { AM_AGREE_AHEAD = 48 };
 typedef struct am_agree_code {
     int code, rank;
 } am_agree_code;

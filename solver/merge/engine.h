@@ -114,6 +114,7 @@ typedef struct am_engine {
     double *scratch; /* [method->scratch, max_tile] */
 
     const am_pass *pass; /* under way */
+    bool is_open;        /* it needs another visit */
     am_order picks;
     am_room exact, tile_sum, key, keys;
     int64_t n_exact;
@@ -185,16 +186,23 @@ am_unit_run *am_unit_of(am_engine *e, int64_t tensor, bool is_shared);
 
 /** Visit a piece of a batch tile by tile. combine stores it. Local. */
 int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visit visit);
+/** Visit a sample of a piece for an order: short runs of elements, one in every stride, at places
+ * that depend on the tensor alone. In a staged piece they lie closer together. Local. */
+int am_sample_piece(am_engine *e, am_unit_run *run, const am_span *piece, bool is_staged);
 
 /* ---- pass.c ---- */
 
-/** Begin pass p of the units: how many visits it takes. Errors: AM_E_NOMEM; local. */
-int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int p, int *visits);
+/** Begin pass p of the units: e->is_open says whether it needs a visit. Errors: AM_E_NOMEM; local.
+ */
+int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int p);
+/** Whether the next visit is of a sample only. */
+bool am_pass_samples(const am_engine *e);
 /** Begin a visit: cleared counts, and ties counted from this rank's first element. */
 void am_pass_visit(am_engine *e, am_unit_run *run, int64_t n);
 /** Add a tile to the pass under way. */
 void am_pass_tile(am_engine *e, am_unit_run *run, am_tile *tile);
-/** Reduce a visit over the ranks. Collective [comm]; agreed before, it cannot fail on one rank. */
+/** Reduce a visit over the ranks; e->is_open says whether another is needed.
+ * Collective [comm]; agreed before, it cannot fail on one rank. */
 int am_pass_reduce_all(MPI_Comm comm, am_engine *e, am_unit_run *run, int64_t n);
 /* What the passes of a unit take. */
 typedef struct am_weight {

@@ -277,7 +277,12 @@ static am_demand demand_of(const am_forecast *f, const int64_t *tensor, int64_t 
     const am_method *method = f->e.method;
     am_demand d = {.visits = 1};
     int64_t largest = 0;
+    bool may_sample = true; /* as am_pass_begin says */
     for (int64_t i = 0; i < n; i++) {
+        bool by_rows;
+        int64_t cols;
+        (void)am_tile_cut(&f->e, tensor[i], &by_rows, &cols);
+        may_sample = may_sample && !by_rows;
         const int64_t numel = f->sink.tensors->t[tensor[i]].numel;
         largest = most(largest, f->e.scope == AM_SCOPE_GLOBAL ? f->e.shared[0].unit.n : numel);
         d.kept += f->weight[tensor[i]].kept;
@@ -294,7 +299,7 @@ static am_demand demand_of(const am_forecast *f, const int64_t *tensor, int64_t 
         } else if (cuts > 0) {
             const int bits = am_order_bits(largest, cuts, one_rank);
             d.orders = most(d.orders, am_order_bytes(bits, cuts, one_rank));
-            d.visits += am_order_visits(bits);
+            d.visits += am_order_usual_visits(bits, may_sample);
         }
     }
     return d;

@@ -293,11 +293,11 @@ static int visit_batch(am_engine *e, bool is_shared, am_visit visit)
 static int pass_whole_all(am_engine *e, const am_span *piece, int p)
 {
     const am_visit visit = e->method->pass[p].sums != NULL ? AM_VISIT_SUMS : AM_VISIT_ORDER;
-    int visits = 0;
-    int rc = am_pass_begin(e, MPI_COMM_SELF, &e->local, 1, p, &visits);
-    for (int v = 0; rc == 0 && v < visits; v++) {
+    int rc = am_pass_begin(e, MPI_COMM_SELF, &e->local, 1, p);
+    while (rc == 0 && e->is_open) {
         am_pass_visit(e, &e->local, 1);
-        AM_KEEP(visit_piece(e, piece, false, visit));
+        AM_KEEP(am_pass_samples(e) ? am_sample_piece(e, &e->local, piece, true)
+                                   : visit_piece(e, piece, false, visit));
         AM_KEEP(am_pass_reduce_all(MPI_COMM_SELF, e, &e->local, 1));
     }
     AM_KEEP(am_pass_end(e, &e->local, 1, p));
@@ -327,6 +327,24 @@ static int run_whole_all(am_engine *e)
 
 /* ---- groups ---- */
 
+static int agree_batch_all(MPI_Comm comm, am_engine *e, const am_group *g, int rc)
+{
+    e->ticks++;
+    return g->is_shared ? am_agree_step_all(comm, rc) : am_agree_ahead_all(comm, &e->agreed, rc);
+}
+
+/* Elements here and there of a group, beside what is staged. */
+static int sample_group_all(MPI_Comm comm, am_engine *e, const am_group *g)
+{
+    int rc = 0;
+    am_alive("merge");
+    for (int64_t i = g->first; i < g->end; i++) {
+        const am_span *span = &e->order[i];
+        AM_KEEP(am_sample_piece(e, am_unit_of(e, span->tensor, g->is_shared), span, false));
+    }
+    return agree_batch_all(comm, e, g, rc);
+}
+
 /* Visit all batches of a group, and go on with empty ones up to `rounds`. rc: an error of this rank
  * that is to be agreed. */
 static int visit_group_all(MPI_Comm comm, am_engine *e, const am_group *g, am_visit visit,
@@ -339,9 +357,7 @@ static int visit_group_all(MPI_Comm comm, am_engine *e, const am_group *g, am_vi
             AM_KEEP(g->is_whole ? run_whole_all(e) : visit_batch(e, g->is_shared, visit));
             e->now ^= g->batches > 1 || visit == AM_VISIT_COMBINE;
         }
-        e->ticks++;
-        AM_TRY(g->is_shared ? am_agree_step_all(comm, rc)
-                            : am_agree_ahead_all(comm, &e->agreed, rc));
+        AM_TRY(agree_batch_all(comm, e, g, rc));
     }
 cleanup:
     return rc;
@@ -355,11 +371,11 @@ static int run_units_all(MPI_Comm comm, MPI_Comm reduce, am_engine *e, am_unit_r
     int rc = hold_batch(e, g->batches == 1 && e->method->n_passes > 0);
     for (int p = 0; n > 0 && p < e->method->n_passes; p++) {
         const am_visit visit = e->method->pass[p].sums != NULL ? AM_VISIT_SUMS : AM_VISIT_ORDER;
-        int visits = 0;
-        AM_KEEP(am_pass_begin(e, reduce, run, n, p, &visits));
-        for (int v = 0; rc == 0 && v < visits; v++) {
+        AM_KEEP(am_pass_begin(e, reduce, run, n, p));
+        while (rc == 0 && e->is_open) {
             am_pass_visit(e, run, n);
-            AM_TRY(visit_group_all(comm, e, g, visit, rounds, rc));
+            AM_TRY(am_pass_samples(e) ? sample_group_all(comm, e, g)
+                                      : visit_group_all(comm, e, g, visit, rounds, rc));
             AM_TRY(am_pass_reduce_all(reduce, e, run, n));
         }
         AM_KEEP(am_pass_end(e, run, n, p));

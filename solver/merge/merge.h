@@ -50,7 +50,8 @@ typedef struct am_merge_result {
  * Collective [comm]; job [same] except the slice. Agreement every batch; stop requests are
  * AM_E_STOPPED. A tensor of at most `block` elements that is whole in the slice is staged once for
  * all of its passes; larger or shared ones are staged again for each visit of the data (one for
- * sums, two to four for an order, one to combine). Reductions are sent for shared tensors only.
+ * sums, mostly one for an order, at most five, one to combine). Reductions are sent for shared
+ * tensors only.
  *
  * Memory in f64: max(block, tile) + (T + T with aux + 1) * max(32,768, tile) + scratch * tile, tile
  * being AM_TILE or the largest tile of whole rows; and of the units that are reduced together (one,

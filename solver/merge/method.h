@@ -144,6 +144,8 @@ typedef struct am_method {
 void am_tile_top(const am_tile *tile, int cut, const float *key, bool *top);
 /** In place of am_tile_top: x [n] becomes 0 where an element is not in the top. */
 void am_tile_keep(const am_tile *tile, int cut, const float *key, double *x);
+/** The opposite: x [n] becomes 0 where an element is in the top. */
+void am_tile_drop(const am_tile *tile, int cut, const float *key, double *x);
 
 /** Inner products of the tile's models, or of their task vectors when it has a base, in the order
  * of a lower triangle (0,0) (1,0) (1,1) (2,0) ...: sum [T(T+1)/2] += . What angle methods give as

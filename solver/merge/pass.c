@@ -91,15 +91,17 @@ static void open_picks(am_engine *e, const am_unit_run *run, int64_t number)
     for (int i = 0; i < run->cuts; i++) {
         am_pick *p = &e->picks.pick[run->first + i];
         AM_ASSERT(cut[i].stream >= 0 && cut[i].stream < run->count);
-        *p = (am_pick){.cut = cut[i], .unit = number};
+        *p = (am_pick){.cut = cut[i], .unit = number, .of = run->unit.n};
         p->cut.take = cut[i].take < 0 ? 0 : cut[i].take > run->unit.n ? run->unit.n : cut[i].take;
     }
 }
 
-static int begin_order(am_engine *e, am_unit_run *run, int64_t n, bool one_rank, int *visits)
+static int begin_order(am_engine *e, am_unit_run *run, int64_t n, bool one_rank)
 {
     int64_t cuts = 0, largest = 0, streams = 0;
+    bool by_rows = false;
     for (int64_t i = 0; i < n; i++) {
+        by_rows = by_rows || (e->method->by_rows != NULL && e->method->by_rows(&run[i].unit));
         run[i].first = cuts;
         cuts += run[i].cuts;
         streams = run[i].count > streams ? run[i].count : streams;
@@ -114,8 +116,8 @@ static int begin_order(am_engine *e, am_unit_run *run, int64_t n, bool one_rank,
         open_picks(e, &run[i], i);
     }
     if (rc == 0) {
-        am_order_start(&e->picks);
-        *visits = cuts > 0 ? am_order_visits(bits) : 0;
+        am_order_start(&e->picks, !by_rows); /* a sample has no whole rows */
+        e->is_open = cuts > 0;
     }
     return rc;
 }
@@ -144,13 +146,13 @@ int am_pass_weigh(am_engine *e, am_unit_run *run, am_weight *out)
     return rc;
 }
 
-int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int p, int *visits)
+int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int p)
 {
     int rc = 0, size = 1;
     bool is_needed = false;
     MPI_Comm_size(comm, &size);
     e->pass = &e->method->pass[p];
-    *visits = 0;
+    e->is_open = false;
     for (int64_t i = 0; i < n; i++) {
         AM_KEEP(begin_unit(e, &run[i]));
         is_needed = is_needed || run[i].count > 0;
@@ -159,10 +161,10 @@ int am_pass_begin(am_engine *e, MPI_Comm comm, am_unit_run *run, int64_t n, int 
         return rc;
     }
     if (e->pass->sums == NULL) {
-        return begin_order(e, run, n, size == 1, visits);
+        return begin_order(e, run, n, size == 1);
     }
     rc = begin_sums(e, run, n);
-    *visits = 1;
+    e->is_open = true;
     return rc;
 }
 
@@ -229,51 +231,28 @@ void am_pass_tile(am_engine *e, am_unit_run *run, am_tile *tile)
 
 /* ---- reduction ---- */
 
-/* ties_here becomes the number of ties on the ranks before this one. */
-static int count_ties_before_all(MPI_Comm comm, am_order *o)
+static int reduce_order_all(MPI_Comm comm, am_engine *e)
 {
-    enum { MOST = 256 };
-    int64_t ties[MOST];
-    int rc = 0;
-    for (int64_t at = 0; at < o->n; at += MOST) {
-        const int64_t n = o->n - at < MOST ? o->n - at : MOST;
-        for (int64_t i = 0; i < n; i++) {
-            ties[i] = o->pick[at + i].ties_here;
-        }
-        AM_TRY(am_prefix_i64_all(comm, ties, n));
-        for (int64_t i = 0; i < n; i++) {
-            o->pick[at + i].ties_here = ties[i];
-        }
-    }
-cleanup:
+    const int rc = am_order_reduce_all(comm, &e->picks);
+    e->is_open = e->picks.phase != AM_ORDER_FOUND;
     return rc;
 }
 
-static int reduce_order_all(MPI_Comm comm, am_engine *e)
+bool am_pass_samples(const am_engine *e)
 {
-    am_order *o = &e->picks;
-    const int64_t n = o->n_counts << o->bits;
-    int rc = 0;
-    if (o->total != o->here && n > 0) {
-        memcpy(o->total, o->here, (size_t)n * sizeof *o->here);
-    }
-    AM_TRY(am_sum_i64_all(comm, o->total, n));
-    if (am_order_narrow(o)) {
-        rc = count_ties_before_all(comm, o);
-    }
-cleanup:
-    return rc;
+    return e->pass->sums == NULL && e->picks.phase == AM_ORDER_SAMPLE;
 }
 
 int am_pass_reduce_all(MPI_Comm comm, am_engine *e, am_unit_run *run, int64_t n)
 {
     int rc = 0;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && !am_pass_samples(e); i++) {
         run[i].is_checked = run[i].is_checked || run[i].count > 0;
     }
     if (e->pass->sums == NULL) {
         return reduce_order_all(comm, e);
     }
+    e->is_open = false;
     AM_TRY(am_exact_sum_all(comm, e->exact.at, e->n_exact));
     for (int64_t i = 0; i < n; i++) {
         const am_exact *exact = (const am_exact *)e->exact.at + run[i].first;

@@ -40,6 +40,28 @@ AM_CLONES void am_magnitude_keys(const double *delta, int64_t n, float *key)
     }
 }
 
+/* A task vector and its keys at once. */
+AM_CLONES static void subtract_keys(double *restrict delta, float *restrict key,
+                                    const double *restrict x, const double *restrict base,
+                                    int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double d = x[i] - base[i];
+        const float magnitude = (float)fabs(d);
+        delta[i] = d;
+        key[i] = magnitude == magnitude ? magnitude : (float)INFINITY;
+    }
+}
+
+AM_CLONES static void difference_keys(float *restrict key, const double *restrict x,
+                                      const double *restrict base, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = (float)fabs(x[i] - base[i]);
+        key[i] = magnitude == magnitude ? magnitude : (float)INFINITY;
+    }
+}
+
 /* Non-negative f32 in the opposite order: cuts then count from the smallest magnitude. */
 AM_CLONES static void reverse_keys(float *key, int64_t n)
 {
@@ -48,13 +70,6 @@ AM_CLONES static void reverse_keys(float *key, int64_t n)
         memcpy(&bits, &key[i], sizeof bits);
         bits = bits < LARGEST_FINITE ? LARGEST_FINITE - bits : 0;
         memcpy(&key[i], &bits, sizeof bits);
-    }
-}
-
-AM_CLONES static void keep_where(double *restrict kept, const bool *restrict mask, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        kept[i] = mask[i] ? kept[i] : 0;
     }
 }
 
@@ -86,25 +101,15 @@ static int count_streams(const am_unit *unit)
 
 static void all_keys(const am_tile *tile, float *const *key)
 {
-    double *delta = tile->scratch;
     for (int t = 0; t < tile->models; t++) {
-        am_task_vector(tile, t, delta);
-        am_magnitude_keys(delta, tile->n, key[t]);
+        difference_keys(key[t], tile->x[t], tile->base, tile->n);
     }
 }
 
-/* Keys and marks share the two work vectors: 4 n + 2 n bytes of 16 n. */
-typedef struct workspace {
-    float *key;
-    bool *mask, *other;
-} workspace;
-
-static workspace work_of(const am_tile *tile)
+/* Keys lie in the first work vector. */
+static float *work_keys(const am_tile *tile)
 {
-    void *work = tile->scratch + tile->models * tile->n;
-    float *key = work;
-    bool *mask = (bool *)(void *)(key + tile->n);
-    return (workspace){.key = key, .mask = mask, .other = mask + tile->n};
+    return (float *)(void *)(tile->scratch + tile->models * tile->n);
 }
 
 /* ---- the largest ---- */
@@ -136,12 +141,14 @@ int am_top_cuts(const am_unit *unit, am_cut *cut)
 
 void am_sparsify_top(const am_tile *tile, int t, double *kept)
 {
-    const workspace work = work_of(tile);
-    am_task_vector(tile, t, kept);
+    float *key = work_keys(tile);
     if (count_streams(tile->unit) > 0) {
-        am_magnitude_keys(kept, tile->n, work.key);
-        am_tile_keep(tile, t, work.key, kept);
-    } else if (unit_param(tile->unit, t, AM_SPARSE_DENSITY) <= 0) {
+        subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
+        am_tile_keep(tile, t, key, kept);
+        return;
+    }
+    am_task_vector(tile, t, kept);
+    if (unit_param(tile->unit, t, AM_SPARSE_DENSITY) <= 0) {
         keep_none(kept, tile->n);
     }
 }
@@ -280,9 +287,9 @@ static int64_t column(uint64_t item)
 
 void am_sparsify_band(const am_tile *tile, int t, double *kept)
 {
-    const workspace work = work_of(tile);
+    float *key = work_keys(tile);
     const band b = unit_band(tile->unit, t);
-    am_task_vector(tile, t, kept);
+    subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
     if (am_band_by_rows(tile->unit)) {
         for (int64_t r = 0; tile->unit->n > 1 && r < tile->rows; r++) {
             double *row = kept + r * tile->cols;
@@ -292,14 +299,9 @@ void am_sparsify_band(const am_tile *tile, int t, double *kept)
             }
         }
     } else if (am_band_count(tile->unit) > 0) {
-        am_magnitude_keys(kept, tile->n, work.key);
-        reverse_keys(work.key, tile->n);
-        am_tile_top(tile, 2 * t, work.key, work.mask);
-        am_tile_top(tile, 2 * t + 1, work.key, work.other);
-        for (int64_t i = 0; i < tile->n; i++) {
-            work.mask[i] = work.mask[i] && !work.other[i];
-        }
-        keep_where(kept, work.mask, tile->n);
+        reverse_keys(key, tile->n);
+        am_tile_keep(tile, 2 * t, key, kept);
+        am_tile_drop(tile, 2 * t + 1, key, kept);
     } else if (b.lo == b.hi) {
         keep_none(kept, tile->n);
     }

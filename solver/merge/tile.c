@@ -96,6 +96,42 @@ void am_tile_keep(const am_tile *tile, int cut, const float *key, double *x)
     }
 }
 
+AM_CLONES static void drop_from(const float *restrict key, int64_t n, float threshold,
+                                double *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = key[i] >= threshold ? 0 : x[i];
+    }
+}
+
+AM_CLONES static void drop_above(const float *restrict key, int64_t n, float threshold,
+                                 double *restrict x)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = key[i] > threshold ? 0 : x[i];
+    }
+}
+
+void am_tile_drop(const am_tile *tile, int cut, const float *key, double *x)
+{
+    const am_cut *c = &tile->unit->cut[cut];
+    int64_t seen = 0;
+    switch (meet_ties(tile, cut, key, &seen)) {
+    case TIES_ALL:
+        drop_from(key, tile->n, c->threshold, x);
+        return;
+    case TIES_NONE:
+        drop_above(key, tile->n, c->threshold, x);
+        return;
+    default:
+        for (int64_t i = 0; i < tile->n; i++) {
+            const bool is_tie = key[i] == c->threshold;
+            x[i] = key[i] > c->threshold || (is_tie && seen < c->ties) ? 0 : x[i];
+            seen += is_tie;
+        }
+    }
+}
+
 enum { LANES = 16 };
 
 /* Element i goes to lane i mod 16, so that the sum has one order. */

@@ -193,3 +193,42 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
     }
     return rc;
 }
+
+/* Where in its stride a run lies: anywhere, so that no column of a matrix is preferred. */
+static int64_t place_of(int64_t stride_index, int64_t places)
+{
+    const uint64_t mixed = (uint64_t)stride_index * UINT64_C(0x9E3779B97F4A7C15);
+    return (int64_t)((mixed >> 32) % (uint64_t)places);
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+int am_sample_piece(am_engine *e, am_unit_run *run, const am_span *piece, bool is_staged)
+{
+    enum { NEAR = 2048, FAR = 4096, NEAR_RUN = 64, FAR_RUN = 256, FAR_RUNS = 4096 };
+    const int64_t far = most(FAR, run->unit.n / FAR_RUNS / FAR * FAR);
+    const int64_t stride = is_staged ? NEAR : far, n = is_staged ? NEAR_RUN : FAR_RUN;
+    int rc = 0;
+    if (run->count == 0) {
+        return 0;
+    }
+    am_bind(e, piece->tensor);
+    am_tile tile = make_tile(e, run);
+    for (int64_t k = piece->lo / stride; rc == 0 && k * stride < piece->hi; k++) {
+        const int64_t at = k * stride + place_of(k, stride / n) * n;
+        const am_span part = {
+            .tensor = piece->tensor, .lo = most(at, piece->lo), .hi = least(at + n, piece->hi)};
+        if (part.lo < part.hi) {
+            AM_KEEP(load_window(e, &part, true)); /* the sweep looks for what is not finite */
+            if (rc == 0) {
+                aim_tile(e, &tile);
+                visit_tile(e, run, &tile, AM_VISIT_ORDER);
+            }
+        }
+    }
+    e->window.span.tensor = -1;
+    return rc;
+}

@@ -17,8 +17,9 @@ static const am_method_param params[] = {
                    .help = "accepted from mergekit recipes; changes nothing"},
     {0}};
 
-/* A task vector, a sum and keys or marks. */
-enum { DELTA, SUM, TOTAL, MASK, VECTORS };
+/* Signs or marks, sums, keys; PART elements are worked on at a time, for the cache. */
+enum { SIGN, SUM, TOTAL, KEYS, VECTORS };
+enum { PART = 512 };
 
 static int scratch(int models)
 {
@@ -53,25 +54,32 @@ AM_CLONES static void square_keys(float *restrict key, const double *restrict sq
                                   int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        key[i] = square[i] == square[i] ? (float)(square[i] * part) : (float)INFINITY;
+        const float variance = (float)(square[i] * part);
+        key[i] = variance == variance ? variance : (float)INFINITY;
     }
 }
 
-/* Population variance over the models, about the first one so that equal ones give exactly 0. Works
- * in SUM and TOTAL. */
+/* Population variance over the models, about the first one so that equal ones give exactly 0. */
 static void variance_keys(const am_tile *tile, float *key)
 {
-    double *sum = tile->scratch + SUM * tile->n, *square = tile->scratch + TOTAL * tile->n;
-    const double part = 1.0 / tile->models, *first = tile->x[0];
-    memset(sum, 0, (size_t)tile->n * sizeof *sum);
-    memset(square, 0, (size_t)tile->n * sizeof *square);
-    for (int t = 1; t < tile->models; t++) {
-        add_difference(sum, tile->x[t], first, tile->n);
+    const double share = 1.0 / tile->models;
+    for (int64_t lo = 0; lo < tile->n; lo += PART) {
+        const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
+        const double *first = tile->x[0] + lo;
+        double sum[PART] = {0}, square[PART] = {0};
+        for (int t = 1; t < tile->models; t++) {
+            add_difference(sum, tile->x[t] + lo, first, n);
+        }
+        for (int t = 0; t < tile->models; t++) {
+            add_square(square, tile->x[t] + lo, first, sum, share, n);
+        }
+        square_keys(key + lo, square, share, n);
     }
-    for (int t = 0; t < tile->models; t++) {
-        add_square(square, tile->x[t], first, sum, part, tile->n);
-    }
-    square_keys(key, square, part, tile->n);
+}
+
+static float *work_keys(const am_tile *tile)
+{
+    return (float *)(void *)(tile->scratch + KEYS * tile->n);
 }
 
 /* ---- how many elements vary ---- */
@@ -81,15 +89,25 @@ static int varying_count(const am_unit *unit)
     return selects(unit) ? 1 : 0;
 }
 
+AM_CLONES static int64_t count_positive(const float *key, int64_t n)
+{
+    int64_t sum = 0;
+    for (int64_t lo = 0; lo < n; lo += PART) {
+        const int64_t hi = n - lo < PART ? n : lo + PART;
+        int32_t some = 0;
+        for (int64_t i = lo; i < hi; i++) {
+            some += key[i] > 0;
+        }
+        sum += some;
+    }
+    return sum;
+}
+
 static void varying_sums(const am_tile *tile, double *sum)
 {
-    float *key = (float *)(void *)(tile->scratch + DELTA * tile->n);
-    int64_t varying = 0;
+    float *key = work_keys(tile);
     variance_keys(tile, key);
-    for (int64_t i = 0; i < tile->n; i++) {
-        varying += key[i] > 0;
-    }
-    sum[0] += (double)varying;
+    sum[0] += (double)count_positive(key, tile->n);
 }
 
 /* ---- which ones ---- */
@@ -109,15 +127,13 @@ static int cuts(const am_unit *unit, am_cut *cut)
     return 1;
 }
 
-/* mask [n]: what is selected; call it once a tile. */
-static void select(const am_tile *tile, bool *mask)
+/* mark [n] becomes 0 where an element is not selected; call it once a tile. */
+static void select(const am_tile *tile, double *mark)
 {
     if (selects(tile->unit)) {
-        float *key = (float *)(void *)(tile->scratch + DELTA * tile->n);
+        float *key = work_keys(tile);
         variance_keys(tile, key);
-        am_tile_top(tile, 0, key, mask);
-    } else {
-        memset(mask, 1, (size_t)tile->n * sizeof *mask);
+        am_tile_keep(tile, 0, key, mark);
     }
 }
 
@@ -128,33 +144,39 @@ static int states(const am_unit *unit)
     return unit->models;
 }
 
-AM_CLONES static double masked_square(const double *x, const bool *mask, int64_t n)
+enum { LANES = 8 }; /* element i goes to lane i mod 8, so that the sum has one order */
+
+AM_CLONES static void add_squares(double *restrict lane, const double *restrict x,
+                                  const double *restrict base, const double *restrict mark,
+                                  int64_t n)
 {
-    enum { LANES = 8 }; /* so that the sum has one order */
-    double lane[LANES] = {0}, sum = 0;
     const int64_t whole = n - n % LANES;
     for (int64_t i = 0; i < whole; i += LANES) {
         for (int k = 0; k < LANES; k++) {
-            lane[k] += mask[i + k] ? x[i + k] * x[i + k] : 0;
+            const double delta = x[i + k] - base[i + k];
+            lane[k] += mark[i + k] != 0 ? delta * delta : 0;
         }
     }
     for (int64_t i = whole; i < n; i++) {
-        lane[i - whole] += mask[i] ? x[i] * x[i] : 0;
+        const double delta = x[i] - base[i];
+        lane[i - whole] += mark[i] != 0 ? delta * delta : 0;
     }
-    for (int k = 0; k < LANES; k++) {
-        sum += lane[k];
-    }
-    return sum;
 }
 
 static void energy_sums(const am_tile *tile, double *sum)
 {
-    double *delta = tile->scratch + DELTA * tile->n;
-    bool *mask = (bool *)(void *)(tile->scratch + MASK * tile->n);
-    select(tile, mask);
+    double *mark = tile->scratch + SIGN * tile->n;
+    for (int64_t i = 0; i < tile->n; i++) {
+        mark[i] = 1;
+    }
+    select(tile, mark);
     for (int t = 0; t < tile->models; t++) {
-        am_task_vector(tile, t, delta);
-        sum[t] += masked_square(delta, mask, tile->n);
+        double lane[LANES] = {0}, energy = 0;
+        add_squares(lane, tile->x[t], tile->base, mark, tile->n);
+        for (int k = 0; k < LANES; k++) {
+            energy += lane[k];
+        }
+        sum[t] += energy;
     }
 }
 
@@ -174,39 +196,63 @@ static const char *energy_solve(const am_unit *unit)
     return NULL;
 }
 
-AM_CLONES static void add_agreeing(double *restrict out, double *restrict total,
-                                   const double *restrict delta, const double *restrict sum,
-                                   const bool *restrict mask, double weight, int64_t n)
+AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
+                                 const double *restrict base, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const double along = sum[i] >= 0 ? delta[i] : -delta[i];
-        const bool agrees = mask[i] && along > 0;
-        out[i] += agrees ? weight * delta[i] : 0;
+        sum[i] += x[i] - base[i];
+    }
+}
+
+AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sign[i] = sum[i] >= 0 ? 1 : -1;
+    }
+}
+
+AM_CLONES static void add_agreeing(double *restrict out, double *restrict total,
+                                   const double *restrict x, const double *restrict base,
+                                   const double *restrict sign, double weight, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double delta = x[i] - base[i];
+        const bool agrees = sign[i] * delta > 0;
+        out[i] += agrees ? weight * delta : 0;
         total[i] += agrees ? weight : 0;
     }
 }
 
+AM_CLONES static void finish(double *restrict out, const double *restrict total,
+                             const double *restrict base, double least, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double by = total[i] > least ? total[i] : least;
+        const double update = out[i] / (by > 0 ? by : 1);
+        out[i] = base[i] + (by > 0 ? update : 0);
+    }
+}
+
 /* out = base + sum_t w_t delta_t / sum_t w_t over the task vectors with the sign of sum_t delta_t,
- * 0 counts as +. */
+ * 0 counts as +; a sign of 0 is that of what is not selected. */
 static void combine(const am_tile *tile)
 {
-    double *delta = tile->scratch + DELTA * tile->n, *sum = tile->scratch + SUM * tile->n;
+    double *sign = tile->scratch + SIGN * tile->n, *sum = tile->scratch + SUM * tile->n;
     double *total = tile->scratch + TOTAL * tile->n;
-    bool *mask = (bool *)(void *)(tile->scratch + MASK * tile->n);
     const size_t bytes = (size_t)tile->n * sizeof(double);
-    const double least = tile->unit->semantics == AM_SEMANTICS_MERGEKIT ? 1e-6 : 0;
-    select(tile, mask);
-    am_sum_task_vectors(tile, delta, sum);
+    memset(sum, 0, bytes);
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
     for (int t = 0; t < tile->models; t++) {
-        am_task_vector(tile, t, delta);
-        add_agreeing(tile->out, total, delta, sum, mask, tile->unit->state[t], tile->n);
+        add_deltas(sum, tile->x[t], tile->base, tile->n);
     }
-    for (int64_t i = 0; i < tile->n; i++) {
-        const double by = total[i] > least ? total[i] : least;
-        tile->out[i] = tile->base[i] + (by > 0 ? tile->out[i] / by : 0);
+    take_signs(sign, sum, tile->n);
+    select(tile, sign);
+    for (int t = 0; t < tile->models; t++) {
+        add_agreeing(tile->out, total, tile->x[t], tile->base, sign, tile->unit->state[t], tile->n);
     }
+    finish(tile->out, total, tile->base, tile->unit->semantics == AM_SEMANTICS_MERGEKIT ? 1e-6 : 0,
+           tile->n);
 }
 
 const am_method am_method_sce = {

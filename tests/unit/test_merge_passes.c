@@ -623,7 +623,7 @@ static void digits_of_any_width(void)
             AM_CHECK_OK(am_order_reserve(&o, 2, bits, true));
             o.pick[0] = (am_pick){.cut = {.take = take}};
             o.pick[1] = (am_pick){.cut = {.take = take, .all_ties = true}};
-            am_order_start(&o);
+            am_order_start(&o, false);
             for (int v = 0; v < am_order_visits(bits); v++) {
                 am_order_visit(&o);
                 AM_CHECK(o.n_counts == (take > 0)); /* both picks use the same counts */
