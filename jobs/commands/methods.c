@@ -30,6 +30,7 @@ static const struct {
     {AM_PROP_EQUAL_IDENTITY, "equal_identity", "equal models, weights summing to one: that model"},
     {AM_PROP_ELEMENTWISE, "elementwise", "each element on its own, one pass"},
     {AM_PROP_LINEAR, "linear", "linear in the task vectors"},
+    {AM_PROP_ZERO_REMOVES, "zero_removes", "a model of weight 0 takes no part"},
 };
 enum { N_PROPERTIES = sizeof properties / sizeof properties[0] };
 

@@ -55,8 +55,8 @@
     "Davari and Belilovsky 2023 (arXiv:2312.06795), section 3; mergekit: the band of a whole "     \
     "tensor, empty when gamma n < 1"
 #define AM_BAND_FIELDS                                                                             \
-    .source = AM_BAND_SOURCE, .properties = AM_PROP_ORDER_INVARIANT,                               \
-    .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL, .by_rows = am_band_by_rows
+    .source = AM_BAND_SOURCE, .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,                         \
+    .by_rows = am_band_by_rows
 #define AM_RANKS_SOURCE                                                                            \
     "Deep et al. 2024 (arXiv:2406.11617), section 3: 1 / own probability; mergekit: the L1 norm "  \
     "of a tensor is restored"

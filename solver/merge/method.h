@@ -41,7 +41,8 @@ enum {
     AM_PROP_ORDER_INVARIANT = 1 << 0, /* models permuted (with their parameters): same result */
     AM_PROP_EQUAL_IDENTITY = 1 << 1,  /* all models equal (weights summing to one): that model */
     AM_PROP_ELEMENTWISE = 1 << 2,     /* no reduction */
-    AM_PROP_LINEAR = 1 << 3           /* linear in the task vectors */
+    AM_PROP_LINEAR = 1 << 3,          /* linear in the task vectors */
+    AM_PROP_ZERO_REMOVES = 1 << 4     /* a model of `weight` 0 takes no part */
 };
 
 /* Over what a method reduces: each tensor alone, or all tensors as one vector in name order. */

@@ -11,6 +11,7 @@ const am_method am_method_breadcrumbs = {
     .name = "breadcrumbs",
     .summary = "task vectors without their largest and smallest elements",
     AM_BAND_FIELDS,
+    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_ZERO_REMOVES,
     AM_SPARSE_FIELDS,
     .n_passes = 2,
     .pass = {{.count = am_band_count, .keys = am_band_keys, .cuts = am_band_cuts}, AM_NORMS_PASS},

@@ -11,6 +11,7 @@ const am_method am_method_breadcrumbs_ties = {
     .name = "breadcrumbs_ties",
     .summary = "breadcrumbs, merged where the task vectors agree on a sign",
     AM_BAND_FIELDS,
+    .properties = AM_PROP_ORDER_INVARIANT,
     AM_SPARSE_FIELDS,
     .n_passes = 3,
     .pass = {{.count = am_band_count, .keys = am_band_keys, .cuts = am_band_cuts},

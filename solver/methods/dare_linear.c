@@ -12,6 +12,7 @@ const am_method am_method_dare_linear = {
     .summary = "random parts of the task vectors, rescaled",
     .source = AM_RANDOM_SOURCE,
     AM_SPARSE_FIELDS,
+    .properties = AM_PROP_ZERO_REMOVES,
     .n_passes = 1,
     .pass = {AM_NORMS_PASS},
 };

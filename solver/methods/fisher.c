@@ -94,7 +94,7 @@ const am_method am_method_fisher = {
               "sum_t w_t F_t theta_t / sum_t w_t F_t",
     .needs_aux = true,
     .min_models = 1,
-    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY,
+    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ZERO_REMOVES,
     .params = params,
     .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
     .default_scope = AM_SCOPE_GLOBAL,

@@ -40,7 +40,7 @@ const am_method am_method_incremental = {
         "theta_(t-1) + lambda w_t (x_t - theta_(t-1)); from_base: + lambda w_t (x_t - theta_0)",
     .needs_base = true,
     .min_models = 1,
-    .properties = AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .properties = AM_PROP_ELEMENTWISE | AM_PROP_LINEAR | AM_PROP_ZERO_REMOVES,
     .params = params,
     .combine = combine,
 };

@@ -61,8 +61,8 @@ const am_method am_method_linear = {
               "sum_t w_t theta_t / sum_t w_t",
     .base_is_model = true,
     .min_models = 1,
-    .properties =
-        AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE |
+                  AM_PROP_LINEAR | AM_PROP_ZERO_REMOVES,
     .params = params,
     .check = check,
     .combine = combine,

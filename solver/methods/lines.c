@@ -38,7 +38,8 @@ const am_method am_method_lines = {
               "theta_0 + sum_t w_t (alpha + beta l / (L - 1)) tau_t in layer l of L, from 0",
     .needs_base = true,
     .min_models = 1,
-    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .properties =
+        AM_PROP_ORDER_INVARIANT | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR | AM_PROP_ZERO_REMOVES,
     .params = params,
     .combine = combine,
 };

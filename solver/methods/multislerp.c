@@ -91,7 +91,7 @@ const am_method am_method_multislerp = {
               "two models that cancel: sum_t w_t x_t",
     .takes_base = true,
     .min_models = 1,
-    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY,
+    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ZERO_REMOVES,
     .params = params,
     .check = check,
     AM_GRAM_METHOD(solve),

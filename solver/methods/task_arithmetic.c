@@ -60,8 +60,8 @@ const am_method am_method_task_arithmetic = {
               "theta_0 + lambda sum_t w_t (theta_t - theta_0)",
     .needs_base = true,
     .min_models = 1,
-    .properties =
-        AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE | AM_PROP_LINEAR,
+    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ELEMENTWISE |
+                  AM_PROP_LINEAR | AM_PROP_ZERO_REMOVES,
     .params = params,
     .combine = combine,
 };
