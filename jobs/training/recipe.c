@@ -37,13 +37,15 @@ static int append(am_param *table, int n, const am_param *more, size_t offset)
     return n;
 }
 
-/* The keys of a section: those of the optimisers, of the learning rate, and ours. */
+/* The keys of a section: those of the optimisers, of the learning rate, of augmentation, and ours.
+ */
 static const am_param *section_table(void)
 {
     static am_param table[SECTION_KEYS];
     if (table[0].key == NULL) {
         int n = append(table, 0, am_optim_params(), offsetof(am_train_section, optim));
         n = append(table, n, am_rate_params(), offsetof(am_train_section, rate));
+        n = append(table, n, am_augment_params(), offsetof(am_train_section, augment));
         (void)append(table, n, section_keys, 0);
     }
     return table;
@@ -610,5 +612,6 @@ am_train_options am_train_section_options(const am_train_section *section, int64
                               .sum_tasks = section->sum_tasks,
                               .seed = (uint64_t)seed,
                               .purpose = purpose,
-                              .round = round};
+                              .round = round,
+                              .augment = section->augment};
 }

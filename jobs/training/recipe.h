@@ -17,6 +17,7 @@ typedef struct am_train_section {
     am_optim_options optim; /* keys of am_optim_params */
     int64_t epochs, batch, micro_batches;
     am_rate rate;
+    am_augment_options augment;
     bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 

@@ -27,6 +27,8 @@ typedef struct am_trainer {
     real *trunk;    /* borrowed */
     am_task *tasks; /* borrowed */
     am_schedule schedule;
+    am_augment *augment; /* [tasks] owned; NULL: samples as they are */
+    int n_augment;
     am_pass pass;
     am_train_state *state; /* borrowed, or `own` */
     am_train_state *own;   /* owned: made for a call that brings none */
@@ -146,6 +148,22 @@ static int am_train_find_mark(am_trainer *t)
     return t->mark < t->n - 1 ? 0 : am_fail(AM_E_RECIPE, "training: every tensor is frozen");
 }
 
+static int am_train_augment(am_trainer *t, const am_net *net, int n_tasks)
+{
+    const am_train_options *o = t->options;
+    if (!am_augment_is_on(&o->augment)) {
+        return 0;
+    }
+    t->augment = am_new(n_tasks, sizeof *t->augment, "augmentation");
+    int rc = t->augment == NULL ? AM_E_NOMEM : 0;
+    for (t->n_augment = 0; rc == 0 && t->n_augment < n_tasks; t->n_augment++) {
+        const am_task *task = &t->tasks[t->n_augment];
+        rc = am_augment_make(&o->augment, net, &task->train, task->name, o->seed, o->purpose,
+                             o->round, &t->augment[t->n_augment]);
+    }
+    return rc;
+}
+
 /* Everything that a run allocates, but the tree. */
 static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
 {
@@ -173,6 +191,7 @@ static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
     t->schedule = am_schedule_make(t->tasks, n_tasks, o);
     t->leaves = t->schedule.parts * o->micro_batches;
     AM_KEEP(am_train_find_mark(t));
+    AM_KEEP(am_train_augment(t, net, n_tasks));
     AM_KEEP(AM_R(am_pass_make)(net, am_schedule_rows(&t->schedule), classes, true, &t->pass));
     AM_KEEP(am_arena_create(&t->arena, am_arena_need((size_t)t->n * sizeof(real)), "gradient"));
     AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->energy != NULL, &t->stepper));
@@ -185,6 +204,16 @@ static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
 }
 
 /* ---- leaves ---- */
+
+/* Samples of a part, as this pass over its task sees them. */
+static am_samples am_train_samples(am_trainer *t, const am_part *part)
+{
+    if (t->augment == NULL) {
+        return t->tasks[part->task].train;
+    }
+    am_augment_pass(&t->augment[part->task], part->pass);
+    return am_augment_samples(&t->augment[part->task]);
+}
 
 /* Gradient of one leaf, weighted so that the leaves sum to the mean over the batch (a leaf's share
  * n_leaf / n_batch times its mean: 1 / n_batch a sample). Whole of g is written. */
@@ -199,7 +228,8 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, int64
         memset(g, 0, (size_t)t->n * sizeof(real));
         return 0;
     }
-    const int rc = AM_R(am_pass_load)(pass, &task->train, B, task->classes);
+    const am_samples samples = am_train_samples(t, part);
+    const int rc = AM_R(am_pass_load)(pass, &samples, B, task->classes);
     if (rc != 0) {
         return rc;
     }
@@ -418,6 +448,10 @@ cleanup:
     AM_R(am_pass_free)(&t.pass);
     AM_R(am_stepper_free)(&t.stepper);
     am_train_state_free(&t.own);
+    for (int i = 0; i < t.n_augment; i++) {
+        am_augment_free(&t.augment[i]);
+    }
+    free(t.augment);
     free(t.stepped);
     return rc;
 }

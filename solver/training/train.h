@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include "mpi/rng.h"
+#include "solver/training/augment.h"
 #include "solver/training/net.h"
 #include "solver/training/optim.h"
 #include "solver/training/rate.h"
@@ -33,8 +34,9 @@ typedef struct am_train_options {
      * losses (full batch: exactly multitask gradient descent on sum_t L_t). */
     bool sum_tasks;
     uint64_t seed;
-    const char *purpose; /* keys the shuffle: "finetune", "joint", ... */
-    int64_t round;       /* keys the shuffle */
+    const char *purpose;        /* keys the shuffle: "finetune", "joint", ... */
+    int64_t round;              /* keys the shuffle */
+    am_augment_options augment; /* of the training samples; keyed like the shuffle, and by sample */
 
     /* Goes on from the state's position and leaves it at the next; back at (0, 0) after the last
      * epoch, with the optimiser's arrays as they are, so that the next call goes on with them.

@@ -1,7 +1,6 @@
-/* Every preset trains to the same bytes on any number of ranks, with dropout, batch norm,
- * recomputed segments and frozen tensors; and evaluates to the same bytes. SPDX-License-Identifier:
- * BSD-3-Clause
- */
+/* Every preset trains to the same bytes on any number of ranks, with augmentation, dropout, batch
+ * norm, recomputed segments and frozen tensors; and evaluates to the same bytes.
+ * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +71,9 @@ static outcome train_all(MPI_Comm comm, const am_net *net, am_dtype dtype, int64
         .seed = 3,
         .purpose = "finetune"};
     options.optim.clip = 1;
+    if (!net->takes_ids) {
+        options.augment = (am_augment_options){.crop = 0.1, .noise = 0.1};
+    }
     AM_CHECK_OK(ops->init(&net->trunk, 5, "init", out.bytes));
     AM_CHECK_OK(ops->init(&head, 5, "init", task.head));
     AM_CHECK_OK(ops->train_all(comm, net, out.bytes, &task, 1, &options, &out.result));

@@ -32,7 +32,8 @@ static run run_make(const am_optim_options *optim)
                          .train_head = true,
                          .seed = 11,
                          .purpose = "finetune",
-                         .round = 2}};
+                         .round = 2,
+                         .augment = {.shift = 1, .flip = 0.5, .crop = 0.2, .noise = 0.1}}};
     r.data = ref_data_make(am_test_seed(), 0, SAMPLES, spec.inputs, CLASSES);
     AM_CHECK_OK(am_net_trunk_layout(ref_mlp(&spec), AM_DTYPE_F32, &r.trunk));
     AM_CHECK_OK(am_net_head_layout(ref_mlp(&spec), CLASSES, AM_DTYPE_F32, &r.head));
