@@ -12,21 +12,15 @@
 #include "mpi/runtime.h"
 #include "io/versions.h"
 #include "solver/analysis/gram.h"
+#include "jobs/training/iterate_parts.h"
 #include "solver/linalg/blas_info.h"
-
-/* A model chosen on validation data. */
-typedef struct choice {
-    void *trunk; /* owned */
-    bool is_set;
-    am_table_choice how;
-} choice;
 
 static size_t trunk_bytes(const am_iterate *it)
 {
     return (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite));
 }
 
-static void copy_trunk(const am_iterate *it, void *to, const void *from)
+void am_iterate_copy(const am_iterate *it, void *to, const void *from)
 {
     memcpy(to, from, trunk_bytes(it));
 }
@@ -37,28 +31,28 @@ static bool is_mine(const am_iterate *it, int task)
 }
 
 /* Every own task starts from `from`. */
-static void start_tasks(am_iterate *it, const void *from)
+void am_iterate_start_tasks(am_iterate *it, const void *from)
 {
     for (int i = 0; i < it->suite.n; i++) {
         if (is_mine(it, i)) {
-            copy_trunk(it, it->trunk[i], from);
+            am_iterate_copy(it, it->trunk[i], from);
         }
     }
 }
 
 /* Keep `trunk` if it beats the choice on validation data; the earlier one wins ties. */
-static void offer(const am_iterate *it, choice *best, const void *trunk, am_table_choice how)
+void am_choice_offer(const am_iterate *it, am_choice *best, const void *trunk, am_table_choice how)
 {
     if (!best->is_set || how.validation > best->how.validation) {
-        copy_trunk(it, best->trunk, trunk);
+        am_iterate_copy(it, best->trunk, trunk);
         best->how = how;
         best->is_set = true;
     }
 }
 
-static int new_choice(const am_iterate *it, choice *out)
+int am_choice_new(const am_iterate *it, am_choice *out)
 {
-    *out = (choice){.trunk = am_suite_trunk_new(&it->suite)};
+    *out = (am_choice){.trunk = am_suite_trunk_new(&it->suite)};
     return out->trunk == NULL ? AM_E_NOMEM : AM_OK;
 }
 
@@ -119,7 +113,7 @@ cleanup:
 }
 
 /* A step that an earlier run of the same recipe finished: read its model. */
-static int read_step_all(const am_iterate *it, const char *name, void *trunk, bool *is_done)
+int am_iterate_read_all(const am_iterate *it, const char *name, void *trunk, bool *is_done)
 {
     char path[AM_RUN_PATH];
     int rc = AM_OK;
@@ -144,6 +138,7 @@ static int pretrain_all(am_iterate *it)
     int rc = AM_OK;
     AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->model.net,
                              recipe->dtype, &pretraining));
+    pretraining.divergence = recipe->divergence;
     if (pretraining.net.features != it->suite.net.features) {
         rc = am_fail(AM_E_DATA, "the pretraining set %s has %lld features, the tasks have %lld",
                      task[0], (long long)pretraining.net.features,
@@ -165,7 +160,7 @@ static int make_base_all(am_iterate *it)
     am_suite *suite = &it->suite;
     bool is_done = false;
     int rc = AM_OK;
-    AM_TRY(read_step_all(it, "base.h5", it->base, &is_done));
+    AM_TRY(am_iterate_read_all(it, "base.h5", it->base, &is_done));
     if (is_done) {
         goto cleanup;
     }
@@ -217,7 +212,7 @@ cleanup:
 
 /* ---- merging ---- */
 
-static int merge_all(am_iterate *it, double alpha, void *out)
+int am_iterate_merge_all(am_iterate *it, double alpha, void *out)
 {
     const am_train_recipe *recipe = it->recipe;
     double param[AM_METHOD_MAX_PARAMS];
@@ -229,7 +224,7 @@ static int merge_all(am_iterate *it, double alpha, void *out)
 }
 
 /* Write norms and cosines of the task vectors in the pool as one event. */
-static int report_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step)
+int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step)
 {
     int n = it->suite.n, rc = AM_OK;
     am_json json = {0};
@@ -322,7 +317,7 @@ static int keep_individuals_all(am_iterate *it, double *best_accuracy)
         if (accuracy > best_accuracy[i]) {
             best_accuracy[i] = accuracy;
             if (is_mine(it, i)) {
-                copy_trunk(it, it->best[i], it->trunk[i]);
+                am_iterate_copy(it, it->best[i], it->trunk[i]);
             }
         }
     }
@@ -331,14 +326,14 @@ static int keep_individuals_all(am_iterate *it, double *best_accuracy)
 }
 
 /* The best merge of what the pool holds, over all alphas. */
-static int best_merge_all(am_iterate *it, int64_t epochs, choice *best)
+static int best_merge_all(am_iterate *it, int64_t epochs, am_choice *best)
 {
     int rc = AM_OK;
     for (int a = 0; a < it->recipe->n_alphas; a++) {
         am_table_choice how = {.alpha = it->recipe->alpha[a], .epochs = epochs, .round = -1};
-        AM_TRY(merge_all(it, how.alpha, it->merged));
+        AM_TRY(am_iterate_merge_all(it, how.alpha, it->merged));
         AM_TRY(am_iterate_validate_all(it, "one_shot", it->merged, &how));
-        offer(it, best, it->merged, how);
+        am_choice_offer(it, best, it->merged, how);
     }
     am_info("one-shot merge of %lld-epoch models: validation %.4f at alpha %g", (long long)epochs,
             best->how.validation, best->how.alpha);
@@ -397,6 +392,10 @@ static int tune_all(am_iterate *it, int64_t done, int64_t epochs)
             AM_KEEP(tune_task_all(it, i, done, epochs));
         }
     }
+    const am_train_options train =
+        am_train_section_options(&it->recipe->finetune, it->recipe->seed, "one_shot", done, 0, 0);
+    const int told = am_suite_report_all(&it->suite, &train);
+    AM_KEEP(told);
     return am_agree_all(it->suite.comm, rc);
 }
 
@@ -404,26 +403,26 @@ static int tune_all(am_iterate *it, int64_t done, int64_t epochs)
 static int one_shot_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
-    choice best = {0}, overall = {0};
+    am_choice best = {0}, overall = {0};
     int64_t done = 0;
     double best_accuracy[AM_RECIPE_MAX_TASKS];
-    int rc = new_choice(it, &best);
-    AM_KEEP(new_choice(it, &overall));
+    int rc = am_choice_new(it, &best);
+    AM_KEEP(am_choice_new(it, &overall));
     AM_AGREE(it->suite.comm);
     for (int i = 0; i < it->suite.n; i++) {
         best_accuracy[i] = -1.0;
     }
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "tuned"));
-    start_tasks(it, it->base);
+    am_iterate_start_tasks(it, it->base);
     for (int k = 0; k < recipe->n_epochs; k++) {
         AM_TRY(tune_all(it, done, recipe->one_shot_epochs[k]));
         done = recipe->one_shot_epochs[k];
         AM_TRY(keep_individuals_all(it, best_accuracy));
         AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
-        AM_TRY(report_vectors_all(it, "one_shot", NAN, done));
+        AM_TRY(am_iterate_vectors_all(it, "one_shot", NAN, done));
         best.is_set = false;
         AM_TRY(best_merge_all(it, done, &best));
-        offer(it, &overall, best.trunk, best.how);
+        am_choice_offer(it, &overall, best.trunk, best.how);
         char key[AM_TABLE_NAME], name[AM_TABLE_NAME];
         snprintf(key, sizeof key, "one_shot_%lld", (long long)done);
         snprintf(name, sizeof name, "one-shot merge, %lld epoch%s", (long long)done,
@@ -439,114 +438,6 @@ static int one_shot_all(am_iterate *it)
 cleanup:
     free(best.trunk);
     free(overall.trunk);
-    return rc;
-}
-
-/* ---- iterative task arithmetic ---- */
-
-/* Far from the optimum the task vectors share a direction, and their sum overshoots. */
-static double alpha_of_round(const am_train_recipe *recipe, double alpha, int64_t round)
-{
-    return round < recipe->warmup ? alpha * (double)round / (double)recipe->warmup : alpha;
-}
-
-/* One round: finetune every task from `current`, merge into `current`. */
-static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
-{
-    const am_train_recipe *recipe = it->recipe;
-    am_train_options options = am_train_section_options(
-        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs,
-        recipe->rounds * recipe->finetune.epochs);
-    int rc = AM_OK;
-    start_tasks(it, current);
-    AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
-    AM_TRY(am_model_pool_fill_all(it->pool, current, it->trunk));
-    AM_TRY(report_vectors_all(it, "iterate", alpha, round));
-    AM_TRY(merge_all(it, alpha_of_round(recipe, alpha, round), current));
-cleanup:
-    return rc;
-}
-
-/* Round `round` from `current`: read if it is there, else done and saved. */
-static int step_round_all(am_iterate *it, double alpha, int64_t round, void *current)
-{
-    char name[128];
-    bool is_done = false;
-    int rc = AM_OK;
-    snprintf(name, sizeof name, "rounds/alpha-%g-round-%03lld.h5", alpha, (long long)round);
-    AM_TRY(read_step_all(it, name, current, &is_done));
-    if (!is_done) {
-        AM_TRY(round_all(it, alpha, round, current));
-        AM_TRY(am_iterate_save_all(it, name, current));
-    }
-cleanup:
-    return rc;
-}
-
-/* All rounds of one alpha, until the last or until validation has not improved for `patience`
- * rounds. */
-static int rounds_all(am_iterate *it, double alpha, void *current, choice *best,
-                      am_progress *progress)
-{
-    const am_train_recipe *recipe = it->recipe;
-    double best_here = -1.0;
-    int64_t best_round = 0;
-    int rc = AM_OK;
-    copy_trunk(it, current, it->base);
-    for (int64_t round = 1; round <= recipe->rounds; round++) {
-        am_table_choice how = {
-            .alpha = alpha, .epochs = round * recipe->finetune.epochs, .round = round};
-        AM_TRY(step_round_all(it, alpha, round, current));
-        AM_TRY(am_iterate_validate_all(it, "iterate", current, &how));
-        offer(it, best, current, how);
-        am_progress_add(progress, 1);
-        if (how.validation > best_here) {
-            best_here = how.validation;
-            best_round = round;
-        }
-        am_debug("alpha %g, round %lld: validation %.4f", alpha, (long long)round, how.validation);
-        if (recipe->patience > 0 && round - best_round >= recipe->patience) {
-            break;
-        }
-    }
-    am_info("iterative, alpha %g: validation %.4f in round %lld", alpha, best_here,
-            (long long)best_round);
-cleanup:
-    if (rc == AM_E_NUMERIC) { /* this alpha is too large; the others may do */
-        am_warn("iterative, alpha %g: abandoned: %s", alpha, am_error_message());
-        am_error_clear();
-        rc = AM_OK;
-    }
-    return rc;
-}
-
-static int iterate_phase_all(am_iterate *it)
-{
-    const am_train_recipe *recipe = it->recipe;
-    choice best = {0};
-    am_progress progress = {0};
-    void *current = am_suite_trunk_new(&it->suite);
-    int rc = current == NULL ? AM_E_NOMEM : AM_OK;
-    AM_KEEP(new_choice(it, &best));
-    AM_AGREE(it->suite.comm);
-    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
-    am_progress_start(&progress, "iterate", recipe->rounds * recipe->n_iterate_alphas, "rounds");
-    for (int a = 0; a < recipe->n_iterate_alphas && rc == AM_OK; a++) {
-        rc = rounds_all(it, recipe->iterate_alpha[a], current, &best, &progress); /* agreed */
-    }
-    am_progress_end(&progress);
-    AM_TRY(rc);
-    if (!best.is_set) {
-        rc =
-            am_fail(AM_E_NUMERIC, "every iterative run diverged: lower finetune: lr or the alphas");
-        goto cleanup; /* equal on all ranks */
-    }
-    copy_trunk(it, it->final, best.trunk);
-    AM_TRY(am_iterate_test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
-    AM_TRY(am_iterate_save_all(it, "final.h5", it->final));
-cleanup:
-    free(current);
-    free(best.trunk);
     return rc;
 }
 
@@ -566,7 +457,7 @@ static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
     bool is_done = false;
     int rc = AM_OK;
     snprintf(name, sizeof name, "joint/epoch-%03lld.h5", (long long)epoch);
-    AM_TRY(read_step_all(it, name, current, &is_done));
+    AM_TRY(am_iterate_read_all(it, name, current, &is_done));
     if (!is_done) {
         am_train_options options =
             am_train_section_options(&it->recipe->joint, it->recipe->seed, "joint", epoch,
@@ -582,19 +473,19 @@ cleanup:
 static int joint_phase_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
-    choice best = {0};
+    am_choice best = {0};
     void *current = am_suite_trunk_new(&it->suite);
     int rc = current == NULL ? AM_E_NOMEM : AM_OK;
-    AM_KEEP(new_choice(it, &best));
+    AM_KEEP(am_choice_new(it, &best));
     AM_AGREE(it->suite.comm);
     const int64_t epochs = joint_epochs(recipe);
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "joint"));
-    copy_trunk(it, current, it->base);
+    am_iterate_copy(it, current, it->base);
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
         AM_TRY(step_joint_all(it, epoch, current));
         AM_TRY(am_iterate_validate_all(it, "joint", current, &how));
-        offer(it, &best, current, how);
+        am_choice_offer(it, &best, current, how);
     }
     am_info("joint training: validation %.4f after %lld epochs", best.how.validation,
             (long long)best.how.epochs);
@@ -624,6 +515,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
                              recipe->n_tasks, recipe->limit, &recipe->model.net, recipe->dtype,
                              &it->suite));
+    it->suite.divergence = recipe->divergence;
     it->table.suite = &it->suite;
     rc = allocate(it);
     AM_AGREE(comm);
@@ -668,7 +560,7 @@ int am_iterate_run_all(am_iterate *it, const am_run_folder *folder)
     AM_TRY(am_iterate_prepare_all(it, folder));
     AM_TRY(test_base_all(it));
     AM_TRY(one_shot_all(it));
-    AM_TRY(iterate_phase_all(it));
+    AM_TRY(am_iterate_rounds_all(it));
     if (it->recipe->run_joint) {
         AM_TRY(joint_phase_all(it));
     }

@@ -54,13 +54,24 @@ static const am_param *section_table(void)
 typedef struct top_keys {
     int64_t seed;
     am_dtype dtype;
+    int on_divergence;
+    am_divergence divergence;
 } top_keys;
+
+enum { STOP };
+static const char on_divergence[] = "stop|rollback";
 
 static const am_param top_table[] = {
     {"seed", AM_PARAM_INT, offsetof(top_keys, seed), "0", 0, 9007199254740992.0, NULL,
      "keys every random number of the run"},
     {"dtype", AM_PARAM_DTYPE, offsetof(top_keys, dtype), "float32", 0, 0, NULL,
      "arithmetic and checkpoints: float32 or float64"},
+    {"on_divergence", AM_PARAM_CHOICE, offsetof(top_keys, on_divergence), "stop", 0, 0,
+     on_divergence, "stop, or take the step back and do it again with half the learning rate"},
+    {"rollbacks", AM_PARAM_INT, offsetof(top_keys, divergence.rollbacks), "3", 1, 30, NULL,
+     "rollbacks of a step, or of a train, at most; then stop"},
+    {"loss_limit", AM_PARAM_REAL, offsetof(top_keys, divergence.loss_limit), "0", 0, 1e300, NULL,
+     "a mean training loss above this is divergence; 0: only NaN and infinity"},
     {0},
 };
 static const char *const top_sections[] = {"model", "data",     "base",    "heads", "finetune",
@@ -116,7 +127,7 @@ static const am_param joint_extra[] = {
 };
 
 typedef struct iterate_keys {
-    int64_t rounds, patience, warmup;
+    int64_t rounds, patience, warmup, keep;
 } iterate_keys;
 
 static const am_param iterate_table[] = {
@@ -126,6 +137,8 @@ static const am_param iterate_table[] = {
      "rounds over which alpha grows linearly to its value"},
     {"patience", AM_PARAM_INT, offsetof(iterate_keys, patience), "0", 0, 1e6, NULL,
      "stop when validation has not improved for so many rounds, 0: never"},
+    {"keep", AM_PARAM_INT, offsetof(iterate_keys, keep), "3", 0, 1e6, NULL,
+     "newest models of rounds that stay on disk, beside the best of each alpha; 0: all"},
     {0},
 };
 static const char *const iterate_lists[] = {"alphas", NULL};
@@ -417,6 +430,7 @@ static int read_comparison(const am_node *root, am_train_recipe *out)
     out->rounds = keys.rounds;
     out->patience = keys.patience;
     out->warmup = keys.warmup;
+    out->keep = keys.keep;
     return rc;
 }
 
@@ -449,6 +463,11 @@ static void json_head(const am_train_recipe *r, am_json *json)
     static const char *const splits[] = {"train", "validation", "test"};
     am_json_int(json, "seed", r->seed);
     am_json_string(json, "dtype", r->dtype == AM_DTYPE_F64 ? "float64" : "float32");
+    am_json_string(json, "on_divergence", r->divergence.rollbacks > 0 ? "rollback" : "stop");
+    if (r->divergence.rollbacks > 0) {
+        am_json_int(json, "rollbacks", r->divergence.rollbacks);
+    }
+    am_json_real(json, "loss_limit", r->divergence.loss_limit);
     am_model_print(&r->model, json);
     am_json_object(json, "data");
     am_json_string(json, "folder", r->folder);
@@ -493,6 +512,7 @@ static void json_merge(const am_train_recipe *r, am_json *json)
     am_json_int(json, "rounds", r->rounds);
     am_json_int(json, "warmup", r->warmup);
     am_json_int(json, "patience", r->patience);
+    am_json_int(json, "keep", r->keep);
     if (r->lambda >= 0) {
         json_reals(json, "alphas", r->iterate_alpha, r->n_iterate_alphas);
     }
@@ -535,6 +555,10 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(am_recipe_bind(root, top_table, top_sections, "", &top));
     out->seed = top.seed;
     out->dtype = top.dtype;
+    out->divergence = top.divergence;
+    if (top.on_divergence == STOP) {
+        out->divergence.rollbacks = 0;
+    }
     AM_KEEP(am_model_read(am_node_find(root, "model"), &out->model));
     AM_KEEP(read_data(root, out));
     AM_KEEP(read_sections(root, out));

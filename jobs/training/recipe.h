@@ -7,6 +7,7 @@
 #include <mpi.h>
 #include "io/dataset.h"
 #include "jobs/training/model.h"
+#include "jobs/training/rollback.h"
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
@@ -26,6 +27,7 @@ typedef struct am_train_recipe {
 
     int64_t seed;
     am_dtype dtype;
+    am_divergence divergence; /* on_divergence */
     am_model model;
 
     char *folder; /* owned */
@@ -47,6 +49,7 @@ typedef struct am_train_recipe {
     double alpha[AM_RECIPE_MAX_LIST];            /* candidates of one-shot merges */
     double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
     int64_t rounds, patience, warmup; /* rounds; warmup: alpha grows linearly over that many */
+    int64_t keep;                     /* newest rounds of an alpha that stay on disk, 0: all */
     bool run_joint;
 } am_train_recipe;
 

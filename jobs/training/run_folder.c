@@ -379,7 +379,7 @@ int am_run_folder_has_sound_all(MPI_Comm comm, const am_run_folder *folder, cons
         int rank;
         MPI_Comm_rank(comm, &rank);
         if (!*has) {
-            am_warn("%s is damaged: it is made again", path);
+            am_warn("%s is damaged: it is not used", path);
         } else if (rank == 0) {
             am_publish_tidy(path, false);
         }

@@ -14,12 +14,12 @@
 #include "mpi/partition.h"
 
 static const double look_seconds = 0.5; /* between two looks at the clock, about */
-static const char epoch_key[] = "allmerge.epoch", saves_key[] = "allmerge.saves";
+static const char epoch_key[] = "allmerge.epoch", saves_key[] = "allmerge.saves",
+                  rollbacks_key[] = "allmerge.rollbacks";
 
-static const char *slot_name(int64_t save)
-{
-    return save % 2 == 0 ? "state/a.h5" : "state/b.h5";
-}
+/* Two by turns, and the beginning of the epoch. */
+enum { TURNS = 2, EPOCH = TURNS, SLOTS };
+static const char *const slot_name[SLOTS] = {"state/a.h5", "state/b.h5", "state/epoch.h5"};
 
 /* ---- tables ---- */
 
@@ -91,18 +91,24 @@ cleanup:
     return rc;
 }
 
-static int save_all(am_session *s)
+static int set_number(am_meta *meta, const char *key, int64_t value)
+{
+    char number[32];
+    snprintf(number, sizeof number, "%" PRId64, value);
+    return am_meta_set(meta, key, number);
+}
+
+static int save_all(am_session *s, int slot)
 {
     const double start = am_seconds();
-    char path[AM_RUN_PATH], number[32];
+    char path[AM_RUN_PATH];
     am_meta meta = {0};
     am_ckpt_writer *writer = NULL;
     am_sink sink = {0};
-    int rc = am_run_folder_file(s->folder, path, "%s", slot_name(s->saves));
-    snprintf(number, sizeof number, "%" PRId64, s->epoch);
-    AM_KEEP(am_meta_set(&meta, epoch_key, number));
-    snprintf(number, sizeof number, "%" PRId64, s->saves + 1);
-    AM_KEEP(am_meta_set(&meta, saves_key, number));
+    int rc = am_run_folder_file(s->folder, path, "%s", slot_name[slot]);
+    AM_KEEP(set_number(&meta, epoch_key, s->epoch));
+    AM_KEEP(set_number(&meta, saves_key, s->saves + 1));
+    AM_KEEP(set_number(&meta, rollbacks_key, s->rollbacks));
     AM_AGREE(s->suite->comm);
     const am_ckpt_options options = {.overwrite = true, .meta = &meta};
     AM_TRY(am_ckpt_create_all(s->suite->comm, path, &s->all, &options, &writer));
@@ -136,9 +142,9 @@ static int look_all(const am_session *s, int slot, int64_t *saves)
     bool is_sound = false;
     int rc = AM_OK;
     *saves = 0;
-    AM_TRY(am_run_folder_has_sound_all(s->suite->comm, s->folder, slot_name(slot), &is_sound));
+    AM_TRY(am_run_folder_has_sound_all(s->suite->comm, s->folder, slot_name[slot], &is_sound));
     if (is_sound) {
-        AM_TRY(am_run_folder_file(s->folder, path, "%s", slot_name(slot)));
+        AM_TRY(am_run_folder_file(s->folder, path, "%s", slot_name[slot]));
         AM_TRY(am_ckpt_open_all(s->suite->comm, path, &ckpt));
         *saves = number_of(am_ckpt_meta(ckpt), saves_key);
     }
@@ -153,7 +159,7 @@ static int load_all(am_session *s, int slot)
     am_ckpt *ckpt = NULL;
     am_source source = {0};
     int rc = AM_OK;
-    AM_TRY(am_run_folder_file(s->folder, path, "%s", slot_name(slot))); /* the same on all ranks */
+    AM_TRY(am_run_folder_file(s->folder, path, "%s", slot_name[slot])); /* the same on all ranks */
     AM_TRY(am_ckpt_load_all(s->suite->comm, path, &s->values, s->offset, s->trunk));
     AM_TRY(am_ckpt_open_all(s->suite->comm, path, &ckpt));
     rc = am_ckpt_source(ckpt, 0, &source);
@@ -161,7 +167,7 @@ static int load_all(am_session *s, int slot)
     AM_AGREE(s->suite->comm);
     s->saves = number_of(am_ckpt_meta(ckpt), saves_key);
     s->epoch = number_of(am_ckpt_meta(ckpt), epoch_key);
-    am_info("going on in epoch %" PRId64 " from %s", s->epoch, path);
+    s->rollbacks = number_of(am_ckpt_meta(ckpt), rollbacks_key);
 cleanup:
     am_ckpt_close(&ckpt);
     return rc;
@@ -170,19 +176,22 @@ cleanup:
 int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trunk,
                         const am_train_options *options, double save_every, am_session *out)
 {
-    int64_t saves[2] = {0, 0};
-    int rc = AM_OK;
+    int64_t saves[SLOTS] = {0};
+    int rc = AM_OK, newest = 0;
     *out = (am_session){.suite = suite, .folder = folder, .trunk = trunk, .epoch = 1, .chunk = 1};
     am_pace_start(&out->pace, save_every);
     AM_TRY(am_suite_state_all(suite, options, &out->state));
     rc = make_tables(out);
     AM_AGREE(suite->comm);
     AM_TRY(am_run_folder_sub_all(suite->comm, folder, "state"));
-    for (int slot = 0; slot < 2; slot++) {
+    for (int slot = 0; slot < SLOTS; slot++) {
         AM_TRY(look_all(out, slot, &saves[slot]));
+        newest = saves[slot] > saves[newest] ? slot : newest;
     }
-    if (saves[0] > 0 || saves[1] > 0) {
-        AM_TRY(load_all(out, saves[1] > saves[0]));
+    if (saves[newest] > 0) {
+        AM_TRY(load_all(out, newest));
+        am_info("going on in epoch %" PRId64 " from %s/%s", out->epoch, folder->path,
+                slot_name[newest]);
     }
 cleanup:
     return rc;
@@ -214,31 +223,69 @@ static int decide_all(am_session *s, double seconds, bool *is_due)
     return rc;
 }
 
-int am_session_epoch_all(am_session *s, const am_train_options *options)
+static bool is_at_start(const am_session *s)
+{
+    return s->state->epoch == 0 && s->state->step == 0;
+}
+
+/* Training diverged: back to the beginning of the epoch. Leaves the error if that cannot be. */
+static int roll_back_all(am_session *s, const am_train_options *options)
+{
+    const int64_t saves = s->saves, rollbacks = s->rollbacks + 1;
+    int64_t found = 0;
+    int rc = AM_OK;
+    if (rollbacks > s->suite->divergence.rollbacks) {
+        return AM_E_NUMERIC; /* equal on all ranks */
+    }
+    AM_TRY(look_all(s, EPOCH, &found));
+    if (found == 0) {
+        return AM_E_NUMERIC;
+    }
+    am_error_clear();
+    AM_TRY(load_all(s, EPOCH));
+    s->saves = saves; /* newer than all that is on disk */
+    s->rollbacks = rollbacks;
+    am_rollback_report(options->purpose, NULL, rollbacks,
+                       am_rollback_lr(options->optim.lr, rollbacks));
+cleanup:
+    return rc;
+}
+
+/* Some steps, or a rollback. */
+static int steps_all(am_session *s, const am_train_options *options)
 {
     am_train_options part = *options;
+    part.state = s->state;
+    part.most_steps = s->chunk;
+    part.optim.lr = am_rollback_lr(options->optim.lr, s->rollbacks);
+    int rc = am_suite_joint_all(s->suite, s->trunk, &part);
+    if (rc == AM_E_NUMERIC) {
+        rc = roll_back_all(s, options);
+    } else if (rc == AM_E_STOPPED) { /* trunk and state are as after the last whole step */
+        const int saved = save_all(s, (int)(s->saves % TURNS));
+        rc = saved != AM_OK ? saved : rc;
+    } else if (rc == AM_OK) {
+        s->epoch += is_at_start(s);
+    }
+    return rc;
+}
+
+int am_session_epoch_all(am_session *s, const am_train_options *options)
+{
+    const int64_t epoch = s->epoch;
     int rc = AM_OK;
     bool is_due = false;
-    part.state = s->state;
-    do {
+    if (s->suite->divergence.rollbacks > 0 && is_at_start(s)) {
+        AM_TRY(save_all(s, EPOCH));
+    }
+    while (s->epoch == epoch) {
         const double start = am_seconds();
-        part.most_steps = s->chunk;
-        rc = am_suite_joint_all(s->suite, s->trunk, &part);
-        if (rc == AM_E_STOPPED) { /* trunk and state are as after the last whole step */
-            const int saved = save_all(s);
-            rc = saved != AM_OK ? saved : rc;
-        }
-        AM_TRY(rc);
+        AM_TRY(steps_all(s, options));
         AM_TRY(decide_all(s, am_seconds() - start, &is_due));
-        const bool is_finished = s->state->epoch == 0 && s->state->step == 0;
-        s->epoch += is_finished;
         if (is_due) {
-            AM_TRY(save_all(s));
+            AM_TRY(save_all(s, (int)(s->saves % TURNS)));
         }
-        if (is_finished) {
-            break;
-        }
-    } while (true);
+    }
 cleanup:
     return rc;
 }

@@ -1,6 +1,8 @@
 /* A long training run that survives: trunk, optimiser state and position are saved inside epochs,
  * in RUN/state/a.h5 and b.h5 by turns. The newer sound one is gone on with, on any number of ranks;
- * a damaged one falls back to the one before. SPDX-License-Identifier: BSD-3-Clause */
+ * a damaged one falls back to the one before. With on_divergence: rollback, the beginning of an
+ * epoch is saved in RUN/state/epoch.h5: when the epoch diverges it is done again from there, and
+ * all that follows, with half the learning rate. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_SESSION_H
 #define AM_JOBS_TRAINING_SESSION_H
 
@@ -18,6 +20,7 @@ typedef struct am_session {
     am_tensor_table all;         /* owned: values and the state's tensors */
     int64_t saves;               /* made so far, by earlier attempts too */
     int64_t epoch;               /* under way, from 1 */
+    int64_t rollbacks;           /* so far */
     int64_t chunk;               /* steps between two looks at the clock */
     am_pace pace;                /* rank 0's counts */
 } am_session;

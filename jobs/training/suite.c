@@ -10,6 +10,7 @@
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
 #include "mpi/partition.h"
+#include "mpi/reduce.h"
 #include "mpi/runtime.h"
 
 int64_t am_suite_real_bytes(const am_suite *suite)
@@ -101,7 +102,10 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
     out->head = am_new(n, sizeof *out->head, "heads");
     out->head_params = am_new(n, sizeof *out->head_params, "heads");
     out->owner = am_new(n, sizeof *out->owner, "tasks");
-    rc = !out->data || !out->head || !out->head_params || !out->owner ? AM_E_NOMEM : AM_OK;
+    out->rollbacks = am_new(n, sizeof *out->rollbacks, "tasks");
+    rc = !out->data || !out->head || !out->head_params || !out->owner || !out->rollbacks
+             ? AM_E_NOMEM
+             : AM_OK;
     AM_AGREE(comm);
     for (int i = 0; i < n; i++) {
         char path[4096];
@@ -150,6 +154,7 @@ void am_suite_close_all(am_suite *suite)
     free(suite->head);
     free(suite->head_params);
     free(suite->owner);
+    free(suite->rollbacks);
     *suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
 }
 
@@ -168,11 +173,15 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
 {
     am_task task = task_of(suite, i);
     am_train_result result = {0};
-    int rc = suite->ops->train_all(suite->group, &suite->net, trunk, &task, 1, options, &result);
+    int64_t rollbacks = 0;
+    int rc =
+        am_rollback_train_all(suite->group, suite->ops, &suite->net, suite->trunk.n, trunk, &task,
+                              &suite->head[i], 1, options, &suite->divergence, &result, &rollbacks);
+    suite->rollbacks[i] = rollbacks;
     if (rc == AM_OK && result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
                      "training of task %s diverged (%s): lower the learning rate (now %g)",
-                     task.name, options->purpose, options->optim.lr);
+                     task.name, options->purpose, am_rollback_lr(options->optim.lr, rollbacks));
     }
     return rc;
 }
@@ -187,6 +196,25 @@ static int group_leader(const am_suite *suite, int group)
     return (int)lo;
 }
 
+int am_suite_report_all(am_suite *suite, const am_train_options *options)
+{
+    int group_rank, rc = AM_OK;
+    MPI_Comm_rank(suite->group, &group_rank);
+    for (int i = 0; i < suite->n && group_rank != 0; i++) { /* one rank counts for its group */
+        suite->rollbacks[i] = 0;
+    }
+    AM_TRY(am_sum_i64_all(suite->comm, suite->rollbacks, suite->n));
+    for (int i = 0; i < suite->n; i++) {
+        for (int64_t k = 1; k <= suite->rollbacks[i]; k++) {
+            am_rollback_report(options->purpose, am_suite_task(suite, i), k,
+                               am_rollback_lr(options->optim.lr, k));
+        }
+        suite->rollbacks[i] = 0;
+    }
+cleanup:
+    return rc;
+}
+
 int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_options *options)
 {
     am_train_options probe = *options;
@@ -199,6 +227,8 @@ int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_option
             AM_KEEP(train_one_all(suite, i, (void *)trunk, &probe));
         }
     }
+    const int told = am_suite_report_all(suite, &probe);
+    AM_KEEP(told);
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
         AM_TRY(am_bcast_all(suite->comm, group_leader(suite, suite->owner[i]),
@@ -225,6 +255,8 @@ int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_o
             AM_KEEP(am_suite_finetune_one_all(suite, i, trunks[i], options));
         }
     }
+    const int told = am_suite_report_all(suite, options);
+    AM_KEEP(told);
     return am_agree_all(suite->comm, rc);
 }
 
@@ -251,6 +283,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
 {
     am_train_options joint = *options;
     am_train_result result = {0};
+    int64_t rollbacks = 0;
     joint.train_trunk = true;
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
@@ -258,11 +291,15 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     for (int i = 0; i < suite->n; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_TRY(
-        suite->ops->train_all(suite->comm, &suite->net, trunk, tasks, suite->n, &joint, &result));
+    AM_TRY(am_rollback_train_all(suite->comm, suite->ops, &suite->net, suite->trunk.n, trunk, tasks,
+                                 suite->head, suite->n, &joint, &suite->divergence, &result,
+                                 &rollbacks));
+    for (int64_t k = 1; k <= rollbacks; k++) {
+        am_rollback_report(joint.purpose, NULL, k, am_rollback_lr(joint.optim.lr, k));
+    }
     if (result.diverged) { /* the same on all ranks */
         rc = am_fail(AM_E_NUMERIC, "training (%s) diverged: lower the learning rate (now %g)",
-                     options->purpose, options->optim.lr);
+                     joint.purpose, am_rollback_lr(joint.optim.lr, rollbacks));
     }
 cleanup:
     free(tasks);

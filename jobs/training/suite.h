@@ -6,6 +6,7 @@
 #include <mpi.h>
 #include "io/checkpoint.h"
 #include "io/dataset.h"
+#include "jobs/training/rollback.h"
 #include "solver/training/train.h"
 
 typedef struct am_suite {
@@ -21,6 +22,9 @@ typedef struct am_suite {
     MPI_Comm group; /* this rank's task group: it trains its tasks data-parallel */
     int n_groups, my_group;
     int *owner; /* [n] group that trains task i */
+
+    am_divergence divergence; /* set by the caller after opening; zero: stop */
+    int64_t *rollbacks;       /* [n] owned: of task i in this group, not reported yet */
 } am_suite;
 
 /** Bytes of one real. */
@@ -56,9 +60,12 @@ int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_option
 int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_options *options);
 
 /** Finetune one of the group's own tasks. Collective [suite->group], not on all ranks: the caller
- * agrees. */
+ * agrees, and calls am_suite_report_all. */
 int am_suite_finetune_one_all(am_suite *suite, int task, void *trunk,
                               const am_train_options *options);
+
+/** Log the rollbacks of all groups since the last report (rollback.h). Collective [suite->comm]. */
+int am_suite_report_all(am_suite *suite, const am_train_options *options);
 
 /** Train one trunk on all tasks together, data-parallel over all ranks, from `trunk`, in place.
  * Heads are trained too if options->train_head. Collective [suite->comm]. Divergence is

@@ -1,0 +1,34 @@
+/* What the phases of iterate share: iterate.c, rounds.c. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_TRAINING_ITERATE_PARTS_H
+#define AM_JOBS_TRAINING_ITERATE_PARTS_H
+
+#include "jobs/training/iterate.h"
+
+/* A model chosen on validation data. */
+typedef struct am_choice {
+    void *trunk; /* owned */
+    bool is_set;
+    am_table_choice how;
+} am_choice;
+
+/** Room for a trunk; free out->trunk. Local. Errors: AM_E_NOMEM. */
+int am_choice_new(const am_iterate *it, am_choice *out);
+/** Keep `trunk` if it beats the choice on validation data; the earlier one wins ties. Local. */
+void am_choice_offer(const am_iterate *it, am_choice *best, const void *trunk, am_table_choice how);
+
+/** Copy a trunk. Local. */
+void am_iterate_copy(const am_iterate *it, void *to, const void *from);
+/** Every own task starts from `from`. Local. */
+void am_iterate_start_tasks(am_iterate *it, const void *from);
+/** A step that an earlier run of the same recipe finished: read its model. Collective. */
+int am_iterate_read_all(const am_iterate *it, const char *name, void *trunk, bool *is_done);
+/** Merge what the pool holds. Collective. */
+int am_iterate_merge_all(am_iterate *it, double alpha, void *out);
+/** Write norms and cosines of the task vectors in the pool as one event. Collective. */
+int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step);
+
+/** Rounds of every alpha; the best model becomes it->final, final.h5 and a row of the table.
+ * Collective. Errors: AM_E_NUMERIC if every alpha diverged. */
+int am_iterate_rounds_all(am_iterate *it);
+
+#endif

@@ -1,0 +1,315 @@
+/* The rounds of iterate, for each alpha. A round's model is saved with the best round so far, so
+ * that a later run goes on from the newest sound one, and older ones need not be kept.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "io/publish.h"
+#include "jobs/training/iterate_parts.h"
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/bigcount.h"
+#include "mpi/log.h"
+#include "mpi/progress.h"
+
+static const char best_round_key[] = "allmerge.best_round",
+                  best_validation_key[] = "allmerge.best_validation";
+
+/* The run of one alpha. */
+typedef struct run {
+    am_iterate *it;
+    double alpha;
+    void *current;     /* borrowed trunk: the model of `round` */
+    int64_t round;     /* the last that is done */
+    int64_t best;      /* round with the best validation, 0: none */
+    double validation; /* its accuracy */
+    int64_t *named;    /* [rounds + 1] owned: the best up to each round, 0: not known */
+} run;
+
+enum { NAME = 128 };
+
+static void round_name(const run *r, int64_t round, char *out)
+{
+    snprintf(out, NAME, "rounds/alpha-%g-round-%03" PRId64 ".h5", r->alpha, round);
+}
+
+/* ---- what stays on disk ---- */
+
+static int remove_round(const run *r, int64_t round)
+{
+    char name[NAME], path[AM_RUN_PATH];
+    round_name(r, round, name);
+    int rc = am_run_folder_file(r->it->folder, path, "%s", name);
+    char *manifest = rc == AM_OK ? am_publish_manifest_path(path, false) : NULL;
+    rc = rc == AM_OK && manifest == NULL ? AM_E_NOMEM : rc;
+    const char *const file[] = {path, manifest};
+    for (int i = 0; i < 2; i++) {
+        if (rc == AM_OK && unlink(file[i]) != 0 && errno != ENOENT) {
+            rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", file[i]);
+        }
+    }
+    free(manifest);
+    return rc;
+}
+
+static bool is_newest(const run *r, int64_t round)
+{
+    const int64_t keep = r->it->recipe->keep;
+    return keep == 0 || round > r->round - keep;
+}
+
+/* The newest rounds stay, and the best ones that they name: each can be gone on from. */
+static bool is_needed(const run *r, int64_t round)
+{
+    bool is = is_newest(r, round);
+    for (int64_t i = r->round; i > 0 && is_newest(r, i) && !is; i--) {
+        is = r->named[i] == round;
+    }
+    return is;
+}
+
+/* Remove the models of rounds [from, to] that are not needed. */
+static int prune_all(const run *r, int64_t from, int64_t to)
+{
+    int rc = AM_OK, rank;
+    MPI_Comm_rank(r->it->suite.comm, &rank);
+    for (int64_t i = from > 0 ? from : 1; rank == 0 && i <= to; i++) {
+        AM_KEEP(is_needed(r, i) ? AM_OK : remove_round(r, i));
+    }
+    return am_agree_all(r->it->suite.comm, rc);
+}
+
+/* ---- save and read ---- */
+
+static int save_round_all(const run *r)
+{
+    const am_iterate *it = r->it;
+    char name[NAME], path[AM_RUN_PATH], round[32], validation[32];
+    am_meta meta = {0};
+    round_name(r, r->round, name);
+    snprintf(round, sizeof round, "%" PRId64, r->best);
+    snprintf(validation, sizeof validation, "%.17g", r->validation);
+    int rc = am_run_folder_file(it->folder, path, "%s", name);
+    AM_KEEP(am_meta_set(&meta, best_round_key, round));
+    AM_KEEP(am_meta_set(&meta, best_validation_key, validation));
+    AM_AGREE(it->suite.comm);
+    const am_ckpt_options options = {.overwrite = true, .recipe = it->recipe->text, .meta = &meta};
+    AM_TRY(am_suite_save_trunk_all(&it->suite, path, r->current, &options));
+cleanup:
+    am_meta_free(&meta);
+    return rc;
+}
+
+static am_table_choice how_of(const run *r, int64_t round, double validation)
+{
+    return (am_table_choice){.alpha = r->alpha,
+                             .epochs = round * r->it->recipe->finetune.epochs,
+                             .round = round,
+                             .validation = validation};
+}
+
+/* The best round that a sound model names, 0: none, and its accuracy. */
+static int read_best_all(const run *r, const char *name, int64_t *round, double *accuracy)
+{
+    char path[AM_RUN_PATH];
+    am_ckpt *ckpt = NULL;
+    int rc = AM_OK;
+    AM_TRY(am_run_folder_file(r->it->folder, path, "%s", name)); /* the same on all ranks */
+    AM_TRY(am_ckpt_open_all(r->it->suite.comm, path, &ckpt));
+    const char *best = am_meta_get(am_ckpt_meta(ckpt), best_round_key);
+    const char *validation = am_meta_get(am_ckpt_meta(ckpt), best_validation_key);
+    if (best != NULL && validation != NULL) {
+        *round = strtoll(best, NULL, 10);
+        *accuracy = strtod(validation, NULL);
+    }
+cleanup:
+    am_ckpt_close(&ckpt);
+    return rc;
+}
+
+/* Go on after `round` if its model and the best one that it names are sound. */
+static int try_round_all(run *r, int64_t round, am_choice *best, bool *is_found)
+{
+    char name[NAME];
+    bool is_sound = false;
+    int rc = AM_OK;
+    *is_found = false;
+    r->best = 0;
+    round_name(r, round, name);
+    AM_TRY(am_iterate_read_all(r->it, name, r->current, &is_sound));
+    if (is_sound) {
+        AM_TRY(read_best_all(r, name, &r->best, &r->validation));
+    }
+    if (r->best < 1 || r->best > round) {
+        goto cleanup; /* ordinary */
+    }
+    if (r->best < round) {
+        round_name(r, r->best, name);
+        AM_TRY(am_iterate_read_all(r->it, name, r->it->merged, &is_sound));
+    }
+    if (is_sound) {
+        const void *trunk = r->best < round ? r->it->merged : r->current;
+        am_choice_offer(r->it, best, trunk, how_of(r, r->best, r->validation));
+        r->round = round;
+        r->named[round] = r->best;
+        *is_found = true;
+    }
+cleanup:
+    return rc;
+}
+
+/* Nothing unsound stays among the newest models, which are not made again. */
+static int tidy_all(run *r)
+{
+    const am_suite *suite = &r->it->suite;
+    int rc = AM_OK, rank;
+    MPI_Comm_rank(suite->comm, &rank);
+    for (int64_t i = r->round - 1; i > 0 && is_newest(r, i); i--) {
+        char name[NAME];
+        double accuracy;
+        bool is_sound = false;
+        round_name(r, i, name);
+        AM_TRY(am_run_folder_has_sound_all(suite->comm, r->it->folder, name, &is_sound));
+        if (is_sound) {
+            AM_TRY(read_best_all(r, name, &r->named[i], &accuracy));
+            continue;
+        }
+        rc = rank == 0 ? remove_round(r, i) : AM_OK;
+        AM_AGREE(suite->comm);
+    }
+    AM_TRY(prune_all(r, 1, r->round));
+cleanup:
+    return rc;
+}
+
+/* Begin after the newest round that is there, or with the base. */
+static int begin_all(run *r, am_choice *best)
+{
+    const int64_t rounds = r->it->recipe->rounds;
+    bool is_found = false;
+    int rc = AM_OK;
+    for (int64_t round = rounds; round > 0 && !is_found; round--) {
+        AM_TRY(try_round_all(r, round, best, &is_found));
+    }
+    if (is_found) {
+        am_info("iterative, alpha %g: going on after round %" PRId64, r->alpha, r->round);
+        AM_TRY(tidy_all(r));
+    } else {
+        r->round = r->best = 0;
+        r->validation = -1.0;
+        am_iterate_copy(r->it, r->current, r->it->base);
+    }
+cleanup:
+    return rc;
+}
+
+/* ---- rounds ---- */
+
+/* Far from the optimum the task vectors share a direction, and their sum overshoots. */
+static double alpha_of_round(const am_train_recipe *recipe, double alpha, int64_t round)
+{
+    return round < recipe->warmup ? alpha * (double)round / (double)recipe->warmup : alpha;
+}
+
+/* One round: finetune every task from `current`, merge into `current`. */
+static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_train_options options = am_train_section_options(
+        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs,
+        recipe->rounds * recipe->finetune.epochs);
+    int rc = AM_OK;
+    am_iterate_start_tasks(it, current);
+    AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
+    AM_TRY(am_model_pool_fill_all(it->pool, current, it->trunk));
+    AM_TRY(am_iterate_vectors_all(it, "iterate", alpha, round));
+    AM_TRY(am_iterate_merge_all(it, alpha_of_round(recipe, alpha, round), current));
+cleanup:
+    return rc;
+}
+
+/* The next round: done, validated, saved. */
+static int next_round_all(run *r, am_choice *best)
+{
+    am_table_choice how = how_of(r, r->round + 1, 0);
+    int rc = AM_OK;
+    AM_TRY(round_all(r->it, r->alpha, r->round + 1, r->current));
+    AM_TRY(am_iterate_validate_all(r->it, "iterate", r->current, &how));
+    am_choice_offer(r->it, best, r->current, how);
+    r->round++;
+    if (how.validation > r->validation) {
+        r->validation = how.validation;
+        r->best = r->round;
+    }
+    am_debug("alpha %g, round %" PRId64 ": validation %.4f", r->alpha, r->round, how.validation);
+    r->named[r->round] = r->best;
+    AM_TRY(save_round_all(r));
+    const int64_t left = r->round - r->it->recipe->keep; /* is no longer among the newest */
+    if (left > 0 && left < r->round) {
+        AM_TRY(prune_all(r, left, left));
+        AM_TRY(prune_all(r, r->named[left], r->named[left]));
+    }
+cleanup:
+    return rc;
+}
+
+/* All rounds of one alpha, until the last or until validation has not improved for `patience`
+ * rounds. */
+static int rounds_all(am_iterate *it, double alpha, void *current, am_choice *best,
+                      am_progress *progress)
+{
+    const am_train_recipe *recipe = it->recipe;
+    run r = {.it = it, .alpha = alpha, .current = current};
+    r.named = am_new(recipe->rounds + 1, sizeof *r.named, "rounds");
+    int rc = r.named == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(it->suite.comm);
+    AM_TRY(begin_all(&r, best));
+    am_progress_add(progress, r.round);
+    while (r.round < recipe->rounds &&
+           (recipe->patience == 0 || r.round - r.best < recipe->patience)) {
+        AM_TRY(next_round_all(&r, best));
+        am_progress_add(progress, 1);
+    }
+    am_info("iterative, alpha %g: validation %.4f in round %" PRId64, alpha, r.validation, r.best);
+cleanup:
+    free(r.named);
+    if (rc == AM_E_NUMERIC) { /* this alpha is too large; the others may do */
+        am_warn("iterative, alpha %g: abandoned: %s", alpha, am_error_message());
+        am_error_clear();
+        rc = AM_OK;
+    }
+    return rc;
+}
+
+int am_iterate_rounds_all(am_iterate *it)
+{
+    const am_train_recipe *recipe = it->recipe;
+    am_choice best = {0};
+    am_progress progress = {0};
+    void *current = am_suite_trunk_new(&it->suite);
+    int rc = current == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(am_choice_new(it, &best));
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
+    am_progress_start(&progress, "iterate", recipe->rounds * recipe->n_iterate_alphas, "rounds");
+    for (int a = 0; a < recipe->n_iterate_alphas && rc == AM_OK; a++) {
+        rc = rounds_all(it, recipe->iterate_alpha[a], current, &best, &progress); /* agreed */
+    }
+    am_progress_end(&progress);
+    AM_TRY(rc);
+    if (!best.is_set) {
+        rc =
+            am_fail(AM_E_NUMERIC, "every iterative run diverged: lower finetune: lr or the alphas");
+        goto cleanup; /* equal on all ranks */
+    }
+    am_iterate_copy(it, it->final, best.trunk);
+    AM_TRY(am_iterate_test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
+    AM_TRY(am_iterate_save_all(it, "final.h5", it->final));
+cleanup:
+    free(current);
+    free(best.trunk);
+    return rc;
+}
