@@ -27,7 +27,7 @@ import rankrun  # noqa: E402
 
 TIMEOUT = 180
 MERGE = ["--save-every", "0", "--block", "8000", "--shard-size", "60000"]
-ITERATE = "iterate suite.yml --set iterate.rounds=2 --set data.limit.train=40 -o out".split()
+ITERATE = "iterate suite.yml --set iterate.rounds=3 --set iterate.keep=1 --set data.limit.train=40 -o out".split()
 TRAIN = ("train suite.yml --set joint.epochs=4 --set data.limit.train=40 --save-every 0 -o out").split()
 JOBS = {
     "linear h5": ["merge", "linear.yml", "-o", "out.h5", *MERGE],

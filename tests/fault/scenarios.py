@@ -18,6 +18,7 @@ class Scenario:
     results: list[str]               # patterns of the final outputs: there if and only if it is done
     steady: list[str]                # patterns of files that are always whole, and the same bytes
     kept: list[str] = field(default_factory=list)  # patterns of files that a failed run may leave
+    must_leave: str = ""             # a pattern: some failed runs leave this, and all are gone on with
     must_strike: tuple[str, ...] = ("open", "pread", "pwrite", "fsync", "rename")
     timeout: float = 60.0            # seconds: longer is a hang
     seconds: float = 0.6             # a clean run lasts about so long: kills come within it
@@ -46,6 +47,14 @@ def merge_into(out: str) -> Scenario:
                     results=[out], steady=[out])
 
 
+def merge_saving(out: str) -> Scenario:
+    """Every block is saved as it is done: a failed run leaves its partial output and its journal."""
+    return Scenario(prepare=merge_inputs,
+                    arguments=["merge", "recipe.yml", "-o", out, "--save-every", "0"],
+                    results=[out], steady=[out],
+                    kept=[f"{out}.partial*", f"{out}.journal*"], must_leave=f"{out}.journal/*")
+
+
 def iterate_inputs(folder: Path) -> None:
     """Two small tasks, a pretraining set and the recipe of one round."""
     subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60",
@@ -66,4 +75,5 @@ SCENARIOS = {
     "iterate": ITERATE,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
+    "merge_saving": merge_saving("out.h5"),
 }
