@@ -17,6 +17,8 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +49,12 @@ BUDGETS = ("smallest", "middle", "none")
 BLOCKS = ("32KiB", "0", "40000", "1MiB")
 NONE = "16GiB"
 wrong, seen = [], set()
+expected, budgets, locks = {}, defaultdict(dict), defaultdict(threading.Lock)  # by recipe
+
+
+def found(text):
+    wrong.append(text)
+    print("FINDING", text, flush=True)
 
 
 # ---- inputs ----
@@ -92,11 +100,11 @@ def budgets_of(recipe, ranks):
     """Budget by its name: the smallest is the one that a refused plan asks for."""
     done = subprocess.run([BIN, "plan", recipe, "--ranks", str(ranks), "--memory", "4MiB", "--quiet"],
                           capture_output=True, text=True, check=False)
-    found = re.search(r"give it (\d+) MiB or more", done.stderr)
-    if done.returncode != 2 or found is None:
-        wrong.append(f"{recipe}: 4 MiB are not refused with a budget that does: {done.stderr}")
+    needed = re.search(r"give it (\d+) MiB or more", done.stderr)
+    if done.returncode != 2 or needed is None:
+        found(f"{recipe}: 4 MiB are not refused with a budget that does: {done.stderr}")
         return dict.fromkeys(BUDGETS, NONE)
-    smallest = int(found[1])
+    smallest = int(needed[1])
     return {"smallest": f"{smallest}MiB", "middle": f"{smallest + 3}MiB", "none": NONE}
 
 
@@ -106,29 +114,29 @@ def digest(recipe, out, ranks, memory, block):
     done = subprocess.run([*start, BIN, "merge", recipe, "-o", out, "--quiet", "--memory", memory,
                            "--block", block], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        wrong.append(f"{recipe}, {ranks} ranks, --memory {memory} --block {block}: exit code "
-                     f"{done.returncode}, {done.stderr}")
+        found(f"{recipe}, {ranks} ranks, --memory {memory} --block {block}: exit code "
+              f"{done.returncode}, {done.stderr}")
         return None
-    found = hashlib.sha256(Path(out).read_bytes()).hexdigest()
+    content = hashlib.sha256(Path(out).read_bytes()).hexdigest()
     for path in (out, f"{out}.manifest.json"):
         Path(path).unlink(missing_ok=True)
-    return found
+    return content
 
 
-def check(name, method, scope, semantics, more, runs):
-    recipe = f"{name}.yml"
-    write_recipe(recipe, method, scope, semantics, more)
-    expected = digest(recipe, f"{name}.safetensors", 0, NONE, "0")
-    budgets = {}
-    for ranks, budget, block in runs if expected else ():
-        if ranks not in budgets:
-            budgets[ranks] = budgets_of(recipe, ranks)
-        memory = budgets[ranks][budget]
-        seen.update([ranks, budget, block])
-        got = digest(recipe, f"{name}.safetensors", ranks, memory, block)
-        if got not in (None, expected):
-            wrong.append(f"{recipe}, {ranks} ranks, --memory {memory} --block {block}: other bytes")
-    print(name, len(runs), "runs", "" if expected else "FAILED", flush=True)
+def check(number, name, recipe, run):
+    """One run of a recipe against the run without mpirun, which is made once."""
+    ranks, budget, block = run
+    with locks[recipe]:
+        if recipe not in expected:
+            expected[recipe] = digest(recipe, f"{name}.safetensors", 0, NONE, "0")
+        if ranks not in budgets[recipe]:
+            budgets[recipe][ranks] = budgets_of(recipe, ranks)
+    memory = budgets[recipe][ranks][budget]
+    got = expected[recipe] and digest(recipe, f"{name}.{number}.safetensors", ranks, memory, block)
+    if got is not None and got != expected[recipe]:
+        found(f"{recipe}, {ranks} ranks, --memory {memory} --block {block}: other bytes")
+    seen.update([ranks, budget, block])
+    print(number, name, f"{ranks} ranks --memory {memory} --block {block}", flush=True)
 
 
 # ---- which ----
@@ -140,24 +148,31 @@ def variants(method):
     return [pairs[0], pairs[-1], *pairs[1:-1]] if len(pairs) > 1 else pairs
 
 
-def quick_cases(methods):
-    i = 0
+def recipes(methods, mode):
+    """Names of all cases, whose recipes are written."""
     for method in methods:
-        for scope, semantics in variants(method)[:2]:
-            budget, block = BUDGETS[i % len(BUDGETS)], BLOCKS[i % len(BLOCKS)]
-            runs = [(RANKS[i % len(RANKS)], budget, "0" if budget == "smallest" else block)]
-            yield "-".join(filter(None, (method["name"], scope, semantics))), method, scope, semantics, {}, runs
-            i += 1
+        further = MORE.get(method["name"], []) if mode == "long" else []
+        for k, more in enumerate([{}, *further]):
+            for scope, semantics in variants(method)[:2 if mode == "quick" else None]:
+                parts = (method["name"], scope, semantics, str(k) if k else "")
+                name = "-".join(filter(None, parts))
+                write_recipe(f"{name}.yml", method, scope, semantics, more)
+                yield name
 
 
-def long_cases(methods):
-    runs = [(r, b, "0") for r in RANKS for b in BUDGETS]
-    runs += [(r, "none", b) for r in RANKS for b in BLOCKS if b != "0"]
-    for method in methods:
-        for k, more in enumerate([{}, *MORE.get(method["name"], [])]):
-            for scope, semantics in variants(method):
-                name = "-".join(filter(None, (method["name"], scope, semantics, str(k) if k else "")))
-                yield name, method, scope, semantics, more, runs
+def quick_runs(names):
+    for i, name in enumerate(names):
+        budget, block = BUDGETS[i % len(BUDGETS)], BLOCKS[i % len(BLOCKS)]
+        yield name, (RANKS[i % len(RANKS)], budget, "0" if budget == "smallest" else block)
+
+
+def long_runs(names):
+    """All of them in rounds with one run of each case, so that a part of the test has seen all."""
+    runs = [(r, b, "0") for b in BUDGETS for r in RANKS]
+    runs += [(r, "none", b) for b in BLOCKS if b != "0" for r in RANKS]
+    for shift in range(len(runs)):
+        for i, name in enumerate(names):
+            yield name, runs[(7 * i + shift) % len(runs)]
 
 
 def main() -> int:
@@ -165,12 +180,14 @@ def main() -> int:
     make_inputs()
     listed = subprocess.run([BIN, "methods", "--json"], capture_output=True, text=True, check=True)
     methods = [m for m in json.loads(listed.stdout)["methods"] if not names or m["name"] in names]
-    cases = quick_cases(methods) if mode == "quick" else long_cases(methods)
+    cases = list(recipes(methods, mode))
+    runs = quick_runs(cases) if mode == "quick" else long_runs(cases)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda case: check(*case), cases))
+        list(pool.map(lambda job: check(job[0], job[1][0], f"{job[1][0]}.yml", job[1][1]),
+                      enumerate(runs)))
     missing = {*RANKS, *BUDGETS, *BLOCKS} - seen if not names else set()
     if missing or not methods:
-        wrong.append(f"not covered: {missing or names}")
+        found(f"not covered: {missing or names}")
     print(f"\n{len(wrong)} findings", *wrong, sep="\n")
     return 1 if wrong else 0
 
