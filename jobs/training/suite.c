@@ -310,6 +310,9 @@ cleanup:
 
 void am_scores_free(am_scores *scores)
 {
+    for (int i = 0; scores->task != NULL && i < scores->n; i++) {
+        free(scores->task[i].of_class);
+    }
     free(scores->task);
     *scores = (am_scores){0};
 }
@@ -318,7 +321,13 @@ static int scores_new_all(const am_suite *suite, am_scores *out)
 {
     *out = (am_scores){.n = suite->n};
     out->task = am_new(suite->n, sizeof *out->task, "scores");
-    return am_agree_all(suite->comm, out->task == NULL ? AM_E_NOMEM : AM_OK);
+    int rc = out->task == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < suite->n; i++) {
+        const int64_t classes = am_dataset_classes(suite->data[i]);
+        out->task[i].of_class = am_new(2 * classes, sizeof *out->task[i].of_class, "scores");
+        rc = out->task[i].of_class == NULL ? AM_E_NOMEM : AM_OK;
+    }
+    return am_agree_all(suite->comm, rc);
 }
 
 static void scores_mean(am_scores *scores)
@@ -364,8 +373,12 @@ int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split s
     }
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
-        AM_TRY(am_bcast_all(suite->comm, group_leader(suite, suite->owner[i]), &out->task[i],
-                            sizeof out->task[i]));
+        int64_t *of_class = out->task[i].of_class;
+        const int leader = group_leader(suite, suite->owner[i]);
+        AM_TRY(am_bcast_all(suite->comm, leader, &out->task[i], sizeof out->task[i]));
+        out->task[i].of_class = of_class;
+        AM_TRY(am_bcast_all(suite->comm, leader, of_class,
+                            2 * am_dataset_classes(suite->data[i]) * (int64_t)sizeof *of_class));
     }
     scores_mean(out);
 cleanup:

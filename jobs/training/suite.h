@@ -80,7 +80,7 @@ int am_suite_state_all(const am_suite *suite, const am_train_options *options,
 /* Accuracy and loss of one trunk on every task. */
 typedef struct am_scores {
     int n;
-    am_eval_result *task; /* [n] owned */
+    am_eval_result *task; /* [n] owned, with of_class */
     double accuracy;      /* mean over tasks, 0..1 */
     double loss;          /* mean over tasks */
 } am_scores;

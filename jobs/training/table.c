@@ -108,7 +108,39 @@ static void json_losses(const am_scores *scores, am_json *json)
     }
 }
 
-static void json_row(const am_table_row *row, am_json *json)
+/* Share of the labels of each class that are classified right, null without labels; [] for text. */
+static void json_classes(const am_dataset *data, const am_eval_result *task, am_json *json)
+{
+    const int64_t classes = am_dataset_is_text(data) ? 0 : am_dataset_classes(data);
+    am_json_array(json, NULL);
+    for (int64_t k = 0; k < classes; k++) {
+        const int64_t *count = &task->of_class[2 * k];
+        am_json_real(json, NULL, count[0] > 0 ? (double)count[1] / (double)count[0] : NAN);
+    }
+    am_json_end_array(json);
+}
+
+static void json_qualities(const am_suite *suite, const am_scores *scores, am_json *json)
+{
+    static const char *const key[] = {"task_top5_accuracy", "task_balanced_accuracy",
+                                      "task_calibration_error"};
+    for (int q = 0; q < 3; q++) {
+        am_json_array(json, key[q]);
+        for (int i = 0; i < scores->n; i++) {
+            const am_eval_result *task = &scores->task[i];
+            const double top5 = task->n > 0 ? (double)task->top5 / (double)task->n : 0.0;
+            am_json_real(json, NULL, q == 0 ? top5 : q == 1 ? task->balanced : task->calibration);
+        }
+        am_json_end_array(json);
+    }
+    am_json_array(json, "task_class_accuracy");
+    for (int i = 0; i < scores->n; i++) {
+        json_classes(suite->data[i], &scores->task[i], json);
+    }
+    am_json_end_array(json);
+}
+
+static void json_row(const am_suite *suite, const am_table_row *row, am_json *json)
 {
     am_json_object(json, NULL);
     am_json_string(json, "key", row->key);
@@ -129,6 +161,7 @@ static void json_row(const am_table_row *row, am_json *json)
     }
     am_json_end_array(json);
     json_losses(&row->scores, json);
+    json_qualities(suite, &row->scores, json);
     am_json_end_object(json);
 }
 
@@ -141,7 +174,7 @@ void am_table_json(const am_table *table, am_json *json)
     am_json_end_array(json);
     am_json_array(json, "rows");
     for (int i = 0; i < table->n; i++) {
-        json_row(&table->row[i], json);
+        json_row(table->suite, &table->row[i], json);
     }
     am_json_end_array(json);
 }

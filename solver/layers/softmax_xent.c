@@ -62,6 +62,9 @@ static void am_softmax_xent_forward(const am_layer_args *a)
                                              a->smoothing, &correct) /
                               (double)counted;
                 *a->correct += correct;
+                if (a->hit != NULL) {
+                    a->hit[t] = correct;
+                }
             }
         }
     }

@@ -2,7 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/training/real_train.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include "mpi/agree.h"
+#include "mpi/arena.h"
 #include "mpi/partition.h"
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
@@ -46,35 +49,126 @@ static int am_eval_group(am_pass *pass, const real *trunk, const real *head, int
     return 0;
 }
 
+/* ---- scores ---- */
+
+enum { AM_EVAL_BINS = 15, AM_EVAL_TOP = 5 };
+
+/* Sums over samples; all are exact, so they do not depend on who made them. */
+enum {
+    AM_SUM_TOP,
+    AM_SUM_BIN,                                   /* [bins][2]: labels, of these right */
+    AM_SUM_CLASS = AM_SUM_BIN + 2 * AM_EVAL_BINS, /* [classes][2] */
+};
+typedef struct am_score {
+    int64_t classes;
+    int64_t *count;                    /* [AM_SUM_CLASS + 2 classes] owned */
+    am_exact confidence[AM_EVAL_BINS]; /* of the labels of a bin */
+} am_score;
+
+static int am_score_make(int64_t classes, am_score *out)
+{
+    out->classes = classes;
+    out->count = am_new(AM_SUM_CLASS + 2 * classes, sizeof *out->count, "scores");
+    for (int i = 0; i < AM_EVAL_BINS; i++) {
+        am_exact_zero(&out->confidence[i]);
+    }
+    return out->count == NULL ? AM_E_NOMEM : 0;
+}
+
+/* One row of probabilities p [K]. Of equal ones the first counts as the larger. */
+static void am_score_row(am_score *score, const real *p, int64_t label, bool is_right)
+{
+    int64_t before = 0;
+    real largest = p[0];
+    for (int64_t k = 0; k < score->classes; k++) {
+        before += p[k] > p[label] || (p[k] == p[label] && k < label);
+        largest = p[k] > largest ? p[k] : largest;
+    }
+    const double place = isfinite(largest) ? (double)largest * AM_EVAL_BINS : 0;
+    const int bin = place < AM_EVAL_BINS ? (int)place : AM_EVAL_BINS - 1;
+    score->count[AM_SUM_TOP] += isfinite(p[label]) && before < AM_EVAL_TOP;
+    score->count[AM_SUM_BIN + 2 * bin]++;
+    score->count[AM_SUM_BIN + 2 * bin + 1] += is_right;
+    score->count[AM_SUM_CLASS + 2 * label]++;
+    score->count[AM_SUM_CLASS + 2 * label + 1] += is_right;
+    am_exact_add(&score->confidence[bin], (double)largest);
+}
+
+/* The samples of a pass after forward. */
+static void am_score_add(am_score *score, const am_pass *pass, int64_t B)
+{
+    const real *p = AM_R(am_pass_probabilities)(pass);
+    for (int64_t r = 0; r < B * pass->labels; r++) {
+        if (pass->label[r] >= 0) {
+            am_score_row(score, p + r * score->classes, pass->label[r], pass->hit[r]);
+        }
+    }
+}
+
+static int am_score_sum_all(MPI_Comm comm, am_score *score, am_eval_result *result)
+{
+    int rc = 0;
+    int64_t occur = 0;
+    double recall = 0, distance = 0;
+    AM_TRY(am_sum_i64_all(comm, score->count, AM_SUM_CLASS + 2 * score->classes));
+    AM_TRY(am_exact_sum_all(comm, score->confidence, AM_EVAL_BINS));
+    for (int64_t k = 0; k < score->classes; k++) {
+        const int64_t *count = &score->count[AM_SUM_CLASS + 2 * k];
+        occur += count[0] > 0;
+        recall += count[0] > 0 ? (double)count[1] / (double)count[0] : 0;
+        if (result->of_class != NULL) {
+            result->of_class[2 * k] = count[0];
+            result->of_class[2 * k + 1] = count[1];
+        }
+    }
+    for (int i = 0; i < AM_EVAL_BINS; i++) {
+        const double right = (double)score->count[AM_SUM_BIN + 2 * i + 1];
+        distance += fabs(right - am_exact_round(&score->confidence[i]));
+    }
+    result->top5 = score->count[AM_SUM_TOP];
+    result->balanced = occur > 0 ? recall / (double)occur : 0;
+    result->calibration = result->n > 0 ? distance / (double)result->n : 0;
+cleanup:
+    return rc;
+}
+
 int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                       int64_t classes, const am_samples *samples, am_eval_result *result)
 {
     am_pass pass = {0};
+    am_score score = {0};
     am_exact loss;
     int rank = 0, size = 1, rc = 0;
     int64_t lo, hi, counts[2] = {0};
     const int64_t n = samples->n;
-    *result = (am_eval_result){0};
+    *result = (am_eval_result){.of_class = result->of_class};
     am_exact_zero(&loss);
     am_blas_single_thread();
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     AM_KEEP(AM_R(am_train_check)(net, samples, classes));
     AM_KEEP(AM_R(am_pass_make)(net, n < AM_EVAL_GROUP ? n : AM_EVAL_GROUP, classes, false, &pass));
+    AM_KEEP(am_score_make(classes, &score));
     am_part_range(am_part_units(n, AM_EVAL_GROUP), size, rank, &lo, &hi);
     for (int64_t group = lo; rc == 0 && group < hi; group++) {
         const int64_t from = group * AM_EVAL_GROUP;
         const int64_t to = n - from < AM_EVAL_GROUP ? n : from + AM_EVAL_GROUP;
         rc = am_eval_group(&pass, trunk, head, classes, samples, from, to, &loss, counts);
+        if (rc == 0) {
+            am_score_add(&score, &pass, to - from);
+        }
         am_alive("evaluate");
     }
     AM_AGREE(comm);
     AM_TRY(am_exact_sum_all(comm, &loss, 1));
     AM_TRY(am_sum_i64_all(comm, counts, 2));
-    *result = (am_eval_result){
-        .n = counts[0], .correct = counts[1], .loss = am_exact_round(&loss) / (double)n};
+    result->n = counts[0];
+    result->correct = counts[1];
+    result->loss = am_exact_round(&loss) / (double)n;
+    AM_TRY(am_score_sum_all(comm, &score, result));
 cleanup:
     AM_R(am_pass_free)(&pass);
+    free(score.count);
     return rc;
 }
 

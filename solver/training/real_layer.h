@@ -40,6 +40,7 @@ typedef struct am_layer_args {
     double *loss;     /* forward: [B] mean over the counted labels of each sample */
     int64_t *counted; /* forward: labels that are not -1 */
     int64_t *correct; /* forward: of these, how many are the largest output */
+    bool *hit;        /* forward: [B, rows] which they are; NULL: not wanted */
 } am_layer_args;
 
 /** sum[k] over the rows of d [rows,K], made in f64, into out[k]; nothing when out is NULL. */

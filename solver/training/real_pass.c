@@ -29,6 +29,7 @@ static size_t am_pass_carve(am_pass *pass, am_arena *arena)
     pass->index = am_pass_take(arena, &need, B, sizeof *pass->index);
     pass->label = am_pass_take(arena, &need, B * pass->labels, sizeof *pass->label);
     pass->loss = am_pass_take(arena, &need, B, sizeof *pass->loss);
+    pass->hit = am_pass_take(arena, &need, B * pass->labels, sizeof *pass->hit);
     pass->gathered = am_pass_take(arena, &need, B * F, sizeof *pass->gathered);
     if (pass->net->takes_ids) {
         pass->ids = am_pass_take(arena, &need, B * F, sizeof *pass->ids);
@@ -241,6 +242,7 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     a.smoothing = pass->net->smoothing;
     a.loss = pass->loss;
     a.correct = &correct;
+    a.hit = pass->hit;
     a.counted = &pass->counted;
     AM_R(am_layer_softmax_xent).forward(&a);
     return correct;

@@ -22,6 +22,7 @@ typedef struct am_pass {
     int64_t *index;       /* [rows] samples of the micro-batch, filled by the caller */
     int32_t *label;       /* [rows, labels] */
     double *loss;         /* [rows] */
+    bool *hit;            /* [rows, labels] classified right, where the label is not -1 */
     int64_t counted;      /* labels of the micro-batch that are not -1 */
     float *gathered;      /* [rows, features] */
     real *x0;             /* [rows, features]; f32: gathered; NULL for ids */

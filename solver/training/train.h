@@ -59,6 +59,13 @@ typedef struct am_train_result {
 typedef struct am_eval_result {
     int64_t n, correct; /* labels that count; of these, classified right */
     double loss;        /* mean cross-entropy of a sample */
+    int64_t top5;       /* labels that are among the five largest outputs */
+    double balanced;    /* mean over the classes that occur of their share classified right, 0..1 */
+    /* Expected calibration error, 0..1: mean distance of confidence (the largest probability) and
+     * share classified right, over 15 equal bins of confidence (Guo et al., ICML 2017). */
+    double calibration;
+    int64_t
+        *of_class; /* [classes][2] in: borrowed or NULL; out: labels of a class, of these right */
 } am_eval_result;
 
 typedef struct am_train_ops {
@@ -87,8 +94,9 @@ typedef struct am_train_ops {
     int (*train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,
                      const am_train_options *options, am_train_result *result);
 
-    /** Loss and accuracy of one task on `samples`. Collective [comm]: samples are spread over ranks
-     * in fixed groups of 256; same bits for any rank count. */
+    /** Loss and accuracy of one task on `samples`; result->of_class is set by the caller.
+     * Collective [comm]: samples are spread over ranks in fixed groups of 256; same bits for any
+     * rank count. */
     int (*eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                     int64_t classes, const am_samples *samples, am_eval_result *result);
 

@@ -209,7 +209,7 @@ static void check_rate_all(am_optim_options optim, am_rate rate)
         AM_CHECK_NEAR(got[i], r.w[i], 1e-10 * fmax(1, fabs(r.w[i])));
     }
     /* Evaluation of what was trained. */
-    am_eval_result eval;
+    am_eval_result eval = {0};
     int64_t correct = 0;
     const am_samples samples = ref_samples(&r.data);
     AM_CHECK_OK(
@@ -309,12 +309,51 @@ static void schedules(void)
     AM_CHECK_I64(am_rate_find("nothing"), -1);
 }
 
+enum { MANY = 9 }; /* classes: more than five */
+
+/* Top five, classes, balance and calibration, sample by sample and bin by bin. */
+static void check_qualities(const ref_net *net, double *w, const ref_data *data,
+                            const am_eval_result *eval)
+{
+    ref_sample *s = calloc(1, sizeof *s);
+    int64_t top5 = 0, seen[MANY] = {0}, right[MANY] = {0}, occur = 0;
+    double gap[15] = {0}, recall = 0, distance = 0;
+    AM_ASSERT(s != NULL);
+    for (int64_t i = 0; i < data->n; i++) {
+        int64_t larger = 0;
+        double most = 0;
+        ref_forward(net, w, w + net->trunk.n, data->x + i * data->C, data->y[i], s);
+        for (int64_t k = 0; k < MANY; k++) {
+            larger += s->p[k] > s->p[data->y[i]];
+            most = fmax(most, s->p[k]);
+        }
+        top5 += larger < 5;
+        seen[data->y[i]]++;
+        right[data->y[i]] += s->correct;
+        gap[most < 1 ? (int)(15 * most) : 14] += (s->correct ? 1 : 0) - most;
+    }
+    for (int64_t k = 0; k < MANY; k++) {
+        AM_CHECK_I64(eval->of_class[2 * k], seen[k]);
+        AM_CHECK_I64(eval->of_class[2 * k + 1], right[k]);
+        occur += seen[k] > 0;
+        recall += seen[k] > 0 ? (double)right[k] / (double)seen[k] : 0;
+    }
+    for (int i = 0; i < 15; i++) {
+        distance += fabs(gap[i]);
+    }
+    AM_CHECK_I64(eval->top5, top5);
+    AM_CHECK_NEAR(eval->balanced, recall / (double)occur, 1e-14);
+    AM_CHECK_NEAR(eval->calibration, distance / (double)data->n, 1e-12);
+    AM_CHECK(eval->calibration > 0);
+    free(s);
+}
+
 /* More samples than one evaluation group, f32 and f64, a last group that is not full. */
 static void evaluation(void)
 {
     const int64_t n = 3 * 256 + 17;
-    ref_data data = ref_data_make(am_test_seed(), 1, n, spec.inputs, CLASSES);
-    ref_net net = ref_net_make(&spec, CLASSES);
+    ref_data data = ref_data_make(am_test_seed(), 1, n, spec.inputs, MANY);
+    ref_net net = ref_net_make(&spec, MANY);
     double *w = block(net.trunk.n + net.head.n), *head = w + net.trunk.n;
     float *w32 = calloc((size_t)(net.trunk.n + net.head.n), sizeof *w32);
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)->init(&net.trunk, 1, "init", w32));
@@ -323,17 +362,19 @@ static void evaluation(void)
         w[i] = (double)w32[i];
     }
     const am_samples samples = ref_samples(&data);
-    am_eval_result eval, eval32;
+    int64_t of_class[2 * MANY];
+    am_eval_result eval = {.of_class = of_class}, eval32 = {0};
     int64_t correct = 0;
     const double loss = ref_mean(&net, w, head, &data, NULL, n, NULL, NULL, &correct);
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F64)
-                    ->eval_all(am_world(), ref_mlp(&spec), w, head, CLASSES, &samples, &eval));
+                    ->eval_all(am_world(), ref_mlp(&spec), w, head, MANY, &samples, &eval));
     AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
-                    ->eval_all(am_world(), ref_mlp(&spec), w32, w32 + net.trunk.n, CLASSES,
-                               &samples, &eval32));
+                    ->eval_all(am_world(), ref_mlp(&spec), w32, w32 + net.trunk.n, MANY, &samples,
+                               &eval32));
     AM_CHECK_NEAR(eval.loss, loss, 1e-12);
     AM_CHECK_I64(eval.correct, correct);
     AM_CHECK(correct > 0 && correct < n);
+    check_qualities(&net, w, &data, &eval);
     AM_CHECK_NEAR(eval32.loss, loss, 1e-5);
     AM_CHECK(llabs(eval32.correct - correct) <= 1);
     free(w);
