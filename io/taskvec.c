@@ -20,9 +20,10 @@ struct am_taskvec {
     const am_tensor_table *base;
     am_source source;
     am_tv_tensor *form; /* [base->n] */
-    am_span *spans[2];  /* for staging, by turns */
-    int64_t capacity[2];
+    am_span *spans[3];  /* for staging, by turns; and what is held */
+    int64_t capacity[3];
     int turn;
+    int64_t n_start;       /* of the sparse tensor that has most chunks; 0: there is none */
     int64_t tensor, chunk; /* sparse: what is in `start` and in `decoded`; -1: nothing */
     int64_t *start;        /* [start_capacity] */
     int64_t start_capacity;
@@ -282,6 +283,10 @@ static int prepare(am_taskvec *tv, const am_source *base, const char *fingerprin
     }
     for (int64_t i = 0; rc == 0 && i < tv->base->n; i++) {
         rc = find_form(tv, i, dtype);
+        const int64_t n_start = am_part_units(tv->base->t[i].numel, AM_CHUNK) + 1;
+        if (rc == 0 && tv->form[i].is_sparse && n_start > tv->n_start) {
+            tv->n_start = n_start;
+        }
     }
     AM_KEEP(check_extra(tv));
     AM_KEEP(am_ckpt_source(tv->ckpt, buffer_bytes, &tv->source));
@@ -316,6 +321,7 @@ void am_tv_close(am_taskvec **tv)
     free(t->form);
     free(t->spans[0]);
     free(t->spans[1]);
+    free(t->spans[2]);
     free(t->start);
     free(t->decoded);
     free(t->index);
@@ -326,15 +332,14 @@ void am_tv_close(am_taskvec **tv)
 
 /* ---- sizes ---- */
 
-int64_t am_tv_bytes(const am_taskvec *tv)
+/* Dense tensors touch no more of the buffers than one load; sparse ones are decoded by chunks. */
+int64_t am_tv_bytes(const am_taskvec *tv, int64_t load)
 {
-    int64_t largest = 0;
-    for (int64_t i = 0; i < tv->base->n; i++) {
-        largest = tv->base->t[i].numel > largest ? tv->base->t[i].numel : largest;
-    }
-    return AM_CHUNK * (int64_t)(sizeof *tv->decoded + sizeof *tv->index) +
-           AM_CHUNK / AM_TV_DENSE_BLOCK * (int64_t)sizeof *tv->scale +
-           am_part_units(largest, AM_CHUNK) * (int64_t)sizeof *tv->start;
+    const int64_t n = tv->n_start > 0 || load > AM_CHUNK ? AM_CHUNK : load;
+    const int64_t index = tv->n_start > 0 ? AM_CHUNK * (int64_t)sizeof *tv->index : 0;
+    return n * (int64_t)sizeof *tv->decoded + index +
+           blocks(n, AM_TV_DENSE_BLOCK) * (int64_t)sizeof *tv->scale +
+           tv->n_start * (int64_t)sizeof *tv->start;
 }
 
 void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
@@ -351,31 +356,64 @@ void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *store
         *stored = n * element;
     }
     *stored += form->scale < 0 ? 0 : blocks(n, form->block) * (int64_t)sizeof(float);
+    *staged = form->is_sparse ? 0 : *stored;
 }
 
 /* ---- decoding ---- */
+
+static int need_spans(am_taskvec *tv, int to, int64_t n)
+{
+    if (n > tv->capacity[to]) {
+        free(tv->spans[to]);
+        tv->capacity[to] = 0;
+        tv->spans[to] = am_new(n, sizeof *tv->spans[to], "read-ahead");
+        if (tv->spans[to] == NULL) {
+            return AM_E_NOMEM;
+        }
+        tv->capacity[to] = n;
+    }
+    return 0;
+}
+
+static bool is_dense(const am_taskvec *tv, const am_span *span)
+{
+    const am_tv_tensor *form = &tv->form[span->tensor];
+    return form->is_stored && !form->is_sparse;
+}
 
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n)
 {
     const int turn = tv->turn ^= 1;
     int64_t n_mapped = 0;
-    if (n > tv->capacity[turn]) {
-        free(tv->spans[turn]);
-        tv->capacity[turn] = 0;
-        tv->spans[turn] = am_new(n, sizeof *spans, "read-ahead");
-        if (tv->spans[turn] == NULL) {
-            return AM_E_NOMEM;
-        }
-        tv->capacity[turn] = n;
-    }
-    for (int64_t i = 0; i < n; i++) {
-        const am_tv_tensor *form = &tv->form[spans[i].tensor];
-        if (form->is_stored && !form->is_sparse) {
+    int rc = need_spans(tv, turn, n);
+    for (int64_t i = 0; rc == 0 && i < n; i++) {
+        if (is_dense(tv, &spans[i])) {
             tv->spans[turn][n_mapped] = spans[i];
-            tv->spans[turn][n_mapped++].tensor = form->value;
+            tv->spans[turn][n_mapped++].tensor = tv->form[spans[i].tensor].value;
         }
     }
-    return tv->source.stage(tv->source.self, tv->spans[turn], n_mapped);
+    return rc != 0 ? rc : tv->source.stage(tv->source.self, tv->spans[turn], n_mapped);
+}
+
+int am_tv_hold(am_taskvec *tv, const am_span *spans, int64_t n)
+{
+    int64_t n_mapped = 0;
+    int rc = need_spans(tv, 2, 2 * n);
+    am_span *to = tv->spans[2];
+    for (int64_t i = 0; rc == 0 && i < n; i++) {
+        const am_tv_tensor *form = &tv->form[spans[i].tensor];
+        if (!is_dense(tv, &spans[i]) || spans[i].lo == spans[i].hi) {
+            continue;
+        }
+        to[n_mapped] = spans[i];
+        to[n_mapped++].tensor = form->value;
+        if (form->scale >= 0) {
+            to[n_mapped++] = (am_span){.tensor = form->scale,
+                                       .lo = spans[i].lo / form->block,
+                                       .hi = blocks(spans[i].hi, form->block)};
+        }
+    }
+    return rc != 0 ? rc : tv->source.hold(tv->source.self, to, n_mapped);
 }
 
 /* Scales of the elements [lo, lo+n), which are at most a chunk, into tv->scale. */

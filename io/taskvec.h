@@ -62,12 +62,14 @@ bool am_tv_is(const am_ckpt *ckpt);
 int am_tv_open_all(MPI_Comm comm, am_ckpt *ckpt, const am_source *base, int64_t buffer_bytes,
                    am_taskvec **out);
 void am_tv_close(am_taskvec **tv); /* accepts a pointer to NULL */
-/** Bytes that reading it takes, what is staged aside; and those of n elements of a tensor of the
- * base: as stored, and held: none. Pure. */
-int64_t am_tv_bytes(const am_taskvec *tv);
+/** Bytes that reading it by `load` elements at most takes, what is held aside; and those of n
+ * elements of a tensor of the base: as stored, and held: none of sparse ones. Pure. */
+int64_t am_tv_bytes(const am_taskvec *tv, int64_t load);
 void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged);
-/** Announce loads, in the numbering of the base; as am_source.stage. */
+/** Announce loads, and keep what is loaded more than once, in the numbering of the base; as
+ * am_source.stage and am_source.hold. */
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n);
+int am_tv_hold(am_taskvec *tv, const am_span *spans, int64_t n);
 /** dst[n] += differences [lo, lo+n) of a float tensor of the base. Local.
  * Errors: the source's; AM_E_DATA a damaged index, naming file and tensor. */
 int am_tv_add(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst);

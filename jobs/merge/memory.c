@@ -22,7 +22,7 @@ enum {
     MARGIN = 1 << 20,      /* bytes: processes differ from run to run */
     UNITS = 16 << 20,      /* bytes of units reduced together, at most */
     USUAL_BLOCK = 4 << 20, /* elements: larger ones gain nothing without passes */
-    STEPS = 4              /* sizes of a block between a power of two and the next */
+    STEPS = 16             /* sizes of a block between a power of two and the next */
 };
 
 /* glibc raises the size from which it maps pages whenever a larger block is freed, unless it is
@@ -87,11 +87,12 @@ typedef struct outline {
     int64_t inputs; /* bytes: adapters, task vectors */
 } outline;
 
-static int64_t inputs_of(const am_merge_plan *plan)
+/* `load`: elements loaded at once. */
+static int64_t inputs_of(const am_merge_plan *plan, int64_t load)
 {
     int64_t bytes = 0;
     for (int k = 0; k < plan->inputs.n; k++) {
-        bytes += am_model_bytes(plan->inputs.model[k]);
+        bytes += am_model_bytes(plan->inputs.model[k], load);
     }
     return bytes;
 }
@@ -117,11 +118,14 @@ static int64_t peak_at(const outline *o, int64_t block)
 
 /* ---- the block ---- */
 
-/* Blocks to choose from, in elements: 4, 5, 6, 7 and 8, 10, 12, 14 tiles and so on. Few, so that a
- * plan and the merge, whose processes differ a little, mostly choose the same. */
+/* Blocks to choose from, in elements: 1, 2, ..., 16 tiles, then 17, 18, ..., 32, then 34, 36 and so
+ * on. Neighbours are near each other: a plan and the merge, whose processes differ a little, may
+ * choose two of them. */
 static int64_t block_size(int step)
 {
-    return step == 0 ? AM_TILE : AM_TILE * ((int64_t)(STEPS + step % STEPS) << (step / STEPS));
+    const int above = step + 1 - STEPS;
+    return above <= 0 ? AM_TILE * (int64_t)(step + 1)
+                      : AM_TILE * ((int64_t)(STEPS + above % STEPS) << (above / STEPS));
 }
 
 static int64_t largest_tensor(const am_tensor_table *tensors)
@@ -180,12 +184,15 @@ static int too_little(const outline *o, int64_t memory)
 int am_merge_fit(const am_merge_plan *plan, int ranks, int64_t memory, int64_t block,
                  const am_process *process, am_merge_need *out)
 {
-    outline o = {.process = *process, .ranks = ranks, .inputs = inputs_of(plan)};
+    outline o = {.process = *process, .ranks = ranks};
     o.pieces = plan->inputs.n * (int64_t)PIECE_IN;
     am_merge_job job = plan->job;
     job.unit_bytes = least(UNITS, most((memory - process->now) / 8, 1 << 20));
     *out = (am_merge_need){.process = *process, .block = block, .unit_bytes = job.unit_bytes};
     int rc = am_forecast_create(&job, &plan->match.pieces, ranks, &o.forecast);
+    if (rc == 0) {
+        o.inputs = inputs_of(plan, am_forecast_tile(o.forecast));
+    }
     if (rc == 0 && block == 0) {
         out->block = choose_block(&o, plan, memory);
         rc = out->block > 0 ? 0 : too_little(&o, memory);

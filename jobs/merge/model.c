@@ -202,10 +202,11 @@ const char *const *am_model_files(const am_model *model)
     return model->files;
 }
 
-int64_t am_model_bytes(const am_model *model)
+int64_t am_model_bytes(const am_model *model, int64_t load)
 {
     return (model->lora != NULL ? am_lora_bytes(model->lora) : 0) +
-           (model->tv != NULL ? am_tv_bytes(model->tv) : 0) + am_shared_base_bytes(model->shared);
+           (model->tv != NULL ? am_tv_bytes(model->tv, load) : 0) +
+           am_shared_base_bytes(model->shared, load);
 }
 
 const am_source *am_model_source(const am_model *model)

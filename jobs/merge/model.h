@@ -31,8 +31,9 @@ void am_model_close(am_model **model); /* accepts a pointer to NULL */
 const am_tensor_table *am_model_tensors(const am_model *model);
 /** The files and folders that it is made of, NULL-terminated; borrowed. */
 const char *const *am_model_files(const am_model *model);
-/** Bytes that reading it takes beyond those of its checkpoint: an adapter's or a task vector's. */
-int64_t am_model_bytes(const am_model *model);
+/** Bytes that reading it by `load` elements at most takes beyond those of its checkpoint: an
+ * adapter's or a task vector's. */
+int64_t am_model_bytes(const am_model *model, int64_t load);
 /** Its block source; borrowed. */
 const am_source *am_model_source(const am_model *model);
 

@@ -57,9 +57,9 @@ int am_shared_base_create(const am_source *base, am_shared_base **out)
     return b->window != NULL ? 0 : AM_E_NOMEM;
 }
 
-int64_t am_shared_base_bytes(const am_shared_base *base)
+int64_t am_shared_base_bytes(const am_shared_base *base, int64_t load)
 {
-    return base != NULL ? WINDOW * (int64_t)sizeof *base->window : 0;
+    return base != NULL && load <= WINDOW ? load * (int64_t)sizeof *base->window : 0;
 }
 
 void am_shared_base_free(am_shared_base **base)
@@ -118,6 +118,12 @@ static int stage(void *self, const am_span *spans, int64_t n)
     return am_tv_stage(b->tv, spans, n);
 }
 
+static int hold(void *self, const am_span *spans, int64_t n)
+{
+    const am_based_tv *b = self;
+    return am_tv_hold(b->tv, spans, n);
+}
+
 static void weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
 {
     const am_based_tv *b = self;
@@ -137,6 +143,7 @@ int am_based_tv_create(am_shared_base *base, am_taskvec *tv, const char *label, 
                        .label = label,
                        .tensors = b->base->tensors,
                        .stage = stage,
+                       .hold = hold,
                        .weigh = weigh,
                        .load = load,
                        .load_raw = load_raw};

@@ -12,8 +12,9 @@ typedef struct am_shared_base am_shared_base;
 /** Wrap `base` (copied; its calls are used for the life of the wrapper). Local. Memory: a window of
  * 65,536 f64. Errors: AM_E_NOMEM. */
 int am_shared_base_create(const am_source *base, am_shared_base **out);
-void am_shared_base_free(am_shared_base **base);          /* accepts a pointer to NULL */
-int64_t am_shared_base_bytes(const am_shared_base *base); /* 0 for NULL */
+void am_shared_base_free(am_shared_base **base); /* accepts a pointer to NULL */
+/** Bytes that loads of `load` elements touch; 0 for NULL. Pure. */
+int64_t am_shared_base_bytes(const am_shared_base *base, int64_t load);
 const am_source *am_shared_base_source(const am_shared_base *base);
 
 typedef struct am_based_tv am_based_tv;

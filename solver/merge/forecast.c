@@ -169,6 +169,15 @@ void am_forecast_free(am_forecast **forecast)
     *forecast = NULL;
 }
 
+int64_t am_forecast_tile(const am_forecast *forecast)
+{
+    int64_t tile = 0;
+    for (int r = 0; r < forecast->ranks; r++) {
+        tile = most(tile, forecast->share[r].tile);
+    }
+    return tile;
+}
+
 /* ---- bytes of inputs ---- */
 
 typedef struct am_bytes {

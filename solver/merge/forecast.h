@@ -28,6 +28,8 @@ typedef struct am_merge_cost {
 int am_forecast_create(const am_merge_job *job, const am_tensor_table *tensors, int ranks,
                        am_forecast **out);
 void am_forecast_free(am_forecast **forecast);
+/** Elements of the largest tile of any rank: inputs are loaded by as many at most. Pure. */
+int64_t am_forecast_tile(const am_forecast *forecast);
 /** What `rank` takes with batches of `block` elements. */
 am_merge_cost am_forecast_cost(am_forecast *forecast, int rank, int64_t block);
 
