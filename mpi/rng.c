@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <string.h>
-#include "mpi/clones.h"
 #include "mpi/error.h"
 
 void am_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
@@ -84,51 +83,6 @@ uint32_t am_rng_u32(const am_rng *rng, int64_t index)
     uint32_t out[4];
     block(rng, (uint64_t)index / 4, out);
     return out[index % 4];
-}
-
-enum { FILL = 16 };
-
-/* Counters first .. first + FILL - 1, one in each lane: out [FILL][4]. */
-AM_CLONES static void fill_blocks(const am_rng *rng, uint64_t first, uint32_t *restrict out)
-{
-    uint32_t c[4][FILL], k0 = rng->key[0], k1 = rng->key[1];
-    for (int i = 0; i < FILL; i++) {
-        const uint64_t counter = first + (uint64_t)i;
-        c[0][i] = (uint32_t)counter;
-        c[1][i] = (uint32_t)(counter >> 32);
-        c[2][i] = rng->stream[0];
-        c[3][i] = rng->stream[1];
-    }
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < FILL; i++) {
-            const uint64_t a = (uint64_t)0xD2511F53u * c[0][i], b = (uint64_t)0xCD9E8D57u * c[2][i];
-            c[0][i] = (uint32_t)(b >> 32) ^ c[1][i] ^ k0;
-            c[1][i] = (uint32_t)b;
-            c[2][i] = (uint32_t)(a >> 32) ^ c[3][i] ^ k1;
-            c[3][i] = (uint32_t)a;
-        }
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    for (int i = 0; i < FILL; i++) {
-        for (int k = 0; k < 4; k++) {
-            out[4 * i + k] = c[k][i];
-        }
-    }
-}
-
-void am_rng_fill_u32(const am_rng *rng, int64_t index, int64_t n, uint32_t *out)
-{
-    int64_t i = 0;
-    for (; i < n && (index + i) % 4 != 0; i++) {
-        out[i] = am_rng_u32(rng, index + i);
-    }
-    for (; i + 4 * FILL <= n; i += 4 * FILL) {
-        fill_blocks(rng, (uint64_t)(index + i) / 4, out + i);
-    }
-    for (; i < n; i++) {
-        out[i] = am_rng_u32(rng, index + i);
-    }
 }
 
 double am_rng_uniform(const am_rng *rng, int64_t index)

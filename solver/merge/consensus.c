@@ -191,14 +191,18 @@ AM_CLONES static void divide(double *restrict sum, const double *restrict total,
     }
 }
 
-/* `sum` may be the tile's out. */
-AM_CLONES static void finish(const am_tile *tile, const double *sum, double factor)
+/* `sum` may be `out`. */
+AM_CLONES static void add_to_base(double *out, const double *base, const double *sum, double factor,
+                                  int64_t n)
 {
-    double *out = tile->out;
-    const double *base = tile->base;
-    for (int64_t i = 0; i < tile->n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         out[i] = base[i] + factor * sum[i];
     }
+}
+
+static void finish(const am_tile *tile, const double *sum, double factor)
+{
+    add_to_base(tile->out, tile->base, sum, factor, tile->n);
 }
 
 void am_combine_plain(const am_tile *tile, am_sparsify *sparsify)

@@ -1,6 +1,8 @@
 /* Weighted mean of models: the skeleton of an elementwise method without a base.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
+#include <string.h>
+#include "mpi/clones.h"
 #include "solver/merge/method.h"
 
 enum { WEIGHT, NORMALIZE };
@@ -33,24 +35,31 @@ static const char *check(const am_tile *tile)
                : NULL;
 }
 
+AM_CLONES static void add_scaled(double *restrict out, double weight, const double *restrict x,
+                                 int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] += weight * x[i];
+    }
+}
+
+AM_CLONES static void divide(double *out, double by, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] /= by;
+    }
+}
+
 /* out = sum_t w_t x_t / sum_t w_t, models in the order of the recipe. */
 static void combine(const am_tile *tile)
 {
-    for (int64_t i = 0; i < tile->n; i++) {
-        tile->out[i] = 0;
-    }
+    memset(tile->out, 0, (size_t)tile->n * sizeof *tile->out);
     for (int t = 0; t < tile->models; t++) {
-        const double weight = tile->model_param[t][WEIGHT];
-        const double *x = tile->x[t];
-        for (int64_t i = 0; i < tile->n; i++) {
-            tile->out[i] += weight * x[i];
-        }
+        add_scaled(tile->out, tile->model_param[t][WEIGHT], tile->x[t], tile->n);
     }
-    if (tile->param[NORMALIZE] != 0) {
-        const double total = sum_weights(tile);
-        for (int64_t i = 0; i < tile->n; i++) {
-            tile->out[i] /= total;
-        }
+    const double total = sum_weights(tile);
+    if (tile->param[NORMALIZE] != 0 && total != 1) {
+        divide(tile->out, total, tile->n);
     }
 }
 

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
+#include "mpi/clones.h"
 #include "solver/merge/method.h"
 
 enum { WEIGHT, LAMBDA, NORMALIZE };
@@ -31,6 +33,22 @@ static double divisor(const am_tile *tile)
     return fabs(total) < 1e-8 ? 1 : total;
 }
 
+AM_CLONES static void add_scaled(double *restrict out, double weight, const double *restrict x,
+                                 const double *restrict base, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] += weight * (x[i] - base[i]);
+    }
+}
+
+AM_CLONES static void finish(double *restrict out, double scale, const double *restrict base,
+                             int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = base[i] + scale * out[i];
+    }
+}
+
 /* out = base + lambda * sum_t w_t (x_t - base) [/ sum_t w_t], models in the order of the recipe. */
 static void combine(const am_tile *tile)
 {
@@ -38,19 +56,11 @@ static void combine(const am_tile *tile)
     if (tile->param[NORMALIZE] != 0) {
         scale /= divisor(tile);
     }
-    for (int64_t i = 0; i < tile->n; i++) {
-        tile->out[i] = 0;
-    }
+    memset(tile->out, 0, (size_t)tile->n * sizeof *tile->out);
     for (int t = 0; t < tile->models; t++) {
-        const double weight = tile->model_param[t][WEIGHT];
-        const double *x = tile->x[t];
-        for (int64_t i = 0; i < tile->n; i++) {
-            tile->out[i] += weight * (x[i] - tile->base[i]);
-        }
+        add_scaled(tile->out, tile->model_param[t][WEIGHT], tile->x[t], tile->base, tile->n);
     }
-    for (int64_t i = 0; i < tile->n; i++) {
-        tile->out[i] = tile->base[i] + scale * tile->out[i];
-    }
+    finish(tile->out, scale, tile->base, tile->n);
 }
 
 const am_method am_method_task_arithmetic = {
