@@ -119,7 +119,10 @@ def combine(deltas: list, weights: list, elects: bool, normalize: bool, paper: b
         sign[sign == 0] = 1 if sign.sum() > 0 else -1
         agree = np.sign(d) == sign
     else:
-        sign = np.where((w * d).sum(0) >= 0, 1, -1)
+        vote = np.zeros(d.shape[1], "f4")  # weighted, in f32, in the order of the recipe
+        for t, weight in enumerate(weights):
+            vote = vote + d[t].astype("f4") * np.float32(weight)
+        sign = np.where(vote >= 0, 1, -1)
         agree = np.sign(w * d) == sign
     if largest:
         return sign * np.max(np.where(agree, w * d * sign, 0), axis=0, initial=0)
