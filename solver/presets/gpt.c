@@ -1,13 +1,14 @@
 /* GPT-2: token and position embeddings, causal blocks with the norm before attention and MLP. The
  * context is the length of the samples; every position has a label.
  * Source: Radford et al. (2019). SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
 #include "mpi/error.h"
 #include "solver/training/blocks.h"
 #include "solver/training/preset.h"
 
 typedef struct am_gpt {
     int64_t vocabulary, features, depth, heads, hidden;
-    double dropout;
+    double epsilon, dropout;
 } am_gpt;
 
 static const am_param params[] = {
@@ -19,6 +20,7 @@ static const am_param params[] = {
     {"heads", AM_PARAM_INT, offsetof(am_gpt, heads), "4", 1, 65536, NULL, "attention heads"},
     {"hidden", AM_PARAM_INT, offsetof(am_gpt, hidden), "0", 0, 1 << 22, NULL,
      "width of the MLP, 0: four times the features"},
+    {"epsilon", AM_PARAM_REAL, offsetof(am_gpt, epsilon), "1e-5", 0, 1, NULL, "of the norms"},
     {"dropout", AM_PARAM_REAL, offsetof(am_gpt, dropout), "0", 0, 0.99, NULL,
      "share that training drops after the embedding and every branch"},
     {0},
@@ -33,7 +35,9 @@ static int am_gpt_build(const void *options, const am_preset_list *list, am_net 
                        "preset gpt: features (%lld) must be a multiple of heads (%lld)",
                        (long long)o->features, (long long)o->heads);
     }
-    const am_block_options block = {.norm = "layer_norm epsilon=1e-5",
+    char norm[64];
+    snprintf(norm, sizeof norm, "layer_norm epsilon=%.17g", o->epsilon);
+    const am_block_options block = {.norm = norm,
                                     .features = o->features,
                                     .heads = o->heads,
                                     .groups = o->heads,
@@ -50,7 +54,7 @@ static int am_gpt_build(const void *options, const am_preset_list *list, am_net 
     for (int64_t l = 0; l < o->depth; l++) {
         v = am_block_add(net, l, v, &block);
     }
-    am_net_add(net, "norm", "layer_norm", v, "epsilon=1e-5");
+    am_net_add(net, "norm", "layer_norm", v, "epsilon=%.17g", o->epsilon);
     return 0;
 }
 

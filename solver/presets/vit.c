@@ -1,6 +1,7 @@
 /* Vision transformer: patches of an image as positions, blocks with the norm before attention and
  * MLP, and the mean or a class token for the head.
  * Source: Dosovitskiy et al. (2020). SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
 #include "mpi/error.h"
 #include "solver/training/blocks.h"
 #include "solver/training/preset.h"
@@ -8,7 +9,7 @@
 typedef struct am_vit {
     int64_t height, width, colours, patch, features, depth, heads, hidden;
     bool class_token;
-    double dropout;
+    double epsilon, dropout;
 } am_vit;
 
 static const am_param params[] = {
@@ -27,6 +28,7 @@ static const am_param params[] = {
      "width of the MLP, 0: four times the features"},
     {"class_token", AM_PARAM_BOOL, offsetof(am_vit, class_token), "yes", 0, 0, NULL,
      "classify by a learned first position; else by the mean of all"},
+    {"epsilon", AM_PARAM_REAL, offsetof(am_vit, epsilon), "1e-6", 0, 1, NULL, "of the norms"},
     {"dropout", AM_PARAM_REAL, offsetof(am_vit, dropout), "0", 0, 0.99, NULL,
      "share that training drops after the embedding and every branch"},
     {0},
@@ -41,7 +43,9 @@ static int am_vit_build(const void *options, const am_preset_list *list, am_net 
                        "preset vit: features (%lld) must be a multiple of heads (%lld)",
                        (long long)o->features, (long long)o->heads);
     }
-    const am_block_options block = {.norm = "layer_norm epsilon=1e-6",
+    char norm[64];
+    snprintf(norm, sizeof norm, "layer_norm epsilon=%.17g", o->epsilon);
+    const am_block_options block = {.norm = norm,
                                     .features = o->features,
                                     .heads = o->heads,
                                     .groups = o->heads,
@@ -64,7 +68,7 @@ static int am_vit_build(const void *options, const am_preset_list *list, am_net 
     for (int64_t l = 0; l < o->depth; l++) {
         v = am_block_add(net, l, v, &block);
     }
-    v = am_net_add(net, "norm", "layer_norm", v, "epsilon=1e-6");
+    v = am_net_add(net, "norm", "layer_norm", v, "epsilon=%.17g", o->epsilon);
     am_net_add(net, "pool", "pool_positions", v, "take=%s", o->class_token ? "first" : "mean");
     return 0;
 }
