@@ -44,6 +44,7 @@ MORE = {"nuslerp": [{"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nusl
         "tall": [{"task": 1}, {"agree": 2}], "incremental": [{"from_base": True}],
         "breadcrumbs": [{"rescale": True}], "multislerp": [{"normalize_weights": False}],
         "fisher": [{"normalize": True}]}
+TENSOR_ONLY = {"nuslerp_flatten", "filter_wise"}  # refused with scope: global
 RANKS = (2, 3, 5, 8, 1)
 BUDGETS = ("smallest", "middle", "none")
 BLOCKS = ("32KiB", "0", "40000", "1MiB")
@@ -154,6 +155,8 @@ def recipes(methods, mode):
         further = MORE.get(method["name"], []) if mode == "long" else []
         for k, more in enumerate([{}, *further]):
             for scope, semantics in variants(method)[:2 if mode == "quick" else None]:
+                if scope == "global" and more.keys() & TENSOR_ONLY:
+                    continue
                 parts = (method["name"], scope, semantics, str(k) if k else "")
                 name = "-".join(filter(None, parts))
                 write_recipe(f"{name}.yml", method, scope, semantics, more)
