@@ -167,6 +167,15 @@ int am_file_sync_close(int fd, const char *path)
     return rc;
 }
 
+char *am_clean_path(const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') {
+        n--;
+    }
+    return am_text("%.*s", (int)n, path);
+}
+
 char *am_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');

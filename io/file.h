@@ -36,6 +36,8 @@ int am_file_slurp(const char *path, int64_t limit, char **text, int64_t *n);
 int am_file_dump(const char *path, const void *data, int64_t n);
 /** printf into malloc'ed memory; NULL and AM_E_NOMEM in the message slot. */
 char *am_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/** Path without trailing slashes, malloc'ed. */
+char *am_clean_path(const char *path);
 /** Folder part of a path ("." if none), malloc'ed. */
 char *am_folder_of(const char *path);
 

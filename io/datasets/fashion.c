@@ -3,7 +3,7 @@
  *   u32 big-endian: magic 0x803 (images) or 0x801 (labels), n, and for images 28, 28; then bytes.
  * Source: Xiao, Rasul, Vollgraf, Fashion-MNIST (2017). SPDX-License-Identifier: BSD-3-Clause */
 #include <stdlib.h>
-#include "io/prepare.h"
+#include "io/dataset/prepare.h"
 #include "mpi/error.h"
 
 enum { CLASSES = 10, TRAIN = 4000, VALIDATION = 1000, TEST = 2000, MAX_BYTES = 1 << 28 };

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/font_packages.h"
-#include "io/glyph.h"
+#include "io/dataset/font_packages.h"
+#include "io/dataset/glyph.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 

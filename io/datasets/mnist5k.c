@@ -1,7 +1,7 @@
 /* mnist5k: 5,000 real MNIST digits from one picture, a sheet of 50 x 100 cells of 20x20 pixels,
  * five rows of cells a digit; each is centred in 28x28. libpng is optional at build time.
  * SPDX-License-Identifier: BSD-3-Clause */
-#include "io/prepare.h"
+#include "io/dataset/prepare.h"
 #include "mpi/error.h"
 
 #define MNIST_PACKAGES "opencv-doc"

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/prepare.h"
+#include "io/dataset/prepare.h"
 #include "mpi/error.h"
 
 #define REFERENCE_PACKAGES                                                                         \

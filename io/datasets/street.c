@@ -4,9 +4,9 @@
  * BSD-3-Clause */
 #include <stdlib.h>
 #include <string.h>
-#include "io/font_packages.h"
-#include "io/glyph.h"
-#include "io/pattern.h"
+#include "io/dataset/font_packages.h"
+#include "io/dataset/glyph.h"
+#include "io/dataset/pattern.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 

@@ -2,7 +2,7 @@
  * inputs have the scale of the other tasks. (Crops normalised to one mean and contrast leave a
  * multilayer perceptron little above chance.) Train, validation and test crops lie in different
  * parts of a pattern. SPDX-License-Identifier: BSD-3-Clause */
-#include "io/pattern.h"
+#include "io/dataset/pattern.h"
 #include "mpi/error.h"
 
 #define PATTERN_PACKAGES "gimp-data"

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/file.h"
-#include "io/format.h"
-#include "io/h5_read.h"
-#include "io/h5_util.h"
+#include "io/checkpoint/format.h"
+#include "io/hdf5/h5_read.h"
+#include "io/hdf5/h5_util.h"
 #include "mpi/error.h"
 
 enum { ALIGNMENT = 4096, COPY_BYTES = 65536 };

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "io/file.h"
-#include "io/format.h"
+#include "io/checkpoint/format.h"
 #include "io/formats/safetensors.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"

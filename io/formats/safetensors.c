@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/file.h"
-#include "io/format.h"
+#include "io/checkpoint/format.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 #include "mpi/jsonw.h"

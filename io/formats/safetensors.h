@@ -3,7 +3,7 @@
 #ifndef AM_IO_FORMATS_SAFETENSORS_H
 #define AM_IO_FORMATS_SAFETENSORS_H
 
-#include "io/layout.h"
+#include "io/checkpoint/layout.h"
 
 /** Read and check one file's header; append its tensors (with extents in `file`) and set its
  * metadata where a key is not there yet. A header in another than the canonical form is kept as

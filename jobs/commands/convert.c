@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "jobs/command.h"
 #include "jobs/sweep.h"
 #include "mpi/agree.h"

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include "io/csv.h"
-#include "io/dataset.h"
-#include "io/packages.h"
+#include "io/dataset/csv.h"
+#include "io/dataset/dataset.h"
+#include "io/dataset/packages.h"
 #include "jobs/command.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "io/dtype.h"
 #include "jobs/command.h"
 #include "jobs/sweep.h"

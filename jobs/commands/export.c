@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/companion.h"
+#include "io/checkpoint/companion.h"
 #include "jobs/command.h"
 #include "jobs/interop/hf_model.h"
 #include "mpi/agree.h"

@@ -1,5 +1,5 @@
 /* allmerge extract BASE MODEL -o TV: a task vector (model - base) as a checkpoint, rounded or
- * quantised, whole or only its largest elements (io/taskvec.h). SPDX-License-Identifier:
+ * quantised, whole or only its largest elements (io/checkpoint/taskvec.h). SPDX-License-Identifier:
  * BSD-3-Clause */
 #include <inttypes.h>
 #include <math.h>
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "io/dtype.h"
-#include "io/taskvec.h"
+#include "io/checkpoint/taskvec.h"
 #include "jobs/command.h"
 #include "jobs/merge/plan.h"
 #include "mpi/agree.h"

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "io/file.h"
-#include "io/identity.h"
-#include "io/publish.h"
+#include "io/commit/identity.h"
+#include "io/commit/publish.h"
 #include "jobs/command.h"
 #include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
@@ -77,7 +77,7 @@ static int refuse_existing(const merge_options *o)
 /* The file OUT.halt asks the job to stop. */
 static int watch_halt(const merge_options *o)
 {
-    char *clean = am_publish_clean_path(o->output);
+    char *clean = am_clean_path(o->output);
     char *path = clean != NULL ? am_text("%s.halt", clean) : NULL;
     const int rc = path != NULL ? am_stop_on_file(path) : AM_E_NOMEM;
     free(clean);

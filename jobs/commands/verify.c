@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/checkpoint.h"
-#include "io/digest.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/commit/digest.h"
 #include "io/dtype.h"
-#include "io/manifest.h"
+#include "io/commit/manifest.h"
 #include "jobs/command.h"
 #include "jobs/sweep.h"
 #include "mpi/agree.h"

@@ -4,7 +4,7 @@
 #ifndef AM_JOBS_INTEROP_HF_MODEL_H
 #define AM_JOBS_INTEROP_HF_MODEL_H
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "jobs/interop/config.h"
 #include "solver/training/net.h"
 

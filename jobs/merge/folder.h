@@ -4,7 +4,7 @@
 #ifndef AM_JOBS_MERGE_FOLDER_H
 #define AM_JOBS_MERGE_FOLDER_H
 
-#include "io/companion.h"
+#include "io/checkpoint/companion.h"
 #include "jobs/merge/plan.h"
 
 /** Gather the files. In config.json torch_dtype (dtype), the number of layers after slices and

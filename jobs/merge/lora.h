@@ -3,7 +3,7 @@
 #ifndef AM_JOBS_MERGE_LORA_H
 #define AM_JOBS_MERGE_LORA_H
 
-#include "io/adapter.h"
+#include "io/checkpoint/adapter.h"
 
 typedef struct am_lora am_lora;
 

@@ -9,7 +9,7 @@
 #ifndef AM_JOBS_MERGE_MATCH_H
 #define AM_JOBS_MERGE_MATCH_H
 
-#include "io/view.h"
+#include "io/checkpoint/view.h"
 #include "jobs/merge/recipe.h"
 
 /* Inputs are numbered: the base if there is one, then the slots. Files: one for each input, then

@@ -5,7 +5,7 @@
 #ifndef AM_JOBS_MERGE_MODEL_H
 #define AM_JOBS_MERGE_MODEL_H
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 
 typedef struct am_model am_model;
 

@@ -3,7 +3,7 @@
 #ifndef AM_JOBS_MERGE_PLAN_H
 #define AM_JOBS_MERGE_PLAN_H
 
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "jobs/merge/match.h"
 #include "jobs/merge/model.h"
 #include "jobs/merge/recipe.h"

@@ -3,7 +3,7 @@
 #ifndef AM_JOBS_MERGE_TASK_VECTOR_H
 #define AM_JOBS_MERGE_TASK_VECTOR_H
 
-#include "io/taskvec.h"
+#include "io/checkpoint/taskvec.h"
 
 /* The base of several task vectors: they ask for the same elements one after the other, which are
  * then read and converted once. */

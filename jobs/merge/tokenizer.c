@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/companion.h"
+#include "io/checkpoint/companion.h"
 #include "io/file.h"
 #include "jobs/merge/json_text.h"
 #include "mpi/error.h"

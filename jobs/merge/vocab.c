@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/companion.h"
+#include "io/checkpoint/companion.h"
 #include "io/file.h"
 #include "jobs/merge/tokenizer.h"
 #include "jobs/recipe/bind.h"

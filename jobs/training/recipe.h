@@ -5,7 +5,7 @@
 #define AM_JOBS_TRAINING_RECIPE_H
 
 #include <mpi.h>
-#include "io/dataset.h"
+#include "io/dataset/dataset.h"
 #include "jobs/training/model.h"
 #include "jobs/training/rollback.h"
 #include "solver/merge/method.h"

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "io/publish.h"
+#include "io/commit/manifest.h"
 #include "jobs/training/iterate_parts.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -43,7 +43,7 @@ static int remove_round(const run *r, int64_t round)
     char name[NAME], path[AM_RUN_PATH];
     round_name(r, round, name);
     int rc = am_run_folder_file(r->it->folder, path, "%s", name);
-    char *manifest = rc == AM_OK ? am_publish_manifest_path(path, false) : NULL;
+    char *manifest = rc == AM_OK ? am_manifest_path(path, false) : NULL;
     rc = rc == AM_OK && manifest == NULL ? AM_E_NOMEM : rc;
     const char *const file[] = {path, manifest};
     for (int i = 0; i < 2; i++) {

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include "io/checkpoint.h"
-#include "io/identity.h"
-#include "io/publish.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/commit/identity.h"
+#include "io/commit/publish.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"

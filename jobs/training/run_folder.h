@@ -1,6 +1,6 @@
 /* The folder of a run: RUN/recipe.yml, RUN/job.json, RUN/events.jsonl, RUN/result.json,
- * checkpoints. job.json is what the run is (io/identity.h): its recipe and inputs. A folder of
- * another run is refused, saying in what it differs; a finished run is recognised; an unfinished
+ * checkpoints. job.json is what the run is (io/commit/identity.h): its recipe and inputs. A folder
+ * of another run is refused, saying in what it differs; a finished run is recognised; an unfinished
  * one goes on: a step whose checkpoint is there (they appear by rename) and holds what its manifest
  * says is not done again. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_RUN_FOLDER_H

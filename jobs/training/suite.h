@@ -4,8 +4,8 @@
 #define AM_JOBS_TRAINING_SUITE_H
 
 #include <mpi.h>
-#include "io/checkpoint.h"
-#include "io/dataset.h"
+#include "io/checkpoint/checkpoint.h"
+#include "io/dataset/dataset.h"
 #include "jobs/training/rollback.h"
 #include "solver/training/train.h"
 

@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "mpi/agree.h"
 #include "mpi/runtime.h"
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "mpi/error.h"
 #include "mpi/runtime.h"
 #include "solver/training/preset.h"

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "mpi/agree.h"
 #include "mpi/runtime.h"
 #include "tests/am_test.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include "io/checkpoint.h"
+#include "io/checkpoint/checkpoint.h"
 #include "io/dtype.h"
 #include "mpi/agree.h"
 #include "mpi/partition.h"

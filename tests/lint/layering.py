@@ -43,7 +43,7 @@ def check(tree):
 
 
 PLANTED = [
-    {"mpi/a.c": '#include "io/format.h"\n'},
+    {"mpi/a.c": '#include "io/checkpoint/format.h"\n'},
     {"mpi/a.h": '# include "solver/merge/merge.h"\n'},
     {"solver/a.c": '#include "io/dtype.h"\n'},
     {"solver/methods/a.c": '#include "jobs/recipe/bind.h"\n'},

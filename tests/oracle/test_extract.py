@@ -2,7 +2,7 @@
 """Task vectors: `allmerge extract` against numpy, and merges that take them as inputs.
 
 Every dtype, whole and trimmed, in HDF5 (read with h5py) and safetensors: the stored numbers are
-decoded here as io/taskvec.h says, compared with the differences (int8: at most half a scale off),
+decoded here as io/checkpoint/taskvec.h says, compared with the differences (int8: at most half a scale off),
 and the kept elements with the largest ones, ties by position. A merge of task vectors must give the
 same bytes as a merge of base + the decoded numbers; with exact f32 differences, as the models
 themselves. Same bytes for any number of ranks and block size.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write small classification tasks in the layout of io/dataset.h, for tests of the training jobs.
+"""Write small classification tasks in the layout of io/dataset/dataset.h, for tests of the training jobs.
 
 usage: make_tasks.py FOLDER NAME[:CLASSES[:TRAIN]]...
 Each task is its own mixture of Gaussians in 36 features (6x6 u8), keyed by its name: 'a:4:120' has 4

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "tests/am_test.h"
-#include "io/dataset.h"
+#include "io/dataset/dataset.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"

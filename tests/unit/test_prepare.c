@@ -7,10 +7,10 @@
 #include <unistd.h>
 #include <zlib.h>
 #include "tests/am_test.h"
-#include "io/glyph.h"
-#include "io/packages.h"
-#include "io/pattern.h"
-#include "io/prepare.h"
+#include "io/dataset/glyph.h"
+#include "io/dataset/packages.h"
+#include "io/dataset/pattern.h"
+#include "io/dataset/prepare.h"
 #include "mpi/error.h"
 
 /* ---- patterns ---- */

@@ -1,0 +1,459 @@
+/* Reading a data set file: every rule of io/datasets/README.md is checked here, once, on one rank.
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "io/dataset/dataset_read.h"
+
+#include <errno.h>
+#include <hdf5.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "mpi/arena.h"
+#include "io/hdf5/h5_util.h"
+#include "mpi/error.h"
+
+enum { FORMAT_VERSION = 1, MAX_TEXT = 1 << 24, MAX_CLASSES = 1 << 20 };
+
+static const char *const split_names[AM_SPLITS] = {"train", "validation", "test"};
+
+/* A file being read. */
+typedef struct am_reader {
+    hid_t file;
+    const char *path;
+} am_reader;
+
+static int fail_damaged(const am_reader *r, const char *what)
+{
+    return am_fail(AM_E_DATA, "%s: cannot read %s: damaged, or a filter is missing", r->path, what);
+}
+
+/* ---- attributes of the root ---- */
+
+/* Text of fixed or variable length into an owned string; NULL if absent. */
+static int read_text(const am_reader *r, const char *key, char **text)
+{
+    int rc = 0;
+    char *variable = NULL;
+    hid_t attribute = -1, type = -1, memory = -1, space = -1;
+    *text = NULL;
+    if (H5Aexists(r->file, key) <= 0) {
+        return 0;
+    }
+    attribute = H5Aopen(r->file, key, H5P_DEFAULT);
+    type = attribute >= 0 ? H5Aget_type(attribute) : -1;
+    space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+    if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING ||
+        H5Sget_simple_extent_npoints(space) != 1 || H5Tget_size(type) > MAX_TEXT) {
+        AM_TRY(am_fail(AM_E_DATA, "%s: attribute %s must be one string", r->path, key));
+    }
+    memory = H5Tcopy(type);
+    if (memory < 0) {
+        AM_TRY(am_fail(AM_E_NOMEM, "%s: no memory for attribute %s", r->path, key));
+    }
+    if (H5Tis_variable_str(type) > 0) {
+        if (H5Aread(attribute, memory, &variable) < 0) {
+            AM_TRY(fail_damaged(r, key));
+        }
+        *text = strdup(variable != NULL ? variable : "");
+    } else {
+        *text = am_new((int64_t)H5Tget_size(type) + 1, 1, "attribute");
+        if (*text != NULL && H5Aread(attribute, memory, *text) < 0) {
+            AM_TRY(fail_damaged(r, key));
+        }
+    }
+    if (*text == NULL) {
+        AM_TRY(am_fail(AM_E_NOMEM, "%s: no memory for attribute %s", r->path, key));
+    }
+cleanup:
+    if (variable != NULL) {
+        (void)H5free_memory(variable);
+    }
+    if (memory >= 0) {
+        (void)H5Tclose(memory);
+    }
+    if (space >= 0) {
+        (void)H5Sclose(space);
+    }
+    if (type >= 0) {
+        (void)H5Tclose(type);
+    }
+    if (attribute >= 0) {
+        (void)H5Aclose(attribute);
+    }
+    if (rc != 0) {
+        free(*text);
+        *text = NULL;
+    }
+    return rc;
+}
+
+static int check_version(const am_reader *r)
+{
+    int64_t version = FORMAT_VERSION;
+    if (H5Aexists(r->file, "allmerge") <= 0) {
+        return 0; /* a file that users made */
+    }
+    hid_t attribute = H5Aopen(r->file, "allmerge", H5P_DEFAULT);
+    hid_t space = attribute >= 0 ? H5Aget_space(attribute) : -1;
+    bool is_read = space >= 0 && H5Sget_simple_extent_npoints(space) == 1 &&
+                   H5Aread(attribute, H5T_NATIVE_INT64, &version) >= 0;
+    if (space >= 0) {
+        (void)H5Sclose(space);
+    }
+    if (attribute >= 0) {
+        (void)H5Aclose(attribute);
+    }
+    return is_read && version == FORMAT_VERSION
+               ? 0
+               : am_fail(AM_E_DATA, "%s: format version %lld, this allmerge reads %d", r->path,
+                         (long long)version, FORMAT_VERSION);
+}
+
+/* Number of class names, 0 if the file gives none. */
+static int count_classes(const am_reader *r, const char *json, int64_t *n)
+{
+    json_error_t where;
+    *n = 0;
+    if (json[0] == '\0') {
+        return 0;
+    }
+    json_t *list = json_loads(json, JSON_REJECT_DUPLICATES, &where);
+    bool is_good =
+        json_is_array(list) && json_array_size(list) > 0 && json_array_size(list) <= MAX_CLASSES;
+    for (size_t i = 0; is_good && i < json_array_size(list); i++) {
+        is_good = json_is_string(json_array_get(list, i));
+    }
+    *n = is_good ? (int64_t)json_array_size(list) : 0;
+    json_decref(list);
+    return is_good ? 0
+                   : am_fail(AM_E_DATA,
+                             "%s: attribute classes must be a JSON array of class names, such as "
+                             "[\"cat\", \"dog\"]",
+                             r->path);
+}
+
+static int read_head(const am_reader *r, am_dataset_raw *out)
+{
+    int rc = 0;
+    AM_TRY(check_version(r));
+    AM_TRY(read_text(r, "name", &out->name));
+    AM_TRY(read_text(r, "classes", &out->class_json));
+    if (out->name == NULL) { /* the file's own name without folder and suffix */
+        const char *slash = strrchr(r->path, '/');
+        out->name = strdup(slash != NULL ? slash + 1 : r->path);
+        if (out->name != NULL && strrchr(out->name, '.') > out->name) {
+            *strrchr(out->name, '.') = '\0';
+        }
+    }
+    if (out->class_json == NULL) {
+        out->class_json = strdup("");
+    }
+    if (out->name == NULL || out->class_json == NULL) {
+        AM_TRY(am_fail(AM_E_NOMEM, "%s: no memory for attributes", r->path));
+    }
+    AM_TRY(count_classes(r, out->class_json, &out->classes));
+cleanup:
+    return rc;
+}
+
+/* ---- arrays ---- */
+
+/* An open dataset and what it is. */
+typedef struct am_array {
+    hid_t set, space;
+    char label[64]; /* "train/x" */
+    int dims;
+    hsize_t shape[H5S_MAX_RANK];
+    H5T_class_t kind;
+    size_t bytes; /* of one value */
+    bool is_unsigned;
+} am_array;
+
+static void array_close(am_array *a)
+{
+    if (a->space >= 0) {
+        (void)H5Sclose(a->space);
+    }
+    if (a->set >= 0) {
+        (void)H5Dclose(a->set);
+    }
+}
+
+static int array_open(const am_reader *r, int split, const char *key, am_array *a)
+{
+    *a = (am_array){.set = -1, .space = -1};
+    (void)snprintf(a->label, sizeof a->label, "%s/%s", split_names[split], key);
+    if (H5Lexists(r->file, split_names[split], H5P_DEFAULT) <= 0 ||
+        H5Lexists(r->file, a->label, H5P_DEFAULT) <= 0) {
+        return am_fail(AM_E_DATA,
+                       "%s: no dataset %s: not a data set (it needs train, validation and test, "
+                       "each with x and y)",
+                       r->path, a->label);
+    }
+    a->set = H5Dopen2(r->file, a->label, H5P_DEFAULT);
+    a->space = a->set >= 0 ? H5Dget_space(a->set) : -1;
+    hid_t type = a->set >= 0 ? H5Dget_type(a->set) : -1;
+    if (a->space >= 0 && type >= 0) {
+        a->dims = H5Sget_simple_extent_ndims(a->space);
+        a->kind = H5Tget_class(type);
+        a->bytes = H5Tget_size(type);
+        a->is_unsigned = a->kind == H5T_INTEGER && H5Tget_sign(type) == H5T_SGN_NONE;
+    }
+    bool is_good = type >= 0 && a->space >= 0 && a->dims >= 0 &&
+                   H5Sget_simple_extent_dims(a->space, a->shape, NULL) >= 0;
+    if (type >= 0) {
+        (void)H5Tclose(type);
+    }
+    return is_good ? 0 : fail_damaged(r, a->label);
+}
+
+/* The first n entries of the first axis, converted by HDF5 only between widths of integers. */
+static int array_read(const am_reader *r, const am_array *a, int64_t n, hid_t memory_type,
+                      void *data)
+{
+    hsize_t start[H5S_MAX_RANK] = {0}, count[H5S_MAX_RANK];
+    memcpy(count, a->shape, sizeof count);
+    count[0] = (hsize_t)n;
+    hid_t memory = H5Screate_simple(a->dims, count, NULL);
+    bool is_read = memory >= 0 &&
+                   H5Sselect_hyperslab(a->space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
+                   H5Dread(a->set, memory_type, memory, a->space, H5P_DEFAULT, data) >= 0;
+    if (memory >= 0) {
+        (void)H5Sclose(memory);
+    }
+    return is_read ? 0 : fail_damaged(r, a->label);
+}
+
+static int read_labels(const am_reader *r, const am_array *a, int64_t n, int32_t *y)
+{
+    int rc = 0;
+    int64_t *wide = am_new(n, sizeof *wide, "labels");
+    if (wide == NULL) {
+        return AM_E_NOMEM;
+    }
+    AM_TRY(array_read(r, a, n, H5T_NATIVE_INT64, wide));
+    for (int64_t i = 0; i < n; i++) {
+        if (wide[i] < 0 || wide[i] >= MAX_CLASSES) {
+            AM_TRY(am_fail(AM_E_DATA, "%s: %s[%lld] is %lld, labels are 0 to classes-1", r->path,
+                           a->label, (long long)i, (long long)wide[i]));
+        }
+        y[i] = (int32_t)wide[i];
+    }
+cleanup:
+    free(wide);
+    return rc;
+}
+
+/* f32 as it is, f64 rounded once, here and not by HDF5. */
+static int read_floats(const am_reader *r, const am_array *a, int64_t n, int64_t features, float *x)
+{
+    int rc = 0;
+    double *wide = NULL;
+    int64_t values = n * features;
+    if (a->bytes == sizeof(float)) {
+        AM_TRY(array_read(r, a, n, H5T_NATIVE_FLOAT, x));
+    } else {
+        wide = am_new(values, sizeof *wide, "inputs");
+        if (wide == NULL) {
+            AM_TRY(AM_E_NOMEM);
+        }
+        AM_TRY(array_read(r, a, n, H5T_NATIVE_DOUBLE, wide));
+        for (int64_t i = 0; i < values; i++) {
+            x[i] = (float)wide[i];
+        }
+    }
+    for (int64_t i = 0; i < values; i++) {
+        if (!isfinite(x[i])) {
+            AM_TRY(am_fail(AM_E_DATA,
+                           "%s: %s holds a value that is not a finite f32, in sample "
+                           "%lld",
+                           r->path, a->label, (long long)(i / features)));
+        }
+    }
+cleanup:
+    free(wide);
+    return rc;
+}
+
+/* Shapes and types of x and y against the rules; sets n and value_bytes of the part. */
+static int check_arrays(const am_reader *r, const am_array *x, const am_array *y, int64_t limit,
+                        int64_t *features, am_dataset_part *part)
+{
+    bool is_u8 = x->kind == H5T_INTEGER && x->bytes == 1 && x->is_unsigned;
+    bool is_real = x->kind == H5T_FLOAT && (x->bytes == 4 || x->bytes == 8);
+    if (!is_u8 && !is_real) {
+        return am_fail(AM_E_DATA, "%s: %s must be u8, f32 or f64", r->path, x->label);
+    }
+    if (y->kind != H5T_INTEGER) {
+        return am_fail(AM_E_DATA, "%s: %s must hold integers", r->path, y->label);
+    }
+    if (x->dims < 2 || y->dims != 1 || x->shape[0] != y->shape[0] || x->shape[0] < 1) {
+        return am_fail(AM_E_DATA, "%s: %s must be [n, ...] and %s [n], n at least 1", r->path,
+                       x->label, y->label);
+    }
+    int64_t per_sample = 1;
+    for (int d = 1; d < x->dims; d++) {
+        if (x->shape[d] < 1 || x->shape[d] > (hsize_t)(INT32_MAX / per_sample)) {
+            return am_fail(AM_E_DATA, "%s: %s has samples of no or too many values", r->path,
+                           x->label);
+        }
+        per_sample *= (int64_t)x->shape[d];
+    }
+    if (*features != 0 && *features != per_sample) {
+        return am_fail(AM_E_DATA, "%s: %s has %lld features, train/x has %lld", r->path, x->label,
+                       (long long)per_sample, (long long)*features);
+    }
+    *features = per_sample;
+    part->n = limit > 0 && (hsize_t)limit < x->shape[0] ? limit : (int64_t)x->shape[0];
+    part->value_bytes = is_u8 ? 1 : (int64_t)sizeof(float);
+    return 0;
+}
+
+static int read_part(const am_reader *r, int split, int64_t limit, int64_t *features,
+                     am_dataset_part *part)
+{
+    int rc = 0;
+    am_array x = {.set = -1, .space = -1}, y = {.set = -1, .space = -1};
+    AM_TRY(array_open(r, split, "x", &x));
+    AM_TRY(array_open(r, split, "y", &y));
+    AM_TRY(check_arrays(r, &x, &y, limit, features, part));
+    part->x = am_new(part->n, (size_t)(*features * part->value_bytes), "inputs");
+    part->y = am_new(part->n, sizeof *part->y, "labels");
+    if (part->x == NULL || part->y == NULL) {
+        AM_TRY(AM_E_NOMEM);
+    }
+    AM_TRY(part->value_bytes == 1 ? array_read(r, &x, part->n, H5T_NATIVE_UINT8, part->x)
+                                  : read_floats(r, &x, part->n, *features, part->x));
+    AM_TRY(read_labels(r, &y, part->n, part->y));
+cleanup:
+    array_close(&x);
+    array_close(&y);
+    return rc;
+}
+
+/* A split of a text: tokens and nothing else. */
+static int read_text_part(const am_reader *r, int split, int64_t limit, int64_t *features,
+                          am_dataset_part *part)
+{
+    int rc = 0;
+    am_array a = {.set = -1, .space = -1};
+    AM_TRY(array_open(r, split, "tokens", &a));
+    if (a.kind != H5T_INTEGER || a.bytes != 1 || !a.is_unsigned) {
+        AM_TRY(am_fail(AM_E_DATA, "%s: %s must be u8", r->path, a.label));
+    }
+    if (a.dims != 2 || a.shape[0] < 1 || a.shape[1] < 2 || a.shape[1] > INT32_MAX) {
+        AM_TRY(
+            am_fail(AM_E_DATA, "%s: %s must be [n, T + 1], n and T at least 1", r->path, a.label));
+    }
+    const int64_t T = (int64_t)a.shape[1] - 1;
+    if (*features != 0 && *features != T) {
+        AM_TRY(am_fail(AM_E_DATA, "%s: %s has samples of %lld tokens, train/tokens of %lld",
+                       r->path, a.label, (long long)T, (long long)*features));
+    }
+    *features = T;
+    part->n = limit > 0 && (hsize_t)limit < a.shape[0] ? limit : (int64_t)a.shape[0];
+    part->value_bytes = 1;
+    part->x = am_new(part->n, (size_t)T + 1, "tokens");
+    if (part->x == NULL) {
+        AM_TRY(AM_E_NOMEM);
+    }
+    AM_TRY(array_read(r, &a, part->n, H5T_NATIVE_UINT8, part->x));
+cleanup:
+    array_close(&a);
+    return rc;
+}
+
+/* Tokens against the class names; without names there are 256. */
+static int check_tokens(const am_reader *r, am_dataset_raw *out)
+{
+    const int64_t width = am_dataset_width(out);
+    out->classes = out->classes == 0 ? 256 : out->classes;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        const uint8_t *x = out->part[s].x;
+        for (int64_t i = 0; i < out->part[s].n * width; i++) {
+            if (x[i] >= out->classes) {
+                return am_fail(AM_E_DATA,
+                               "%s: %s/tokens holds %d in sample %lld, there are %lld "
+                               "classes",
+                               r->path, split_names[s], x[i], (long long)(i / width),
+                               (long long)out->classes);
+            }
+        }
+    }
+    return 0;
+}
+
+/* Labels against the class names; without names the largest label counts. */
+static int check_labels(const am_reader *r, am_dataset_raw *out)
+{
+    int64_t largest = 0;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        const am_dataset_part *part = &out->part[s];
+        for (int64_t i = 0; i < part->n; i++) {
+            if (out->classes > 0 && part->y[i] >= out->classes) {
+                return am_fail(AM_E_DATA, "%s: %s/y[%lld] is %d but there are %lld classes",
+                               r->path, split_names[s], (long long)i, part->y[i],
+                               (long long)out->classes);
+            }
+            largest = part->y[i] > largest ? part->y[i] : largest;
+        }
+    }
+    if (out->classes == 0) {
+        out->classes = largest + 1;
+    }
+    return 0;
+}
+
+static int read_file(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+{
+    int rc = 0;
+    am_reader r = {.path = path};
+    int memory = am_h5_memory_open(path, &r.file);
+    if (memory < 0) {
+        return memory;
+    }
+    AM_TRY(read_head(&r, out));
+    out->is_text = H5Lexists(r.file, "train", H5P_DEFAULT) > 0 &&
+                   H5Lexists(r.file, "train/tokens", H5P_DEFAULT) > 0;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        const int64_t most = limit != NULL ? limit[s] : 0;
+        AM_TRY(out->is_text ? read_text_part(&r, s, most, &out->features, &out->part[s])
+                            : read_part(&r, s, most, &out->features, &out->part[s]));
+    }
+    AM_TRY(out->is_text ? check_tokens(&r, out) : check_labels(&r, out));
+cleanup:
+    (void)H5Fclose(r.file);
+    close(memory);
+    return rc;
+}
+
+int am_dataset_read(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+{
+    int rc = 0;
+    *out = (am_dataset_raw){0};
+    if (access(path, R_OK) != 0) {
+        return am_fail_errno(AM_E_NOINPUT, errno,
+                             "cannot read data set %s (`allmerge data prepare` makes them)", path);
+    }
+    H5E_BEGIN_TRY
+    {
+        rc = read_file(path, limit, out);
+    }
+    H5E_END_TRY;
+    if (rc != 0) {
+        am_dataset_raw_free(out);
+    }
+    return rc;
+}
+
+void am_dataset_raw_free(am_dataset_raw *raw)
+{
+    for (int s = 0; s < AM_SPLITS; s++) {
+        free(raw->part[s].x);
+        free(raw->part[s].y);
+    }
+    free(raw->name);
+    free(raw->class_json);
+    *raw = (am_dataset_raw){0};
+}
