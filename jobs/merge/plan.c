@@ -295,15 +295,26 @@ static int check_piece(const am_merge_plan *plan, int64_t i)
             rows[n++] = plan->model_param + (i * r->n_slots + m) * r->n_params;
         }
     }
+    const am_tensor *t = &plan->match.pieces.t[i];
+    const int64_t cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
+    const am_unit unit = {.scope = r->scope,
+                          .semantics = r->semantics,
+                          .n = t->numel,
+                          .rows = cols > 0 ? t->numel / cols : 0,
+                          .cols = cols,
+                          .outer = t->ndim > 0 ? t->shape[0] : 1,
+                          .models = n,
+                          .param = plan->param + i * r->n_params,
+                          .model_param = rows};
     const am_tile tile = {.models = n,
+                          .unit = &unit,
                           .param = plan->param + i * r->n_params,
                           .model_param = rows,
                           .layer = plan->match.layer[i],
                           .layers = plan->match.layers};
     const char *wrong = r->method->check(&tile);
     return wrong == NULL ? 0
-                         : am_node_fail(am_yaml_root(r->yaml), "tensor '%s': %s",
-                                        plan->match.pieces.t[i].name, wrong);
+                         : am_node_fail(am_yaml_root(r->yaml), "tensor '%s': %s", t->name, wrong);
 }
 
 static int resolve_parameters(am_merge_plan *plan)

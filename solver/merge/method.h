@@ -87,7 +87,7 @@ typedef struct am_tile {
     const double *const *aux; /* [T][n] second input of each model (Fisher), or NULL */
     const double *param; /* resolved global parameters, in table order (per-model slots unused) */
     const double *const *model_param; /* [T][table] resolved per-model parameters */
-    const am_unit *unit;              /* NULL only for `check` */
+    const am_unit *unit;              /* for `check`: scope, semantics and the shape alone */
     int64_t lo;                       /* first element's index in the tensor */
     int64_t rows, cols;               /* by rows: whole rows of the tensor; else 1, n */
     int64_t layer, layers; /* number in the tensor's name (-1: outside the layers), and how many */

@@ -18,6 +18,19 @@ static bool by_rows(const am_unit *unit)
     return unit->param[FILTER_WISE] != 0 && unit->rows > 1;
 }
 
+/* What is wrong with the parameters of a unit. */
+static const char *complaint(const am_unit *unit)
+{
+    return unit->param[FILTER_WISE] != 0 && unit->scope == AM_SCOPE_GLOBAL
+               ? "filter_wise needs scope: tensor"
+               : NULL;
+}
+
+static const char *check(const am_tile *tile)
+{
+    return complaint(tile->unit);
+}
+
 static int count(const am_unit *unit)
 {
     return by_rows(unit) ? 0 : am_gram_count(unit);
@@ -54,11 +67,8 @@ static void find_coefficients(const double *gram, int n, am_semantics semantics,
 
 static const char *solve(const am_unit *unit)
 {
-    if (unit->param[FILTER_WISE] != 0 && unit->scope == AM_SCOPE_GLOBAL) {
-        return "filter_wise needs scope: tensor";
-    }
     find_coefficients(unit->sum, unit->models, unit->semantics, unit->state);
-    return NULL;
+    return complaint(unit);
 }
 
 static void combine_row(const am_tile *row)
@@ -101,5 +111,6 @@ const am_method am_method_model_stock = {
     .states = am_coefficient_states,
     .n_passes = 1,
     .pass = {{.count = count, .sums = am_tile_gram, .solve = solve}},
+    .check = check,
     .combine = combine,
 };

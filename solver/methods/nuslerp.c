@@ -53,6 +53,22 @@ static bool is_too_wide(const am_unit *unit)
     return shape_of(unit) == COLUMNS && columns(unit) > MAX_COLUMNS;
 }
 
+/* What is wrong with the parameters of a unit. */
+static const char *complaint(const am_unit *unit)
+{
+    if (unit->param[FLATTEN] == 0 && unit->scope == AM_SCOPE_GLOBAL) {
+        return "nuslerp_flatten: false needs scope: tensor";
+    }
+    return is_too_wide(unit) ? "nuslerp_row_wise takes at most 32768 columns: set it to false, or "
+                               "nuslerp_flatten to true"
+                             : NULL;
+}
+
+static const char *check(const am_tile *tile)
+{
+    return complaint(tile->unit);
+}
+
 static int count(const am_unit *unit)
 {
     if (unit->models < 2) {
@@ -62,7 +78,7 @@ static int count(const am_unit *unit)
     case WHOLE:
         return 3;
     case COLUMNS:
-        return is_too_wide(unit) ? 1 : 3 * (int)columns(unit); /* 1: solve refuses it */
+        return is_too_wide(unit) ? 1 : 3 * (int)columns(unit); /* 1: refused */
     default:
         return 0;
     }
@@ -125,12 +141,9 @@ static double place(const double *const *model_param)
 
 static const char *solve(const am_unit *unit)
 {
-    if (unit->param[FLATTEN] == 0 && unit->scope == AM_SCOPE_GLOBAL) {
-        return "nuslerp_flatten: false needs scope: tensor";
-    }
-    if (is_too_wide(unit)) {
-        return "nuslerp_row_wise takes at most 32768 columns: set it to false, or "
-               "nuslerp_flatten to true";
+    const char *wrong = complaint(unit);
+    if (wrong != NULL) {
+        return wrong;
     }
     const int64_t angles = shape_of(unit) == COLUMNS ? columns(unit) : 1;
     for (int64_t k = 0; k < angles; k++) {
@@ -214,5 +227,6 @@ const am_method am_method_nuslerp = {
     .states = states,
     .n_passes = 1,
     .pass = {{.count = count, .sums = sums, .solve = solve}},
+    .check = check,
     .combine = combine,
 };
