@@ -95,7 +95,10 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
     full_env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                     OPENBLAS_NUM_THREADS="1", AM_STATUS_FOLDER=str(status), **(env or {}))
     full_env["AM_PRELOAD"] = preload or ""
-    command = [str(HERE / "rank_status"), program or binary(), *arguments]
+    below = HERE / "rank_status"
+    if user: # who may not be able to look into the source tree
+        below = Path(shutil.copy(below, status))
+    command = [str(below), program or binary(), *arguments]
     if ranks > 0:
         # mpirun ends the others about 2 s after the first rank that returns an error: enough for
         # ranks that end together, and a rank that would stay behind has no status of its own.
