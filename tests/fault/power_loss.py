@@ -177,8 +177,8 @@ def make_inputs(folder: Path) -> None:
             "  - model: ../in/ft1.safetensors\n    parameters: {weight: 0.25}\n")
 
 
-def command(recipe: str, out: str) -> list[str]:
-    return ["merge", f"../in/{recipe}.yml", "-o", out, "--save-every", "0", "--block", "8000",
+def command(recipe: str, out: str, every: str) -> list[str]:
+    return ["merge", f"../in/{recipe}.yml", "-o", out, "--save-every", every, "--block", "8000",
             "--shard-size", "60000"]
 
 
@@ -202,12 +202,14 @@ class Campaign:
         self.work.mkdir()
 
     def run(self, recipe: str, out: str, ranks: int, record: bool = False) -> rankrun.Result:
+        """Save at every chance, or only at the end: then nothing but the last sync is between."""
+        every = self.chance.choice(("0", "3600"))
         env = {"AM_STALL_SECONDS": "60"}
         preload = None
         if record:
             env.update(AM_RECORD=str(self.log), AM_RECORD_PATH=str(self.work))
             preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_record.so")
-        result = rankrun.run(command(recipe, out), 0 if ranks == 1 else ranks, self.work, env=env,
+        result = rankrun.run(command(recipe, out, every), 0 if ranks == 1 else ranks, self.work, env=env,
                              preload=preload, timeout=180)
         if result.code != 0:
             self.fail(f"merge on {ranks} ranks ends with {result.code}\n{result.err[-600:]}")
