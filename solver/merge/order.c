@@ -48,6 +48,9 @@ int am_order_reserve(am_order *o, int64_t n, int bits, bool one_rank)
         free(o->here);
         o->here = am_new(counts, sizeof *o->here, "counts of an order");
         o->count_room = o->here != NULL ? counts : 0;
+        if (o->here != NULL) { /* touched now, so that the peak does not depend on the data */
+            memset(o->here, 1, (size_t)counts * sizeof *o->here);
+        }
     }
     if ((n > 0 && o->pick == NULL) || (counts > 0 && o->here == NULL)) {
         return AM_E_NOMEM;

@@ -2,7 +2,7 @@
 # A build without FreeType and libpng: everything else works, and the tasks that need them say so.
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
-cmake -S "$AM_SOURCE" -B build -DAM_FREETYPE=OFF -DAM_PNG=OFF -DAM_TESTS=OFF \
+cmake -S "$AM_SOURCE" -B build -G Ninja -DAM_FREETYPE=OFF -DAM_PNG=OFF -DAM_TESTS=OFF \
     -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG=-O0 >cmake.log 2>&1 ||
     { tail cmake.log; exit 1; }
 cmake --build build -j2 >build.log 2>&1 || { tail build.log; exit 1; }
