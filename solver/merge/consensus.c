@@ -37,18 +37,19 @@ AM_CLONES static double norm_l1(const double *x, int64_t n)
     return sum;
 }
 
-AM_CLONES static void scale(double *x, double factor, int64_t n)
+AM_CLONES static void add(double *restrict sum, const double *restrict x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        x[i] *= factor;
+        sum[i] += x[i];
     }
 }
 
-AM_CLONES static void add_scaled(double *restrict sum, const double *restrict x, double factor,
-                                 int64_t n)
+/* sum += weight (factor x) */
+AM_CLONES static void add_restored(double *restrict sum, const double *restrict x, double factor,
+                                   double weight, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        sum[i] += factor * x[i];
+        sum[i] += weight * (factor * x[i]);
     }
 }
 
@@ -82,47 +83,48 @@ const char *am_norms_solve(const am_unit *unit)
     return NULL;
 }
 
-/* delta [T][n] in the tile's scratch: sparse and with their norms restored. */
-static void load_deltas(const am_tile *tile, am_sparsify *sparsify)
+/* What restores the norm of a sparse task vector. */
+static double restoring(const am_tile *tile, int t)
 {
-    const bool restores = am_norms_count(tile->unit) > 0;
-    for (int t = 0; t < tile->models; t++) {
-        double *delta = tile->scratch + t * tile->n;
-        sparsify(tile, t, delta);
-        if (restores) {
-            scale(delta, tile->unit->state[t], tile->n);
-        }
-    }
+    return am_norms_count(tile->unit) > 0 ? tile->unit->state[t] : 1;
 }
 
 /* ---- election ---- */
 
-AM_CLONES static void add_vote(double *restrict sum, const double *restrict delta, float weight,
-                               int64_t n)
+/* delta *= factor; sum += weight delta */
+AM_CLONES static void restore_and_vote(double *restrict delta, double *restrict sum, double factor,
+                                       float weight, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const float vote = (float)delta[i] * weight;
+        const double d = delta[i] * factor;
+        const float vote = (float)d * weight;
+        delta[i] = d;
         sum[i] = (float)sum[i] + vote;
     }
 }
 
-/* mergekit's votes: weighted, and in f32, where a sum that is 0 in real numbers may have a sign. */
-static void sum_votes(const am_tile *tile, double *sum)
+/* delta [T][n] in the tile's scratch: sparse and with their norms restored. And mergekit's votes:
+ * weighted, and in f32, where a sum that is 0 in real numbers may have a sign. */
+static void load_and_vote(const am_tile *tile, am_sparsify *sparsify, double *sum)
 {
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
     for (int t = 0; t < tile->models; t++) {
+        double *delta = tile->scratch + t * tile->n;
         const float weight = (float)tile->model_param[t][AM_SPARSE_WEIGHT];
-        add_vote(sum, tile->scratch + t * tile->n, weight, tile->n);
+        sparsify(tile, t, delta);
+        restore_and_vote(delta, sum, restoring(tile, t), weight, tile->n);
     }
 }
 
-/* sum_t w_t delta_t, models in the order of the recipe. */
-static void sum_deltas(const am_tile *tile, bool is_weighted, double *sum)
+/* The same with the published votes: not weighted, and no norms are restored. */
+static void load_and_sum(const am_tile *tile, am_sparsify *sparsify, double *sum)
 {
+    for (int t = 0; t < tile->models; t++) {
+        sparsify(tile, t, tile->scratch + t * tile->n);
+    }
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
     for (int t = 0; t < tile->models; t++) {
-        const double weight = is_weighted ? tile->model_param[t][AM_SPARSE_WEIGHT] : 1;
-        add_scaled(sum, tile->scratch + t * tile->n, weight, tile->n);
+        add(sum, tile->scratch + t * tile->n, tile->n);
     }
 }
 
@@ -135,8 +137,7 @@ void am_majority_sums(const am_tile *tile, am_sparsify *sparsify, double *sum)
 {
     double *vote = tile->scratch + tile->models * tile->n;
     int64_t signs = 0;
-    load_deltas(tile, sparsify);
-    sum_deltas(tile, false, vote);
+    load_and_sum(tile, sparsify, vote);
     for (int64_t i = 0; i < tile->n; i++) {
         signs += (vote[i] > 0) - (vote[i] < 0);
     }
@@ -150,25 +151,38 @@ const char *am_majority_solve(const am_unit *unit)
     return NULL;
 }
 
-AM_CLONES static void take_signs(double *x, double zero, int64_t n)
+AM_CLONES static void take_signs(double *restrict sign, const double *restrict vote, double zero,
+                                 int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const double negative = x[i] < 0 ? -1 : zero;
-        x[i] = x[i] > 0 ? 1 : negative;
+        const double negative = vote[i] < 0 ? -1 : zero;
+        sign[i] = vote[i] > 0 ? 1 : negative;
     }
 }
 
-/* vote[i] becomes the sign that was elected, 1 or -1. */
-static void elect(const am_tile *tile, double *vote)
+/* The deltas, and the sign that was elected, 1 or -1. Votes lie in `out`: sparsifiers need the work
+ * vectors, one of which `sign` is. */
+static void load_and_elect(const am_tile *tile, am_sparsify *sparsify, double *sign)
 {
     const bool is_paper = tile->unit->semantics == AM_SEMANTICS_PAPER;
     const double zero = is_paper ? tile->unit->state[tile->unit->models] : 1;
     if (is_paper) {
-        sum_deltas(tile, false, vote);
+        load_and_sum(tile, sparsify, tile->out);
     } else {
-        sum_votes(tile, vote);
+        load_and_vote(tile, sparsify, tile->out);
     }
-    take_signs(vote, zero, tile->n);
+    take_signs(sign, tile->out, zero, tile->n);
+}
+
+/* add_elected without a total. */
+AM_CLONES static void add_agreeing(double *restrict sum, const double *restrict delta,
+                                   const double *restrict sign, double weight, double vote,
+                                   int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const bool agrees = vote * delta[i] * sign[i] > 0;
+        sum[i] += agrees ? weight * delta[i] : 0;
+    }
 }
 
 /* sum += w delta and total += w where the vote, which is w delta or delta, has the sign. */
@@ -207,12 +221,14 @@ static void finish(const am_tile *tile, const double *sum, double factor)
 
 void am_combine_plain(const am_tile *tile, am_sparsify *sparsify)
 {
-    double *sum = tile->scratch + tile->models * tile->n;
+    double *delta = tile->scratch, *sum = tile->out;
     double total = 0;
-    load_deltas(tile, sparsify);
-    sum_deltas(tile, true, sum);
+    memset(sum, 0, (size_t)tile->n * sizeof *sum);
     for (int t = 0; t < tile->models; t++) {
-        total += tile->model_param[t][AM_SPARSE_WEIGHT];
+        const double weight = tile->model_param[t][AM_SPARSE_WEIGHT];
+        sparsify(tile, t, delta);
+        add_restored(sum, delta, restoring(tile, t), weight, tile->n);
+        total += weight;
     }
     const bool divides = tile->param[AM_SPARSE_NORMALIZE] != 0 && fabs(total) >= CANCELLED;
     const double by = divides ? total : 1;
@@ -222,18 +238,25 @@ void am_combine_plain(const am_tile *tile, am_sparsify *sparsify)
 void am_combine_elected(const am_tile *tile, am_sparsify *sparsify)
 {
     const bool is_paper = tile->unit->semantics == AM_SEMANTICS_PAPER;
+    const bool divides = tile->param[AM_SPARSE_NORMALIZE] != 0;
     double *sign = tile->scratch + tile->models * tile->n, *total = sign + tile->n;
     double *sum = tile->out;
-    load_deltas(tile, sparsify);
-    elect(tile, sign);
+    load_and_elect(tile, sparsify, sign);
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
-    memset(total, 0, (size_t)tile->n * sizeof *total);
+    if (divides) {
+        memset(total, 0, (size_t)tile->n * sizeof *total);
+    }
     for (int t = 0; t < tile->models; t++) {
         const double weight = tile->model_param[t][AM_SPARSE_WEIGHT];
         const double vote = is_paper ? 1 : (weight > 0) - (weight < 0);
-        add_elected(sum, total, tile->scratch + t * tile->n, sign, weight, vote, tile->n);
+        const double *delta = tile->scratch + t * tile->n;
+        if (divides) {
+            add_elected(sum, total, delta, sign, weight, vote, tile->n);
+        } else {
+            add_agreeing(sum, delta, sign, weight, vote, tile->n);
+        }
     }
-    if (tile->param[AM_SPARSE_NORMALIZE] != 0) {
+    if (divides) {
         divide(sum, total, tile->n);
     }
     finish(tile, sum, tile->param[AM_SPARSE_LAMBDA]);
@@ -242,8 +265,7 @@ void am_combine_elected(const am_tile *tile, am_sparsify *sparsify)
 void am_combine_largest(const am_tile *tile, am_sparsify *sparsify)
 {
     double *sign = tile->scratch + tile->models * tile->n, *largest = tile->out;
-    load_deltas(tile, sparsify);
-    elect(tile, sign);
+    load_and_elect(tile, sparsify, sign);
     memset(largest, 0, (size_t)tile->n * sizeof *largest);
     for (int t = 0; t < tile->models; t++) {
         const double weight = tile->model_param[t][AM_SPARSE_WEIGHT];

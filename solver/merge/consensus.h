@@ -122,6 +122,10 @@ void am_combine_largest(const am_tile *tile, am_sparsify *sparsify);
     {                                                                                              \
         .count = am_norms_count, .sums = norms, .solve = am_norms_solve                            \
     }
+#define AM_RANDOM_NORMS_PASS                                                                       \
+    {                                                                                              \
+        .count = am_norms_count, .sums = am_random_norms, .solve = am_norms_solve                  \
+    }
 #define AM_MAJORITY_PASS                                                                           \
     {                                                                                              \
         .count = am_majority_count, .sums = majority, .solve = am_majority_solve                   \

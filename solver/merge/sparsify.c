@@ -6,6 +6,7 @@
 #include "mpi/clones.h"
 
 enum { LARGEST_FINITE = 0x7F7FFFFF }; /* bits of FLT_MAX */
+enum { LANES = 16 };
 
 AM_CLONES static void subtract(double *restrict out, const double *restrict x,
                                const double *restrict base, int64_t n)
@@ -315,12 +316,69 @@ static uint64_t chance(double p)
     return p <= 0 ? 0 : p >= 1 ? (uint64_t)1 << 32 : (uint64_t)(p * 0x1p32);
 }
 
-AM_CLONES static void keep_below(double *restrict kept, const uint32_t *restrict random,
-                                 uint64_t limit, double factor, int64_t n)
+AM_CLONES static void subtract_where(double *restrict kept, const double *restrict x,
+                                     const double *restrict base, const uint8_t *restrict stays,
+                                     double factor, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        kept[i] = random[i] < limit ? kept[i] * factor : 0;
+        const double d = (x[i] - base[i]) * factor;
+        kept[i] = stays[i] != 0 ? d : 0;
     }
+}
+
+/* |x - base|, and 0 instead where an element goes. */
+AM_CLONES static void magnitudes_where(double *restrict all, double *restrict some,
+                                       const double *restrict x, const double *restrict base,
+                                       const uint8_t *restrict stays, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double d = fabs(x[i] - base[i]);
+        all[i] = d;
+        some[i] = stays[i] != 0 ? d : 0;
+    }
+}
+
+/* Element i goes to lane i mod 16, so that the sum has one order. */
+AM_CLONES static void add_lanes(double *restrict lane, const double *restrict x, int64_t n)
+{
+    const int64_t whole = n - n % LANES;
+    double sum[LANES];
+    memcpy(sum, lane, sizeof sum);
+    for (int64_t i = 0; i < whole; i += LANES) {
+        for (int k = 0; k < LANES; k++) {
+            sum[k] += x[i + k];
+        }
+    }
+    for (int64_t i = whole; i < n; i++) {
+        sum[i - whole] += x[i];
+    }
+    memcpy(lane, sum, sizeof sum);
+}
+
+/* norm[0] += |x - base|_1, norm[1] += that of what stays; in parts that fit the first cache. */
+static void add_norms_where(const double *x, const double *base, const uint8_t *stays, int64_t n,
+                            double *norm)
+{
+    enum { PART = 16 * LANES };
+    double lane[2][LANES] = {{0}}, magnitude[2][PART];
+    for (int64_t lo = 0; lo < n; lo += PART) {
+        const int64_t m = n - lo < PART ? n - lo : PART;
+        magnitudes_where(magnitude[0], magnitude[1], x + lo, base + lo, stays + lo, m);
+        add_lanes(lane[0], magnitude[0], m);
+        add_lanes(lane[1], magnitude[1], m);
+    }
+    for (int k = 0; k < LANES; k++) {
+        norm[0] += lane[0][k];
+        norm[1] += lane[1][k];
+    }
+}
+
+/* Which elements of a task vector stay, 0 or 1: [n] in the first work vector. */
+static const uint8_t *draw_mask(const am_tile *tile, int t)
+{
+    uint8_t *stays = (uint8_t *)(tile->scratch + tile->models * tile->n);
+    am_rng_chance(&tile->rng[t], tile->lo, tile->n, tile->model_param[t][AM_SPARSE_DENSITY], stays);
+    return stays;
 }
 
 static bool rescales_alone(const am_tile *tile)
@@ -331,13 +389,14 @@ static bool rescales_alone(const am_tile *tile)
 void am_sparsify_random(const am_tile *tile, int t, double *kept)
 {
     const double density = tile->model_param[t][AM_SPARSE_DENSITY];
-    uint32_t *random = (uint32_t *)(void *)(tile->scratch + tile->models * tile->n);
-    am_task_vector(tile, t, kept);
-    if (is_partial(density)) {
-        am_rng_fill_u32(&tile->rng[t], tile->lo, tile->n, random);
-        keep_below(kept, random, chance(density), rescales_alone(tile) ? 1 / density : 1, tile->n);
-    } else if (density <= 0) {
-        keep_none(kept, tile->n);
+    const double factor = rescales_alone(tile) && is_partial(density) ? 1 / density : 1;
+    subtract_where(kept, tile->x[t], tile->base, draw_mask(tile, t), factor, tile->n);
+}
+
+void am_random_norms(const am_tile *tile, double *sum)
+{
+    for (int t = 0; t < tile->models; t++) {
+        add_norms_where(tile->x[t], tile->base, draw_mask(tile, t), tile->n, sum + 2 * t);
     }
 }
 

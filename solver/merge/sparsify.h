@@ -54,6 +54,9 @@ enum { AM_BAND_GAMMA = AM_SPARSE_OWN };
 
 /** Every element with probability density. `paper` and rescale: divided by density. No pass. */
 void am_sparsify_random(const am_tile *tile, int t, double *kept);
+/** What am_norms_sums of solver/merge/consensus.h gives for it, in one sweep: sum[2 t] += L1 norm
+ * of task vector t, sum[2 t + 1] += of what is kept of it, not divided. */
+void am_random_norms(const am_tile *tile, double *sum);
 
 /** Every element with a probability that grows with its rank in the row, from density - epsilon to
  * density + epsilon. `paper` and rescale: divided by that probability. No pass; tiles by rows. */

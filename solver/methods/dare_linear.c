@@ -5,7 +5,10 @@
 
 static const am_method_param params[] = {AM_SPARSE_PARAMS(0, 1), {0}};
 
-AM_SPARSE_PLAIN(am_sparsify_random)
+static void combine(const am_tile *tile)
+{
+    am_combine_plain(tile, am_sparsify_random);
+}
 
 const am_method am_method_dare_linear = {
     .name = "dare_linear",
@@ -14,5 +17,5 @@ const am_method am_method_dare_linear = {
     AM_SPARSE_FIELDS,
     .properties = AM_PROP_ZERO_REMOVES,
     .n_passes = 1,
-    .pass = {AM_NORMS_PASS},
+    .pass = {AM_RANDOM_NORMS_PASS},
 };

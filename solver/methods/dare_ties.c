@@ -5,7 +5,15 @@
 
 static const am_method_param params[] = {AM_SPARSE_PARAMS(0, 1), {0}};
 
-AM_SPARSE_ELECTED(am_sparsify_random, am_combine_elected)
+static void majority(const am_tile *tile, double *sum)
+{
+    am_majority_sums(tile, am_sparsify_random, sum);
+}
+
+static void combine(const am_tile *tile)
+{
+    am_combine_elected(tile, am_sparsify_random);
+}
 
 const am_method am_method_dare_ties = {
     .name = "dare_ties",
@@ -14,5 +22,5 @@ const am_method am_method_dare_ties = {
     AM_SPARSE_FIELDS,
     .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
     .n_passes = 2,
-    .pass = {AM_NORMS_PASS, AM_MAJORITY_PASS},
+    .pass = {AM_RANDOM_NORMS_PASS, AM_MAJORITY_PASS},
 };

@@ -61,7 +61,8 @@ class Unit:
         self.cols = shape[-1] if shape else 1
 
     def words(self, method: str, model: int) -> np.ndarray:
-        return np.concatenate([sm.random_u32(SEED, method, model, k, n)
+        draw = sm.random_pairs if method.startswith("dare") else sm.random_u32
+        return np.concatenate([draw(SEED, method, model, k, n)
                                for k, n in zip(self.names, self.sizes)])
 
 

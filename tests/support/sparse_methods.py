@@ -24,13 +24,14 @@ def hash64(data: bytes, seed: int) -> int:
     return mix64(h ^ len(data))
 
 
-def random_u32(seed: int, method: str, model: int, tensor: str, n: int) -> np.ndarray:
-    """The first n words that the method draws for a model's tensor."""
+def random_u32(seed: int, method: str, model: int, tensor: str, n: int,
+               first: int = 0) -> np.ndarray:
+    """n words that the method draws for a model's tensor, from word `first`, a multiple of 4."""
     word = lambda value, h: hash64(value.to_bytes(8, "little"), h)  # noqa: E731
     h = hash64(method.encode(), word(seed, 0))
     h = hash64(tensor.encode(), word(model, word(0, h)))
     stream = word(h, 1)
-    index = np.arange((n + 3) // 4, dtype=np.uint64)
+    index = np.arange((n + 3) // 4, dtype=np.uint64) + np.uint64(first // 4)
     low32 = np.uint64(0xFFFFFFFF)
     c = [index & low32, index >> np.uint64(32), np.full_like(index, stream & 0xFFFFFFFF),
          np.full_like(index, stream >> 32)]
@@ -41,6 +42,15 @@ def random_u32(seed: int, method: str, model: int, tensor: str, n: int) -> np.nd
              (a >> np.uint64(32)) ^ c[3] ^ np.uint64(k1), a & low32]
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack(c, axis=1).ravel()[:n]
+
+
+def random_pairs(seed: int, method: str, model: int, tensor: str, n: int) -> np.ndarray:
+    """Two draws of 32 bits from each word: its halves, low first, are their upper 16 bits; the lower
+    ones are those of the words from 2^62 on."""
+    words = random_u32(seed, method, model, tensor, (n + 1) // 2)
+    upper = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=1).ravel()[:n]
+    lower = random_u32(seed, method, model, tensor, n, 1 << 62) & np.uint64(0xFFFF)
+    return upper << np.uint64(16) | lower
 
 
 # ---- sparse task vectors ----
