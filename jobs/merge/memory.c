@@ -1,8 +1,12 @@
 /* Memory of a merge: what the process holds before it, and on top of that
  *
- *   engine        buffers and units, as it would make them            solver/merge/forecast.h
- *   inputs        a piece of each, and a batch that is visited more than once; adapters, task
- * vectors output        a piece room          threads, messages, tables
+ *   engine   buffers and units, as it would make them (solver/merge/forecast.h)
+ *
+ *   inputs   a piece of each, a batch that is visited more than once; adapters, task vectors
+ *
+ *   output   a piece
+ *
+ *   room     threads, messages, tables
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/merge/memory.h"

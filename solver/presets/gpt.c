@@ -30,11 +30,6 @@ static int am_gpt_build(const void *options, const am_preset_list *list, am_net 
 {
     const am_gpt *o = options;
     (void)list;
-    if (o->features % o->heads != 0) {
-        return am_fail(AM_E_RECIPE,
-                       "preset gpt: features (%lld) must be a multiple of heads (%lld)",
-                       (long long)o->features, (long long)o->heads);
-    }
     char norm[64];
     snprintf(norm, sizeof norm, "layer_norm epsilon=%.17g", o->epsilon);
     const am_block_options block = {.norm = norm,
@@ -47,13 +42,14 @@ static int am_gpt_build(const void *options, const am_preset_list *list, am_net 
                                     .bias = true,
                                     .sigma = 0.02,
                                     .dropout = o->dropout};
+    const int rc = am_block_check("gpt", &block);
+    if (rc != 0) {
+        return rc;
+    }
     int v = am_net_add(net, "token", "embedding", AM_NET_SAMPLES, "vocabulary=%lld width=%lld",
                        (long long)o->vocabulary, (long long)o->features);
     v = am_net_add(net, "position", "position", v, "sigma=0.01");
-    v = am_block_dropout(net, "dropout", v, o->dropout);
-    for (int64_t l = 0; l < o->depth; l++) {
-        v = am_block_add(net, l, v, &block);
-    }
+    v = am_block_stack(net, o->depth, v, &block);
     am_net_add(net, "norm", "layer_norm", v, "epsilon=%.17g", o->epsilon);
     return 0;
 }

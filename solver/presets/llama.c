@@ -36,13 +36,6 @@ static int am_llama_build(const void *options, const am_preset_list *list, am_ne
     const int64_t groups = o->groups > 0 ? o->groups : o->heads;
     char norm[64];
     (void)list;
-    if (o->features % o->heads != 0 || o->heads % groups != 0) {
-        return am_fail(
-            AM_E_RECIPE,
-            "preset llama: features (%lld) must be a multiple of heads (%lld), and these "
-            "of groups (%lld)",
-            (long long)o->features, (long long)o->heads, (long long)groups);
-    }
     snprintf(norm, sizeof norm, "rms_norm epsilon=%.17g", o->epsilon);
     const am_block_options block = {.norm = norm,
                                     .features = o->features,
@@ -54,12 +47,13 @@ static int am_llama_build(const void *options, const am_preset_list *list, am_ne
                                     .rotary = o->rotary,
                                     .sigma = 0.02,
                                     .dropout = o->dropout};
+    const int rc = am_block_check("llama", &block);
+    if (rc != 0) {
+        return rc;
+    }
     int v = am_net_add(net, "token", "embedding", AM_NET_SAMPLES, "vocabulary=%lld width=%lld",
                        (long long)o->vocabulary, (long long)o->features);
-    v = am_block_dropout(net, "dropout", v, o->dropout);
-    for (int64_t l = 0; l < o->depth; l++) {
-        v = am_block_add(net, l, v, &block);
-    }
+    v = am_block_stack(net, o->depth, v, &block);
     am_net_add(net, "norm", "rms_norm", v, "epsilon=%.17g", o->epsilon);
     return 0;
 }

@@ -38,11 +38,6 @@ static int am_vit_build(const void *options, const am_preset_list *list, am_net 
 {
     const am_vit *o = options;
     (void)list;
-    if (o->features % o->heads != 0) {
-        return am_fail(AM_E_RECIPE,
-                       "preset vit: features (%lld) must be a multiple of heads (%lld)",
-                       (long long)o->features, (long long)o->heads);
-    }
     char norm[64];
     snprintf(norm, sizeof norm, "layer_norm epsilon=%.17g", o->epsilon);
     const am_block_options block = {.norm = norm,
@@ -54,6 +49,10 @@ static int am_vit_build(const void *options, const am_preset_list *list, am_net 
                                     .bias = true,
                                     .sigma = 0.02,
                                     .dropout = o->dropout};
+    const int rc = am_block_check("vit", &block);
+    if (rc != 0) {
+        return rc;
+    }
     int v =
         am_net_add(net, "image", "image", AM_NET_SAMPLES, "height=%lld width=%lld channels=%lld",
                    (long long)o->height, (long long)o->width, (long long)o->colours);
@@ -64,10 +63,7 @@ static int am_vit_build(const void *options, const am_preset_list *list, am_net 
         v = am_net_add(net, "class", "class_token", v, "%s", "");
     }
     v = am_net_add(net, "position", "position", v, "sigma=0.02");
-    v = am_block_dropout(net, "dropout", v, o->dropout);
-    for (int64_t l = 0; l < o->depth; l++) {
-        v = am_block_add(net, l, v, &block);
-    }
+    v = am_block_stack(net, o->depth, v, &block);
     v = am_net_add(net, "norm", "layer_norm", v, "epsilon=%.17g", o->epsilon);
     am_net_add(net, "pool", "pool_positions", v, "take=%s", o->class_token ? "first" : "mean");
     return 0;

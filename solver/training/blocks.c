@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include "mpi/error.h"
 
 int am_block_dropout(am_net *net, const char *name, int v, double rate)
 {
@@ -65,4 +66,23 @@ int am_block_add(am_net *net, int64_t number, int v, const am_block_options *o)
     }
     b = am_block_linear(net, number, "down", b, o->features, "none", o);
     return am_block_residual(net, number, "drop2", "add2", v, b, o);
+}
+
+int am_block_check(const char *preset, const am_block_options *o)
+{
+    return o->features % o->heads == 0 && o->heads % o->groups == 0
+               ? 0
+               : am_fail(AM_E_RECIPE,
+                         "preset %s: features (%lld) must be a multiple of heads (%lld), and these "
+                         "of groups (%lld)",
+                         preset, (long long)o->features, (long long)o->heads, (long long)o->groups);
+}
+
+int am_block_stack(am_net *net, int64_t depth, int v, const am_block_options *o)
+{
+    v = am_block_dropout(net, "dropout", v, o->dropout);
+    for (int64_t l = 0; l < depth; l++) {
+        v = am_block_add(net, l, v, o);
+    }
+    return v;
 }

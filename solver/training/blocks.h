@@ -22,6 +22,12 @@ typedef struct am_block_options {
 
 /** Append block `number` ("blocks.N...."), after a cut; returns its value. Errors: net->error. */
 int am_block_add(am_net *net, int64_t number, int v, const am_block_options *o);
+/** What is wrong with the widths of `preset`: features must divide into heads, heads into groups.
+ * Local, pure. Errors: AM_E_RECIPE. */
+int am_block_check(const char *preset, const am_block_options *o);
+/** Append dropout after the embedding, then `depth` blocks; returns the value. Errors:
+ * net->error. */
+int am_block_stack(am_net *net, int64_t depth, int v, const am_block_options *o);
 /** Append a dropout layer if rate > 0; returns the value. */
 int am_block_dropout(am_net *net, const char *name, int v, double rate);
 

@@ -131,8 +131,9 @@ class Bench:
         must_leave = self.scenario.must_leave
         self.left += bool(must_leave) and any(fnmatch.fnmatch(n, must_leave) for n in new)
         is_published = self.results(new) == self.results(self.outputs)
+        kept = self.scenario.kept + (self.scenario.kept_at_75 if result.code == 75 else [])
         for name in new:
-            if not matches(name, self.scenario.kept) and not (is_published and name in self.outputs):
+            if not matches(name, kept) and not (is_published and name in self.outputs):
                 result.problems.append(f"left behind: {name}")
 
     def check_again(self, after: str) -> None:

@@ -18,6 +18,7 @@ class Scenario:
     results: list[str]               # patterns of the final outputs: there if and only if it is done
     steady: list[str]                # patterns of files that are always whole, and the same bytes
     kept: list[str] = field(default_factory=list)  # patterns of files that a failed run may leave
+    kept_at_75: list[str] = field(default_factory=list)  # ... that was stopped at a safe point
     must_leave: str = ""             # a pattern: some failed runs leave this, and all are gone on with
     must_strike: tuple[str, ...] = ("open", "pread", "pwrite", "fsync", "rename")
     timeout: float = 60.0            # seconds: longer is a hang
@@ -44,7 +45,8 @@ def merge_inputs(folder: Path) -> None:
 
 def merge_into(out: str) -> Scenario:
     return Scenario(prepare=merge_inputs, arguments=["merge", "recipe.yml", "-o", out],
-                    results=[out], steady=[out])
+                    results=[out], steady=[out],
+                    kept_at_75=[f"{out}.partial*", f"{out}.journal*"])
 
 
 def merge_saving(out: str) -> Scenario:
