@@ -23,6 +23,7 @@ from proc import descendants, processes, tell, words  # noqa: E402
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL",
          "PREEMPTED", "DEADLINE")
+RELAUNCH_SECONDS = 2.5  # times in Slurm's credentials are whole seconds
 
 # Two partitions: jobs of `urgent` take the processors of `main`, whose jobs are told and requeued.
 CONFIGURATION = """\
@@ -168,12 +169,21 @@ class Cluster:
 
     def wait(self, job: str, *states: str, seconds: float = 120) -> dict:
         """Until the job is in one of the states; an end that is none of them is an error. A requeued job
-        is started again as soon as its last run is gone (Slurm itself would wait two minutes)."""
+        is started again soon after its last run is gone (Slurm itself would wait two minutes): not in
+        the same second, or slurmd takes the new run for the one that it has just been told to end."""
+        gone_since = None
+
         def there():
+            nonlocal gone_since
             shown = self.show(job)
             state = shown.get("JobState", "UNKNOWN")
-            if (state == "PENDING" and shown.get("Reason") == "BeginTime" and state not in states and
-                    not self.steps(job)):
+            is_gone = (state == "PENDING" and shown.get("Reason") == "BeginTime" and
+                       state not in states and not self.steps(job))
+            if not is_gone:
+                gone_since = None
+            elif gone_since is None:
+                gone_since = time.monotonic()
+            elif time.monotonic() - gone_since > RELAUNCH_SECONDS:
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now", "TimeLimit=30",
                          check=False)
             if state not in states and state in ENDED:
