@@ -35,6 +35,7 @@ JOBS = {
     "ties safetensors": ["merge", "ties.yml", "-o", "out.safetensors", *MERGE],
     "global h5": ["merge", "global.yml", "-o", "out.h5", *MERGE],
     "iterate": ITERATE,
+    "iterate saving": [*ITERATE, "--save-every", "0"],
     "train": TRAIN,
 }
 RESULTS = ("out", "out.h5", "out.safetensors")
