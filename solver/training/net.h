@@ -25,6 +25,7 @@ typedef struct am_net_node {
     char name[AM_NET_NAME];
     int in[AM_LAYER_INPUTS]; /* values, lower than the node's own; 0 past layer->inputs */
     bool is_cut;             /* activation checkpointing may start a segment here */
+    bool is_adapter; /* of a network with some, all tensors but theirs are frozen (lora.h) */
     _Alignas(16) unsigned char attrs[AM_LAYER_ATTR_BYTES];
     /* From here by am_net_shape. */
     am_layer_site site;
@@ -42,6 +43,7 @@ typedef struct am_param_layout {
     int64_t *home, *number;  /* [tensors.n] owned; offset and number of each in the whole layout
                                 that this one is a part of, or in this one */
     double *fill, *sigma;    /* [tensors.n] owned; initial value: fill + sigma * normal */
+    double *spread;          /* [tensors.n] owned; + spread * uniform in (-1, 1) */
     double *rate;            /* [tensors.n] owned; of a running statistic, else 0 */
     bool *is_frozen;         /* [tensors.n] owned */
     int64_t n;               /* reals in the block */

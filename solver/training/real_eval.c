@@ -22,9 +22,11 @@ int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char
         const am_tensor *tensor = &layout->tensors.t[i];
         real *w = (real *)params + layout->offset[i];
         const am_rng rng = am_rng_make(seed, purpose, 0, 0, tensor->name);
-        const double fill = layout->fill[i], sigma = layout->sigma[i];
+        const double fill = layout->fill[i], sigma = layout->sigma[i], spread = layout->spread[i];
         for (int64_t j = 0; j < tensor->numel; j++) {
-            w[j] = (real)(sigma > 0 ? fill + sigma * am_rng_normal(&rng, j) : fill);
+            w[j] = (real)(sigma > 0    ? fill + sigma * am_rng_normal(&rng, j)
+                          : spread > 0 ? fill + spread * (2 * am_rng_uniform(&rng, j) - 1)
+                                       : fill);
         }
     }
     return 0;
