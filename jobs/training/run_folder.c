@@ -242,7 +242,7 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
@@ -395,6 +395,20 @@ int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char
     MPI_Comm_rank(comm, &rank);
     if (rank == 0) {
         AM_KEEP(make_folder(path));
+    }
+    return am_agree_all(comm, rc);
+}
+
+int am_run_folder_remove_all(MPI_Comm comm, const am_run_folder *folder, const char *name)
+{
+    char path[AM_RUN_PATH];
+    int rank, rc = am_run_folder_file(folder, path, "%s", name);
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        AM_KEEP(remove_ours(folder, name));
+        if (rc == AM_OK && rmdir(path) != 0 && errno != ENOENT && errno != ENOTEMPTY) {
+            rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
+        }
     }
     return am_agree_all(comm, rc);
 }
