@@ -92,7 +92,7 @@ static int train_all(am_iterate *it, const am_run_folder *folder, double save_ev
     am_json json = {0};
     char *text = NULL;
     int rc = AM_OK;
-    AM_TRY(am_iterate_prepare_all(it, folder));
+    AM_TRY(am_iterate_prepare_all(it, folder, save_every));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
     AM_TRY(
@@ -100,6 +100,7 @@ static int train_all(am_iterate *it, const am_run_folder *folder, double save_ev
                    section->epochs > 0 ? section->epochs : recipe->rounds * recipe->finetune.epochs,
                    save_every));
     AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
+    AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
     text = am_table_text(&it->table);
     am_json_object(&json, NULL);
     am_json_string(&json, "job", "train");

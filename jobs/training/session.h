@@ -7,6 +7,7 @@
 #define AM_JOBS_TRAINING_SESSION_H
 
 #include "jobs/training/run_folder.h"
+#include "jobs/training/snapshot.h"
 #include "jobs/training/suite.h"
 #include "mpi/pace.h"
 
@@ -15,9 +16,7 @@ typedef struct am_session {
     const am_run_folder *folder; /* borrowed */
     void *trunk;                 /* borrowed */
     am_train_state *state;       /* owned */
-    am_tensor_table values;      /* owned: the trunk's tensors as "NAME::value" */
-    int64_t *offset;             /* [values.n] owned: in the trunk */
-    am_tensor_table all;         /* owned: values and the state's tensors */
+    am_snapshot snapshot;        /* owned: of trunk and state */
     int64_t saves;               /* made so far, by earlier attempts too */
     int64_t epoch;               /* under way, from 1 */
     int64_t rollbacks;           /* so far */

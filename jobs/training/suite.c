@@ -174,9 +174,18 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
     am_task task = task_of(suite, i);
     am_train_result result = {0};
     int64_t rollbacks = 0;
-    int rc =
-        am_rollback_train_all(suite->group, suite->ops, &suite->net, suite->trunk.n, trunk, &task,
-                              &suite->head[i], 1, options, &suite->divergence, &result, &rollbacks);
+    const am_saver_call call = {.comm = suite->group,
+                                .name = task.name,
+                                .ops = suite->ops,
+                                .net = &suite->net,
+                                .trunk_layout = &suite->trunk,
+                                .trunk = trunk,
+                                .tasks = &task,
+                                .heads = &suite->head[i],
+                                .n_tasks = 1,
+                                .options = options,
+                                .policy = &suite->divergence};
+    int rc = am_saver_train_all(suite->saver, &call, &result, &rollbacks);
     suite->rollbacks[i] = rollbacks;
     if (rc == AM_OK && result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
@@ -291,9 +300,24 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     for (int i = 0; i < suite->n; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_TRY(am_rollback_train_all(suite->comm, suite->ops, &suite->net, suite->trunk.n, trunk, tasks,
-                                 suite->head, suite->n, &joint, &suite->divergence, &result,
-                                 &rollbacks));
+    const am_saver_call call = {.comm = suite->comm,
+                                .name = "joint",
+                                .ops = suite->ops,
+                                .net = &suite->net,
+                                .trunk_layout = &suite->trunk,
+                                .trunk = trunk,
+                                .tasks = tasks,
+                                .heads = suite->head,
+                                .n_tasks = suite->n,
+                                .options = &joint,
+                                .policy = &suite->divergence};
+    if (options->state == NULL) {
+        AM_TRY(am_saver_train_all(suite->saver, &call, &result, &rollbacks));
+    } else { /* its owner saves it, and takes it back */
+        AM_TRY(suite->ops->train_all(suite->comm, &suite->net, trunk, tasks, suite->n, &joint,
+                                     &result));
+        result.diverged = am_rollback_is_due(&suite->divergence, &result);
+    }
     for (int64_t k = 1; k <= rollbacks; k++) {
         am_rollback_report(joint.purpose, NULL, k, am_rollback_lr(joint.optim.lr, k));
     }

@@ -7,6 +7,7 @@
 #include "io/checkpoint/checkpoint.h"
 #include "io/dataset/dataset.h"
 #include "jobs/training/rollback.h"
+#include "jobs/training/saver.h"
 #include "solver/training/train.h"
 
 typedef struct am_suite {
@@ -23,7 +24,9 @@ typedef struct am_suite {
     int n_groups, my_group;
     int *owner; /* [n] group that trains task i */
 
-    am_divergence divergence; /* set by the caller after opening; zero: stop */
+    /* Set by the caller after opening. */
+    am_divergence divergence; /* zero: stop */
+    am_saver *saver;          /* borrowed; only a call with a state of its own goes without */
     int64_t *rollbacks;       /* [n] owned: of task i in this group, not reported yet */
 } am_suite;
 

@@ -266,19 +266,19 @@ static void sort_row(uint64_t *row, uint64_t *other, int64_t n)
     } /* an even number of rounds: the result is where it was */
 }
 
-/* order[r] & 0xFFFFFFFF is the column of the element with rank r from the smallest; [cols] in the
- * first work vector. */
-static const uint64_t *order_row(const am_tile *tile, const double *row)
+/* order[r] & 0xFFFFFFFF is the number of the element with rank r from the smallest, of n elements
+ * that lie `step` apart; [n] in the first work vector. */
+static const uint64_t *order_row(const am_tile *tile, const double *row, int64_t n, int64_t step)
 {
     uint64_t *order = (uint64_t *)(void *)(tile->scratch + tile->models * tile->n);
     uint64_t *other = order + tile->n;
-    for (int64_t i = 0; i < tile->cols; i++) {
-        const float magnitude = (float)fabs(row[i]);
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = (float)fabs(row[i * step]);
         uint32_t bits;
         memcpy(&bits, &magnitude, sizeof bits);
         order[i] = (uint64_t)bits << 32 | (uint64_t)i;
     }
-    sort_row(order, other, tile->cols);
+    sort_row(order, other, n);
     return order;
 }
 
@@ -295,7 +295,7 @@ void am_sparsify_band(const am_tile *tile, int t, double *kept)
     if (am_band_by_rows(tile->unit)) {
         for (int64_t r = 0; tile->unit->n > 1 && r < tile->rows; r++) {
             double *row = kept + r * tile->cols;
-            const uint64_t *order = order_row(tile, row);
+            const uint64_t *order = order_row(tile, row, tile->cols, 1);
             for (int64_t i = 0; i < tile->cols; i++) {
                 row[column(order[i])] = i >= b.lo && i < b.hi ? row[column(order[i])] : 0;
             }
@@ -410,7 +410,14 @@ const char *am_ranks_check(const am_tile *tile)
     return NULL;
 }
 
-/* p_r = density - epsilon + 2 epsilon r / (cols - 1), r = 0.. from the smallest. */
+/* p_r = density - epsilon + 2 epsilon r / (n - 1), r = 0.. from the smallest of n elements. */
+static double rank_chance(double density, double epsilon, int64_t r, int64_t n)
+{
+    const double part = n > 1 ? (double)r / (double)(n - 1) : 0.5;
+    return density - epsilon + part * 2 * epsilon;
+}
+
+/* A row of the tile is a slice [C, inner] of the first dimension; ranks run over C. */
 void am_sparsify_ranks(const am_tile *tile, int t, double *kept)
 {
     const double density = tile->model_param[t][AM_SPARSE_DENSITY];
@@ -420,13 +427,13 @@ void am_sparsify_ranks(const am_tile *tile, int t, double *kept)
     if (density <= 0) {
         keep_none(kept, tile->n);
     }
-    for (int64_t r = 0; is_partial(density) && r < tile->rows; r++) {
-        const int64_t at = r * tile->cols;
-        const uint64_t *order = order_row(tile, kept + at);
-        for (int64_t i = 0; i < tile->cols; i++) {
-            const double part = tile->cols > 1 ? (double)i / (double)(tile->cols - 1) : 0.5;
-            const double p = density - epsilon + part * 2 * epsilon;
-            const int64_t k = at + column(order[i]);
+    const int64_t inner = tile->unit->inner, ranked = tile->cols / inner;
+    for (int64_t r = 0; is_partial(density) && r < tile->rows * inner; r++) {
+        const int64_t at = r / inner * tile->cols + r % inner;
+        const uint64_t *order = order_row(tile, kept + at, ranked, inner);
+        for (int64_t i = 0; i < ranked; i++) {
+            const double p = rank_chance(density, epsilon, i, ranked);
+            const int64_t k = at + column(order[i]) * inner;
             const bool stays = am_rng_u32(&tile->rng[t], tile->lo + k) < chance(p);
             kept[k] = stays ? kept[k] * (rescales ? 1 / p : 1) : 0;
         }

@@ -101,7 +101,7 @@ typedef struct am_train_ops {
                     int64_t classes, const am_samples *samples, am_eval_result *result);
 
     /** Mean loss and its gradient for the trunk and head on samples [lo, hi), no MPI: for tests and
-     * theory. d_trunk, d_head: overwritten; either may be NULL. Local. */
+     * theory. d_trunk (zero for frozen tensors), d_head: overwritten; either may be NULL. Local. */
     int (*gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
