@@ -6,6 +6,7 @@
 #include <string.h>
 #include "jobs/command.h"
 #include "jobs/training/iterate.h"
+#include "jobs/training/room.h"
 #include "jobs/training/session.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -92,6 +93,7 @@ static int train_all(am_iterate *it, const am_run_folder *folder, double save_ev
     am_json json = {0};
     char *text = NULL;
     int rc = AM_OK;
+    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_train(it, section)));
     AM_TRY(am_iterate_prepare_all(it, folder, save_every));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
