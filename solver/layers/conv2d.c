@@ -257,7 +257,7 @@ static void am_conv2d_forward(const am_layer_args *a)
         const int64_t hi = am_conv2d_end(&z, lo);
         am_conv2d_gather(&z, lo, hi, a->x[0], block);
         AM_R(am_gemm)(false, false, hi - lo, z.K, z.window, block, weight, out + lo * z.K);
-        AM_R(am_act_forward)
+        AM_R(am_act_forward_both)
         (act, hi - lo, z.K, o->bias ? a->param[1] : NULL, out + lo * z.K, a->y + lo * z.K);
     }
 }
@@ -271,7 +271,7 @@ static void am_conv2d_backward(const am_layer_args *a)
     real *weight = a->scratch, *dweight = weight + z.K * z.window,
          *block = dweight + z.K * z.window;
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, z.pixels * z.K, from, a->dy, a->dy);
+    AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->dy, a->dy);
     if (o->bias) {
         AM_R(am_layer_column_sum)(z.pixels, z.K, a->dy, a->dparam[1]);
     }
@@ -311,7 +311,7 @@ static void am_conv2d_tangent(const am_layer_args *a)
     const real *bias_dot = o->bias ? a->param_dot[1] : NULL;
     AM_R(am_act_forward)(AM_ACT_NONE, z.pixels, z.K, bias_dot, a->y_dot, a->y_dot);
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, z.pixels * z.K, from, a->y_dot, a->y_dot);
+    AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->y_dot, a->y_dot);
 }
 
 const am_layer AM_R(am_layer_conv2d) = {
