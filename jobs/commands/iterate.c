@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "jobs/command.h"
 #include "jobs/training/iterate.h"
+#include "jobs/training/room.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -11,6 +12,7 @@
 typedef struct iterate_options {
     char *output;
     bool overwrite, fresh;
+    double save_every;
 } iterate_options;
 
 static const am_param options[] = {
@@ -20,6 +22,9 @@ static const am_param options[] = {
      "start over in a folder that holds another run"},
     {"fresh", AM_PARAM_BOOL, offsetof(iterate_options, fresh), "no", 0, 0, NULL,
      "start over where an interrupted run left off; the same as --overwrite"},
+    {"save_every", AM_PARAM_REAL, offsetof(iterate_options, save_every), "-1", -1, 1e9, NULL,
+     "seconds between saved states of what trains; -1: as often as costs less than 2 % of the "
+     "time"},
     {0},
 };
 
@@ -72,7 +77,8 @@ static int run_all(const am_args *args, int *exit_status)
         am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
         AM_TRY(am_run_folder_result_all(am_world(), &folder));
     } else {
-        AM_TRY(am_iterate_run_all(&it, &folder));
+        AM_TRY(am_room_check_all(am_world(), &folder, am_room_of_iterate(&it)));
+        AM_TRY(am_iterate_run_all(&it, &folder, given->save_every));
         AM_TRY(report_all(&it, &folder));
     }
 cleanup:

@@ -296,16 +296,12 @@ static int check_piece(const am_merge_plan *plan, int64_t i)
         }
     }
     const am_tensor *t = &plan->match.pieces.t[i];
-    const int64_t cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
-    const am_unit unit = {.scope = r->scope,
-                          .semantics = r->semantics,
-                          .n = t->numel,
-                          .rows = cols > 0 ? t->numel / cols : 0,
-                          .cols = cols,
-                          .outer = t->ndim > 0 ? t->shape[0] : 1,
-                          .models = n,
-                          .param = plan->param + i * r->n_params,
-                          .model_param = rows};
+    am_unit unit = {.scope = r->scope,
+                    .semantics = r->semantics,
+                    .models = n,
+                    .param = plan->param + i * r->n_params,
+                    .model_param = rows};
+    am_unit_shape(r->method, t, &unit);
     const am_tile tile = {.models = n,
                           .unit = &unit,
                           .param = plan->param + i * r->n_params,

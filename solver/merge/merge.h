@@ -41,6 +41,9 @@ typedef struct am_merge_result {
     int64_t elements, bytes_read, bytes_written; /* this rank */
 } am_merge_result;
 
+/** Elements, rows, columns, outer and inner of a tensor that is a unit of its own. Local. */
+void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
+
 /** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it; with
  * scope global the base stands in for it.
  *
