@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "jobs/command.h"
 #include "jobs/training/iterate.h"
+#include "jobs/training/room.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -76,6 +77,7 @@ static int run_all(const am_args *args, int *exit_status)
         am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
         AM_TRY(am_run_folder_result_all(am_world(), &folder));
     } else {
+        AM_TRY(am_room_check_all(am_world(), &folder, am_room_of_iterate(&it)));
         AM_TRY(am_iterate_run_all(&it, &folder, given->save_every));
         AM_TRY(report_all(&it, &folder));
     }

@@ -11,6 +11,7 @@
 #include "mpi/progress.h"
 #include "mpi/runtime.h"
 #include "io/versions.h"
+#include "jobs/training/adapt.h"
 #include "solver/analysis/gram.h"
 #include "jobs/training/iterate_parts.h"
 #include "solver/linalg/blas_info.h"
@@ -540,6 +541,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     it->suite.divergence = recipe->divergence;
     it->table.suite = &it->suite;
     rc = allocate(it);
+    AM_KEEP(am_adapt_open(&it->suite, &recipe->model.lora));
     AM_AGREE(comm);
     AM_TRY(am_model_pool_create_all(&it->suite, &it->pool));
     am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,

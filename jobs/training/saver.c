@@ -241,8 +241,8 @@ static void list_parts(attempt *a)
 {
     const am_saver_call *call = a->call;
     if (call->options->train_trunk) {
-        a->part[a->n++] = (am_snapshot_part){
-            .name = "trunk", .layout = call->trunk_layout, .params = call->trunk};
+        a->part[a->n++] =
+            (am_snapshot_part){.name = "trunk", .layout = call->moved, .params = call->trunk};
     }
     for (int i = 0; i < call->n_tasks && call->options->train_head; i++) {
         a->part[a->n++] = (am_snapshot_part){
@@ -260,9 +260,14 @@ static void copy_parts(const attempt *a, bool is_back)
 {
     char *at = a->start;
     for (int i = 0; i < a->n; i++) {
-        void *params = a->part[i].params;
-        memcpy(is_back ? params : at, is_back ? at : params, part_bytes(a, i));
-        at += part_bytes(a, i);
+        const am_param_layout *layout = a->part[i].layout;
+        for (int64_t k = 0; k < layout->tensors.n; k++) {
+            const am_tensor *t = &layout->tensors.t[k];
+            const int64_t bytes = am_dtype_bytes(t->dtype);
+            char *params = (char *)a->part[i].params + layout->home[k] * bytes;
+            memcpy(is_back ? params : at, is_back ? at : params, (size_t)(t->numel * bytes));
+            at += t->numel * bytes;
+        }
     }
 }
 

@@ -35,7 +35,7 @@ typedef struct am_saver_call {
     const char *name; /* of its files: the task's, or "joint" */
     const am_train_ops *ops;
     const am_net *net;
-    const am_param_layout *trunk_layout;
+    const am_param_layout *moved; /* what training moves of the trunk: am_param_layout_part */
     void *trunk;
     am_task *tasks;
     const am_param_layout *heads; /* [n_tasks] */

@@ -83,7 +83,7 @@ int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trun
     AM_TRY(am_suite_state_all(suite, options, &out->state));
     rc = am_snapshot_make(
         suite->comm, out->state, 1,
-        &(am_snapshot_part){.name = "trunk", .layout = &suite->trunk, .params = trunk},
+        &(am_snapshot_part){.name = "trunk", .layout = &suite->moved, .params = trunk},
         &out->snapshot);
     AM_AGREE(suite->comm);
     AM_TRY(am_run_folder_sub_all(suite->comm, folder, "state"));

@@ -24,9 +24,9 @@ typedef struct am_session {
     am_pace pace;                /* rank 0's counts */
 } am_session;
 
-/** Begin at epoch 1 with `trunk`, or where an earlier attempt was: then trunk and session->epoch
- * are what it had saved. save_every: seconds, or AM_PACE_AUTO. Collective [suite->comm]. out: freed
- * by am_session_close, also after an error. */
+/** Begin at epoch 1 with `trunk` (of am_adapt_net), or where an earlier attempt was: then trunk and
+ * session->epoch are what it had saved. save_every: seconds, or AM_PACE_AUTO. Collective
+ * [suite->comm]. out: freed by am_session_close, also after an error. */
 int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trunk,
                         const am_train_options *options, double save_every, am_session *out);
 void am_session_close(am_session *session);

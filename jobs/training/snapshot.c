@@ -35,7 +35,7 @@ static int add_part(am_snapshot_part *part, am_tensor_table *all)
     AM_KEEP(part->offset == NULL ? AM_E_NOMEM : AM_OK);
     for (int64_t i = 0; rc == AM_OK && i < tensors->n; i++) {
         rc = value_name(part, i, name);
-        part->offset[am_tensor_table_find(&part->values, name)] = part->layout->offset[i];
+        part->offset[am_tensor_table_find(&part->values, name)] = part->layout->home[i];
     }
     return rc;
 }

@@ -10,7 +10,7 @@
 /* A block of parameters, equal on all ranks. */
 typedef struct am_snapshot_part {
     const char *name;              /* "trunk" or the task's; borrowed */
-    const am_param_layout *layout; /* borrowed */
+    const am_param_layout *layout; /* borrowed; of params, or of a part of it */
     void *params;                  /* borrowed */
     am_tensor_table values;        /* owned: its tensors as "NAME.TENSOR::value" */
     int64_t *offset;               /* [values.n] owned: in params */

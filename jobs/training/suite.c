@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/adapt.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -124,6 +125,7 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
         rc = am_net_fits(&out->net, &samples);
     }
     AM_KEEP(am_net_trunk_layout(&out->net, dtype, &out->trunk));
+    AM_KEEP(am_param_layout_part(&out->trunk, &out->moved));
     AM_KEEP(lay_out_heads(out));
     AM_AGREE(comm);
     AM_TRY(split_ranks_all(out));
@@ -148,7 +150,9 @@ void am_suite_close_all(am_suite *suite)
             free(suite->head_params[i]);
         }
     }
+    am_adapt_close(suite);
     am_param_layout_free(&suite->trunk);
+    am_param_layout_free(&suite->moved);
     am_net_free(&suite->net);
     free(suite->data);
     free(suite->head);
@@ -174,24 +178,31 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
     am_task task = task_of(suite, i);
     am_train_result result = {0};
     int64_t rollbacks = 0;
+    void *trained = trunk;
+    int rc = options->train_trunk ? am_adapt_begin(suite, i, trunk, options, &trained) : AM_OK;
+    AM_AGREE(suite->group);
     const am_saver_call call = {.comm = suite->group,
                                 .name = task.name,
                                 .ops = suite->ops,
-                                .net = &suite->net,
-                                .trunk_layout = &suite->trunk,
-                                .trunk = trunk,
+                                .net = options->train_trunk ? am_adapt_net(suite) : &suite->net,
+                                .moved = &suite->moved,
+                                .trunk = trained,
                                 .tasks = &task,
                                 .heads = &suite->head[i],
                                 .n_tasks = 1,
                                 .options = options,
                                 .policy = &suite->divergence};
-    int rc = am_saver_train_all(suite->saver, &call, &result, &rollbacks);
+    rc = am_saver_train_all(suite->saver, &call, &result, &rollbacks);
     suite->rollbacks[i] = rollbacks;
+    if (rc == AM_OK && options->train_trunk) {
+        rc = am_adapt_end(suite, trained, trunk);
+    }
     if (rc == AM_OK && result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
                      "training of task %s diverged (%s): lower the learning rate (now %g)",
                      task.name, options->purpose, am_rollback_lr(options->optim.lr, rollbacks));
     }
+cleanup:
     return rc;
 }
 
@@ -279,7 +290,7 @@ int am_suite_state_all(const am_suite *suite, const am_train_options *options, a
     for (int i = 0; i < suite->n && rc == AM_OK; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_KEEP(suite->ops->state_make(suite->comm, &suite->net, tasks, suite->n, &joint, out));
+    AM_KEEP(suite->ops->state_make(suite->comm, am_adapt_net(suite), tasks, suite->n, &joint, out));
     free(tasks);
     rc = am_agree_all(suite->comm, rc);
     if (rc != AM_OK) {
@@ -293,9 +304,13 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     am_train_options joint = *options;
     am_train_result result = {0};
     int64_t rollbacks = 0;
+    void *trained = trunk;
     joint.train_trunk = true;
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
+    if (options->state == NULL) {
+        AM_KEEP(am_adapt_begin(suite, suite->n, trunk, options, &trained));
+    }
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
         tasks[i] = task_of(suite, i);
@@ -303,9 +318,9 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     const am_saver_call call = {.comm = suite->comm,
                                 .name = "joint",
                                 .ops = suite->ops,
-                                .net = &suite->net,
-                                .trunk_layout = &suite->trunk,
-                                .trunk = trunk,
+                                .net = am_adapt_net(suite),
+                                .moved = &suite->moved,
+                                .trunk = trained,
                                 .tasks = tasks,
                                 .heads = suite->head,
                                 .n_tasks = suite->n,
@@ -313,9 +328,11 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
                                 .policy = &suite->divergence};
     if (options->state == NULL) {
         AM_TRY(am_saver_train_all(suite->saver, &call, &result, &rollbacks));
+        rc = am_adapt_end(suite, trained, trunk);
+        AM_AGREE(suite->comm);
     } else { /* its owner saves it, and takes it back */
-        AM_TRY(suite->ops->train_all(suite->comm, &suite->net, trunk, tasks, suite->n, &joint,
-                                     &result));
+        AM_TRY(suite->ops->train_all(suite->comm, am_adapt_net(suite), trunk, tasks, suite->n,
+                                     &joint, &result));
         result.diverged = am_rollback_is_due(&suite->divergence, &result);
     }
     for (int64_t k = 1; k <= rollbacks; k++) {

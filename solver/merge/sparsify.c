@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
+#include "mpi/lanes.h"
 #include "solver/merge/narrow.h"
 
 enum { LARGEST_FINITE = 0x7F7FFFFF }; /* bits of FLT_MAX */
@@ -356,50 +357,41 @@ AM_CLONES static void subtract_where(double *restrict kept, const double *restri
     }
 }
 
-/* |x - base|, and 0 instead where an element goes. */
-AM_CLONES static void magnitudes_where(double *restrict all, double *restrict some,
-                                       const double *restrict x, const double *restrict base,
-                                       const uint8_t *restrict stays, int64_t n)
+/* all += |x - base|, some += it where an element stays. */
+AM_INLINE void norm_group(am_lanes *all, am_lanes *some, const double *x, const double *base,
+                          const uint8_t *stays, size_t bytes)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double d = fabs(x[i] - base[i]);
-        all[i] = d;
-        some[i] = stays[i] != 0 ? d : 0;
-    }
+    am_lanes here = {0}, from = {0};
+    uint32_t marks = 0;
+    memcpy(&here, x, bytes);
+    memcpy(&from, base, bytes);
+    memcpy(&marks, stays, bytes / sizeof *x);
+    here = AM_LANES_ABS(here - from);
+    *all += here;
+    *some += AM_LANES_WHERE(AM_LANES_OF_BYTES(marks), here);
 }
 
-/* Element i goes to lane i mod 16, so that the sum has one order. */
-AM_CLONES static void add_lanes(double *restrict lane, const double *restrict x, int64_t n)
+/* norm[0] += |x - base|_1, norm[1] += that of what stays. Element i goes to lane i mod 16, so that
+ * the sums have one order. */
+AM_CLONES static void add_norms_where(const double *x, const double *base, const uint8_t *stays,
+                                      int64_t n, double *norm)
 {
+    enum { GROUPS = LANES / AM_LANES };
     const int64_t whole = n - n % LANES;
-    double sum[LANES];
-    memcpy(sum, lane, sizeof sum);
+    am_lanes all[GROUPS] = {{0}}, some[GROUPS] = {{0}};
     for (int64_t i = 0; i < whole; i += LANES) {
-        for (int k = 0; k < LANES; k++) {
-            sum[k] += x[i + k];
+        for (int k = 0; k < GROUPS; k++) {
+            const int64_t at = i + k * AM_LANES;
+            norm_group(&all[k], &some[k], x + at, base + at, stays + at, sizeof *all);
         }
     }
-    for (int64_t i = whole; i < n; i++) {
-        sum[i - whole] += x[i];
-    }
-    memcpy(lane, sum, sizeof sum);
-}
-
-/* norm[0] += |x - base|_1, norm[1] += that of what stays; in parts that fit the first cache. */
-static void add_norms_where(const double *x, const double *base, const uint8_t *stays, int64_t n,
-                            double *norm)
-{
-    enum { PART = 16 * LANES };
-    double lane[2][LANES] = {{0}}, magnitude[2][PART];
-    for (int64_t lo = 0; lo < n; lo += PART) {
-        const int64_t m = n - lo < PART ? n - lo : PART;
-        magnitudes_where(magnitude[0], magnitude[1], x + lo, base + lo, stays + lo, m);
-        add_lanes(lane[0], magnitude[0], m);
-        add_lanes(lane[1], magnitude[1], m);
+    for (int64_t at = whole, k = 0; at < n; at += AM_LANES, k++) {
+        const size_t bytes = (size_t)(n - at < AM_LANES ? n - at : AM_LANES) * sizeof *x;
+        norm_group(&all[k], &some[k], x + at, base + at, stays + at, bytes);
     }
     for (int k = 0; k < LANES; k++) {
-        norm[0] += lane[0][k];
-        norm[1] += lane[1][k];
+        norm[0] += all[k / AM_LANES][k % AM_LANES];
+        norm[1] += some[k / AM_LANES][k % AM_LANES];
     }
 }
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
+#include "mpi/lanes.h"
 #include "solver/merge/narrow.h"
 #include "solver/merge/sparsify.h"
 
@@ -33,22 +34,29 @@ static bool selects(const am_unit *unit)
     return unit->param[SELECT_TOPK] < 1;
 }
 
-AM_CLONES static void add_difference(double *restrict sum, const double *restrict x,
-                                     const double *restrict first, int64_t n)
+/* square = sum_t (x_t - mean)^2, everything about x_0 so that equal models give exactly 0. */
+AM_INLINE void square_group(double *square, const double *const *x, int models, double share,
+                            int64_t at, size_t bytes)
 {
-    for (int64_t i = 0; i < n; i++) {
-        sum[i] += x[i] - first[i];
+    am_lanes first = {0}, other = {0}, mean = {0}, sum = {0};
+    memcpy(&first, x[0] + at, bytes);
+    for (int t = 1; t < models; t++) {
+        memcpy(&other, x[t] + at, bytes);
+        mean += other - first;
     }
+    mean *= share;
+    for (int t = 0; t < models; t++) {
+        memcpy(&other, x[t] + at, bytes);
+        const am_lanes off = (other - first) - mean;
+        sum += off * off;
+    }
+    memcpy(square, &sum, bytes);
 }
 
-AM_CLONES static void add_square(double *restrict square, const double *restrict x,
-                                 const double *restrict first, const double *restrict sum,
-                                 double part, int64_t n)
+AM_CLONES static void add_up_squares(double *square, const double *const *x, int models,
+                                     double share, int64_t lo, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double off = (x[i] - first[i]) - part * sum[i];
-        square[i] += off * off;
-    }
+    AM_EACH_GROUP(n, square_group(square + i, x, models, share, lo + i, bytes));
 }
 
 AM_CLONES static void square_keys(float *restrict key, const double *restrict square, double part,
@@ -60,20 +68,14 @@ AM_CLONES static void square_keys(float *restrict key, const double *restrict sq
     }
 }
 
-/* Population variance over the models, about the first one so that equal ones give exactly 0. */
+/* Population variance over the models. */
 static void variance_keys(const am_tile *tile, float *key)
 {
     const double share = 1.0 / tile->models;
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
-        const double *first = tile->x[0] + lo;
-        double sum[PART] = {0}, square[PART] = {0};
-        for (int t = 1; t < tile->models; t++) {
-            add_difference(sum, tile->x[t] + lo, first, n);
-        }
-        for (int t = 0; t < tile->models; t++) {
-            add_square(square, tile->x[t] + lo, first, sum, share, n);
-        }
+        double square[PART];
+        add_up_squares(square, tile->x, tile->models, share, lo, n);
         square_keys(key + lo, square, share, n);
     }
 }

@@ -111,6 +111,11 @@ static int am_train_segments(const am_net *net, const am_task *tasks, int n_task
     return rc;
 }
 
+int AM_R(am_train_state_arrays)(const am_optim_options *options)
+{
+    return AM_R(am_optim_table)[options->method]->states(options) + options->bf16_weights;
+}
+
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out)
 {
@@ -126,10 +131,10 @@ int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *ta
     }
     rc = am_train_segments(net, tasks, n_tasks, options, segment, &reals);
     const am_optim *optim = AM_R(am_optim_table)[options->optim.method];
-    int arrays = optim->states(&options->optim);
+    const int arrays = AM_R(am_train_state_arrays)(&options->optim);
     const char *name[AM_STATE_ARRAYS] = {optim->state_names[0], optim->state_names[1]};
     if (options->optim.bf16_weights) {
-        name[arrays++] = "master";
+        name[arrays - 1] = "master";
     }
     const int made = am_train_state_make(comm, (int)sizeof(real), options->optim.is_sharded,
                                          n_tasks + 1, segment, reals, arrays, name, out);

@@ -8,6 +8,7 @@
 
 int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char *purpose,
                         void *params);
+int AM_R(am_train_state_arrays)(const am_optim_options *options);
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out);
 int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,

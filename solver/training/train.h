@@ -76,6 +76,9 @@ typedef struct am_train_ops {
      * purpose, tensor name). Local. */
     int (*init)(const am_param_layout *layout, uint64_t seed, const char *purpose, void *params);
 
+    /** Arrays of a state, each as large as what is trained. Local, pure. */
+    int (*state_arrays)(const am_optim_options *options);
+
     /** A state for train_all with these arguments, at its start. Owned by the caller, freed by
      * am_train_state_free. Local, but its slices follow size and rank of comm. Errors: AM_E_RECIPE
      * (no task, options that exclude each other), AM_E_NOMEM: agree afterwards. */

@@ -9,7 +9,8 @@ usage: campaign.py KIND [COUNT [SEED]]
   damage   COUNT times bytes of what an interrupted merge left are changed, cut off or removed: the merge
            still ends with the right bytes
   stop     COUNT times a rank is stopped (SIGSTOP): the watchdog ends the job
-Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so). SPDX-License-Identifier: BSD-3-Clause
+Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so); AM_JOBS, names of jobs with commas between;
+AM_FAULT_TIMEOUT (180 s), more on a machine that is busy. SPDX-License-Identifier: BSD-3-Clause
 """
 import os
 import random
@@ -25,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 
-TIMEOUT = 180
+TIMEOUT = int(os.environ.get("AM_FAULT_TIMEOUT", "180"))  # longer is a hang
 MERGE = ["--save-every", "0", "--block", "8000", "--shard-size", "60000"]
 ITERATE = "iterate suite.yml --set iterate.rounds=3 --set iterate.keep=1 --set data.limit.train=40 -o out".split()
 TRAIN = ("train suite.yml --set joint.epochs=4 --set data.limit.train=40 --save-every 0 -o out").split()
@@ -96,7 +97,7 @@ class Campaign:
         return {n: d for n, d in found.items() if n not in self.inputs and n.split("/")[-1] not in LOGS}
 
     def run(self, job: str, ranks: int, shim: str = "", during=None) -> rankrun.Result:
-        env = {"AM_STALL_SECONDS": "100"}
+        env = {"AM_STALL_SECONDS": str(TIMEOUT // 2)}
         preload = None
         self.log.unlink(missing_ok=True)
         if shim:

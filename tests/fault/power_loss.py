@@ -244,7 +244,8 @@ class Campaign:
             env.update(AM_RECORD=str(self.log), AM_RECORD_PATH=str(self.work))
             preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_record.so")
         result = rankrun.run([*JOBS[job], "--save-every", every], 0 if ranks == 1 else ranks, self.work,
-                             env=env, preload=preload, timeout=180)
+                             env=env, preload=preload,
+                             timeout=int(os.environ.get("AM_FAULT_TIMEOUT", "180")))
         if result.code != 0:
             self.fail(f"{job} on {ranks} ranks ends with {result.code}\n{result.err[-600:]}")
         self.resumed += "going on" in result.err
