@@ -26,6 +26,7 @@ typedef struct am_merge_job {
     const am_merge_input *aux; /* [n_models] second inputs, NULL: none */
     am_scope scope;
     am_semantics semantics;
+    const am_dtype *work; /* [output tensors] what mergekit computes in; NULL: F64 */
     uint64_t seed;
     const int64_t *layer; /* [output tensors] layer number or -1; NULL: all -1 */
     int64_t layers;       /* how many layers there are */

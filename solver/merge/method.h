@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "mpi/rng.h"
+#include "mpi/tensor.h"
 
 enum {
     AM_MAX_MODELS = 256,
@@ -71,6 +72,7 @@ typedef struct am_unit {
     int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
     int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
     int models;          /* T: models that have the tensor */
+    am_dtype narrow;     /* what mergekit decides in (solver/merge/narrow.h); F64: not rounded */
     const double *param; /* of the unit's first tensor */
     const double *const *model_param;
     const double *sum; /* sums of all passes so far, pass after pass */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include "mpi/clones.h"
 #include "mpi/lanes.h"
+#include "solver/merge/narrow.h"
 
 enum { LARGEST_FINITE = 0x7F7FFFFF }; /* bits of FLT_MAX */
 enum { LANES = 16 };
@@ -64,6 +65,14 @@ AM_CLONES static void difference_keys(float *restrict key, const double *restric
     }
 }
 
+AM_CLONES static void narrow_keys(float *key, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = fabsf(key[i]);
+        key[i] = magnitude == magnitude ? magnitude : (float)INFINITY;
+    }
+}
+
 /* Non-negative f32 in the opposite order: cuts then count from the smallest magnitude. */
 AM_CLONES static void reverse_keys(float *key, int64_t n)
 {
@@ -101,10 +110,31 @@ static int count_streams(const am_unit *unit)
     return any ? unit->models : 0;
 }
 
+static void load_keys(const am_tile *tile, int t, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        difference_keys(key, tile->x[t], tile->base, tile->n);
+    } else {
+        am_narrow_difference(tile->unit->narrow, key, tile->x[t], tile->base, tile->n);
+        narrow_keys(key, tile->n);
+    }
+}
+
+/* A task vector and its keys. */
+static void load_delta(const am_tile *tile, int t, double *delta, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        subtract_keys(delta, key, tile->x[t], tile->base, tile->n);
+    } else {
+        am_task_vector(tile, t, delta);
+        load_keys(tile, t, key);
+    }
+}
+
 static void all_keys(const am_tile *tile, float *const *key)
 {
     for (int t = 0; t < tile->models; t++) {
-        difference_keys(key[t], tile->x[t], tile->base, tile->n);
+        load_keys(tile, t, key[t]);
     }
 }
 
@@ -145,7 +175,7 @@ void am_sparsify_top(const am_tile *tile, int t, double *kept)
 {
     float *key = work_keys(tile);
     if (count_streams(tile->unit) > 0) {
-        subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
+        load_delta(tile, t, kept, key);
         am_tile_keep(tile, t, key, kept);
         return;
     }
@@ -291,7 +321,7 @@ void am_sparsify_band(const am_tile *tile, int t, double *kept)
 {
     float *key = work_keys(tile);
     const band b = unit_band(tile->unit, t);
-    subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
+    load_delta(tile, t, kept, key);
     if (am_band_by_rows(tile->unit)) {
         for (int64_t r = 0; tile->unit->n > 1 && r < tile->rows; r++) {
             double *row = kept + r * tile->cols;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "mpi/agree.h"
 #include "solver/merge/engine.h"
+#include "solver/merge/narrow.h"
 
 bool am_is_reduced(const am_engine *e, int64_t tensor)
 {
@@ -80,6 +81,9 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
         u->cols = u->outer = u->n;
     } else {
         am_unit_shape(e->method, &tensors->t[tensor], u);
+        u->narrow = e->job->work == NULL
+                        ? AM_DTYPE_F64
+                        : am_narrow_of(e->job->work[tensor], e->semantics, e->scope);
     }
 }
 

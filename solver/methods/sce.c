@@ -4,6 +4,7 @@
 #include <string.h>
 #include "mpi/clones.h"
 #include "mpi/lanes.h"
+#include "solver/merge/narrow.h"
 #include "solver/merge/sparsify.h"
 
 enum { SELECT_TOPK, INT8_MASK };
@@ -79,6 +80,38 @@ static void variance_keys(const am_tile *tile, float *key)
     }
 }
 
+/* mergekit's in bf16 or f16: of rounded task vectors, in f32, and rounded. */
+static void narrow_variance_keys(const am_tile *tile, float *key)
+{
+    const am_dtype dtype = tile->unit->narrow;
+    for (int64_t lo = 0; lo < tile->n; lo += PART) {
+        const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
+        double sum[PART] = {0}, square[PART] = {0};
+        float delta[PART];
+        for (int pass = 0; pass < 2; pass++) {
+            for (int t = 0; t < tile->models; t++) {
+                am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
+                for (int64_t i = 0; i < n; i++) {
+                    const double off = (double)delta[i] - sum[i] / tile->models;
+                    sum[i] += pass == 0 ? (double)delta[i] : 0;
+                    square[i] += pass == 1 ? off * off : 0;
+                }
+            }
+        }
+        square_keys(key + lo, square, 1.0 / tile->models, n);
+        am_narrow(dtype, key + lo, n);
+    }
+}
+
+static void load_keys(const am_tile *tile, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        variance_keys(tile, key);
+    } else {
+        narrow_variance_keys(tile, key);
+    }
+}
+
 static float *work_keys(const am_tile *tile)
 {
     return (float *)(void *)(tile->scratch + KEYS * tile->n);
@@ -108,7 +141,7 @@ AM_CLONES static int64_t count_positive(const float *key, int64_t n)
 static void varying_sums(const am_tile *tile, double *sum)
 {
     float *key = work_keys(tile);
-    variance_keys(tile, key);
+    load_keys(tile, key);
     sum[0] += (double)count_positive(key, tile->n);
 }
 
@@ -116,7 +149,7 @@ static void varying_sums(const am_tile *tile, double *sum)
 
 static void keys(const am_tile *tile, float *const *key)
 {
-    variance_keys(tile, key[0]);
+    load_keys(tile, key[0]);
 }
 
 /* mergekit multiplies in f32. */
@@ -134,7 +167,7 @@ static void select(const am_tile *tile, double *mark)
 {
     if (selects(tile->unit)) {
         float *key = work_keys(tile);
-        variance_keys(tile, key);
+        load_keys(tile, key);
         am_tile_keep(tile, 0, key, mark);
     }
 }
@@ -206,6 +239,15 @@ AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
     }
 }
 
+static void vote(const am_tile *tile, int t, double *sum)
+{
+    float *delta = work_keys(tile);
+    am_narrow_difference(tile->unit->narrow, delta, tile->x[t], tile->base, tile->n);
+    for (int64_t i = 0; i < tile->n; i++) {
+        sum[i] = (float)sum[i] + delta[i];
+    }
+}
+
 AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -246,7 +288,11 @@ static void combine(const am_tile *tile)
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
     for (int t = 0; t < tile->models; t++) {
-        add_deltas(sum, tile->x[t], tile->base, tile->n);
+        if (tile->unit->narrow == AM_DTYPE_F64) {
+            add_deltas(sum, tile->x[t], tile->base, tile->n);
+        } else {
+            vote(tile, t, sum);
+        }
     }
     take_signs(sign, sum, tile->n);
     select(tile, sign);

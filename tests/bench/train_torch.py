@@ -4,14 +4,14 @@
 usage: tests/bench/train_torch.py [-r ROUNDS] [-s SECONDS] [-t PYTHON]... [--json FILE] [MODEL]...
     MODEL   mlp cnn vit gpt; default: all
     -r      rounds; a round runs every program once and the best step counts (3)
-    -s      seconds of a run, at least two steps (4)
+    -s      seconds of a run, at least two steps, of gpt one, after the first (4)
     -t      a Python with PyTorch, may be repeated (/usr/bin/python3)
 
 Each network is trained by plain SGD in f32 on batches of 128: forward, backward, step. Ours: one rank
 on one core, two ranks on two. PyTorch: one thread on the same core, two threads on both, and there
 also with one BLAS thread; convolutions in both memory layouts, attention as
-scaled_dot_product_attention where it is there, a batch whole or in eight parts. The best of these
-is its number. Real-time priority where it is allowed. The table is README.md's.
+scaled_dot_product_attention where it is there, a batch whole or in eight parts (gpt: in parts, which
+was faster). The best of these is its number. Real-time priority where it is allowed. The table is README.md's.
 SPDX-License-Identifier: BSD-3-Clause"""
 import argparse
 import json
@@ -131,7 +131,7 @@ def worker(model, threads, variant, seconds):
 
     start, best, steps = time.perf_counter(), float("inf"), 0
     step()
-    while steps < 2 or time.perf_counter() - start < seconds:
+    while steps < (1 if model == "gpt" else 2) or time.perf_counter() - start < seconds:
         at = time.perf_counter()
         step()
         best, steps = min(best, time.perf_counter() - at), steps + 1
@@ -144,7 +144,8 @@ def variants(model, is_old, threads):
     """(torch threads, BLAS threads, variant) to try."""
     names = {"mlp": [""], "cnn": ["", "channels_last"]}.get(model)
     if names is None:
-        names = ["", "parts"] if is_old else ["sdpa", "sdpa parts"]
+        attention = "" if is_old else "sdpa "
+        names = [attention + "parts"] if model == "gpt" else [attention, attention + "parts"]
     blas = [1] if threads == 1 else [2, 1] if is_old else [2]
     return [(threads, b, n) for b in blas for n in names]
 
@@ -174,7 +175,7 @@ def ours(model, ranks, seconds):
 
 def theirs(python, model, setting, seconds):
     threads, blas, variant = setting
-    environment = {"OPENBLAS_NUM_THREADS": str(blas), "OMP_NUM_THREADS": str(threads)}
+    environment = {"OPENBLAS_NUM_THREADS": str(blas), "OMP_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true"}
     command = [python, __file__, "--worker", model, str(threads), variant, str(seconds)]
     return first_json(command, environment, "0" if threads == 1 else "0,1")
 
