@@ -371,6 +371,8 @@ static int train_all(attempt *a, am_train_result *result)
     const bool was_finished = a->is_finished;
     bool is_due = false;
     int rc = AM_OK;
+    /* Ranks that were in different groups before have learned different ones. */
+    AM_TRY(am_bcast_all(a->call->comm, 0, &a->saver->chunk, sizeof a->saver->chunk));
     while (!a->is_finished) {
         const double start = am_seconds();
         AM_TRY(steps_all(a, result));
