@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """A run of iterate that is killed or asked to stop, again and again, on changing numbers of ranks, ends
-with the same bytes as one that was left alone.                  usage: iterate_restart.py [RUNS [SEED]]
+with the same bytes as one that was left alone; so does one of which single models are gone, which
+groups of ranks then make while others have nothing to do.       usage: iterate_restart.py [RUNS [SEED]]
 SPDX-License-Identifier: BSD-3-Clause
 """
 import os
@@ -41,6 +42,25 @@ def disturb(how: str, delay: float, log: Path):
     return during
 
 
+def check_gaps(top: Path, wanted: dict[str, str]) -> list[str]:
+    """One task is trained by one group of ranks, then joint training by all of them together."""
+    problems = []
+    for task in ("a", "b", "c"):
+        shutil.rmtree(top / "gap", ignore_errors=True)
+        shutil.copytree(top / "alone", top / "gap")
+        shutil.rmtree(top / "gap" / "joint")
+        for pattern in ("result.json", "joint.h5*", "final.h5*", f"tuned/{task}-epochs-003*"):
+            for path in (top / "gap").glob(pattern):
+                path.unlink()
+        result = rankrun.run([*ARGUMENTS, "gap"], 2, top, timeout=SECONDS,
+                             env={"AM_STALL_SECONDS": str(SECONDS // 2)})
+        if result.code != 0 or result.hung:
+            problems.append(f"without a model of {task}: exit code {result.code}\n{result.report()}")
+        files = {f: v for f, v in rankrun.snapshot(top / "gap").items() if f != "events.jsonl"}
+        problems += [f"without a model of {task}: {line}" for line in rankrun.changes(wanted, files)]
+    return problems
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 8
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10**6)
@@ -55,7 +75,7 @@ def main() -> None:
         sys.exit(alone.report())
     wanted = {f: v for f, v in rankrun.snapshot(top / "alone").items() if f != "events.jsonl"}
 
-    problems, ends, interrupted = [], {}, 0
+    problems, ends, interrupted = check_gaps(top, wanted), {}, 0
     for run in range(runs):
         folder = f"run{run}"
         for attempt in range(4):
