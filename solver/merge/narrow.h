@@ -17,8 +17,8 @@ void am_narrow(am_dtype dtype, float *x, int64_t n);
 void am_narrow_difference(am_dtype dtype, float *out, const double *x, const double *base,
                           int64_t n);
 /** sum [n] += (x - base) factor weight where kept [n] is not 0, everything rounded but the sum,
- * which is f32. work [n] f32. */
+ * which is f32. */
 void am_narrow_votes(am_dtype dtype, const am_tile *tile, int t, const double *kept, double factor,
-                     double weight, float *work, double *sum);
+                     double weight, double *sum);
 
 #endif

@@ -80,23 +80,45 @@ static void variance_keys(const am_tile *tile, float *key)
     }
 }
 
-/* mergekit's in bf16 or f16: of rounded task vectors, in f32, and rounded. */
+AM_CLONES static void add_narrow(double *restrict sum, const float *restrict delta, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] += (double)delta[i];
+    }
+}
+
+AM_CLONES static void take_mean(double *sum, double models, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] /= models;
+    }
+}
+
+AM_CLONES static void add_narrow_squares(double *restrict square, const float *restrict delta,
+                                         const double *restrict mean, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const double off = (double)delta[i] - mean[i];
+        square[i] += off * off;
+    }
+}
+
+/* mergekit's in bf16 or f16: of rounded task vectors, and rounded. */
 static void narrow_variance_keys(const am_tile *tile, float *key)
 {
     const am_dtype dtype = tile->unit->narrow;
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
-        double sum[PART] = {0}, square[PART] = {0};
+        double mean[PART] = {0}, square[PART] = {0};
         float delta[PART];
-        for (int pass = 0; pass < 2; pass++) {
-            for (int t = 0; t < tile->models; t++) {
-                am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
-                for (int64_t i = 0; i < n; i++) {
-                    const double off = (double)delta[i] - sum[i] / tile->models;
-                    sum[i] += pass == 0 ? (double)delta[i] : 0;
-                    square[i] += pass == 1 ? off * off : 0;
-                }
-            }
+        for (int t = 0; t < tile->models; t++) {
+            am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
+            add_narrow(mean, delta, n);
+        }
+        take_mean(mean, tile->models, n);
+        for (int t = 0; t < tile->models; t++) {
+            am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
+            add_narrow_squares(square, delta, mean, n);
         }
         square_keys(key + lo, square, 1.0 / tile->models, n);
         am_narrow(dtype, key + lo, n);
@@ -239,13 +261,19 @@ AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
     }
 }
 
+/* In f32, as mergekit adds numbers of 16 bits. */
+AM_CLONES static void add_votes(double *restrict sum, const float *restrict delta, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] = (float)sum[i] + delta[i];
+    }
+}
+
 static void vote(const am_tile *tile, int t, double *sum)
 {
     float *delta = work_keys(tile);
     am_narrow_difference(tile->unit->narrow, delta, tile->x[t], tile->base, tile->n);
-    for (int64_t i = 0; i < tile->n; i++) {
-        sum[i] = (float)sum[i] + delta[i];
-    }
+    add_votes(sum, delta, tile->n);
 }
 
 AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
