@@ -118,3 +118,90 @@ void am_narrow_votes(am_dtype dtype, const am_tile *tile, int t, const double *k
         votes_f16(sum, kept, tile->x[t], tile->base, rounded, tile->n);
     }
 }
+
+/* ---- all models at once, sums in registers ---- */
+
+enum { GROUP = 16 };
+
+/* A group of m <= GROUP elements of every task vector, rounded: delta [models]. */
+AM_INLINE void load_group(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m,
+                          float (*restrict delta)[GROUP])
+{
+    float base[GROUP] = {0};
+    for (int64_t k = 0; k < m; k++) {
+        const float b = (float)tile->base[lo + k];
+        base[k] = dtype == AM_DTYPE_BF16 ? of_bf16(b) : of_f16(b);
+    }
+    for (int t = 0; t < tile->models; t++) {
+        const double *restrict x = tile->x[t] + lo;
+        for (int64_t k = 0; k < m; k++) {
+            const float v = (float)x[k];
+            delta[t][k] = dtype == AM_DTYPE_BF16 ? of_bf16(of_bf16(v) - base[k])
+                                                 : of_f16(of_f16(v) - base[k]);
+        }
+    }
+}
+
+AM_INLINE void group_squares(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m,
+                             double *square)
+{
+    float delta[AM_MAX_MODELS][GROUP];
+    double mean[GROUP] = {0}, sum[GROUP] = {0};
+    load_group(dtype, tile, lo, m, delta);
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            mean[k] += (double)delta[t][k];
+        }
+    }
+    for (int64_t k = 0; k < m; k++) {
+        mean[k] /= tile->models;
+    }
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            const double off = (double)delta[t][k] - mean[k];
+            sum[k] += off * off;
+        }
+    }
+    memcpy(square, sum, (size_t)m * sizeof *square);
+}
+
+AM_INLINE void group_votes(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m, double *out)
+{
+    float delta[AM_MAX_MODELS][GROUP], sum[GROUP] = {0};
+    load_group(dtype, tile, lo, m, delta);
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            sum[k] += delta[t][k];
+        }
+    }
+    for (int64_t k = 0; k < m; k++) {
+        out[k] = (double)sum[k];
+    }
+}
+
+#define AM_GROUPS(name, group, dtype)                                                              \
+    AM_CLONES static void name(const am_tile *tile, int64_t lo, int64_t n, double *out)            \
+    {                                                                                              \
+        int64_t i = 0;                                                                             \
+        for (; i + GROUP <= n; i += GROUP) {                                                       \
+            group(dtype, tile, lo + i, GROUP, out + i);                                            \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            group(dtype, tile, lo + i, n - i, out + i);                                            \
+        }                                                                                          \
+    }
+
+AM_GROUPS(squares_bf16, group_squares, AM_DTYPE_BF16)
+AM_GROUPS(squares_f16, group_squares, AM_DTYPE_F16)
+AM_GROUPS(sums_bf16, group_votes, AM_DTYPE_BF16)
+AM_GROUPS(sums_f16, group_votes, AM_DTYPE_F16)
+
+void am_narrow_squares(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t n, double *square)
+{
+    (dtype == AM_DTYPE_BF16 ? squares_bf16 : squares_f16)(tile, lo, n, square);
+}
+
+void am_narrow_sum(am_dtype dtype, const am_tile *tile, double *sum)
+{
+    (dtype == AM_DTYPE_BF16 ? sums_bf16 : sums_f16)(tile, 0, tile->n, sum);
+}

@@ -80,49 +80,16 @@ static void variance_keys(const am_tile *tile, float *key)
     }
 }
 
-AM_CLONES static void add_narrow(double *restrict sum, const float *restrict delta, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        sum[i] += (double)delta[i];
-    }
-}
-
-AM_CLONES static void take_mean(double *sum, double models, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        sum[i] /= models;
-    }
-}
-
-AM_CLONES static void add_narrow_squares(double *restrict square, const float *restrict delta,
-                                         const double *restrict mean, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const double off = (double)delta[i] - mean[i];
-        square[i] += off * off;
-    }
-}
-
 /* mergekit's in bf16 or f16: of rounded task vectors, and rounded. */
 static void narrow_variance_keys(const am_tile *tile, float *key)
 {
-    const am_dtype dtype = tile->unit->narrow;
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
-        double mean[PART] = {0}, square[PART] = {0};
-        float delta[PART];
-        for (int t = 0; t < tile->models; t++) {
-            am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
-            add_narrow(mean, delta, n);
-        }
-        take_mean(mean, tile->models, n);
-        for (int t = 0; t < tile->models; t++) {
-            am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
-            add_narrow_squares(square, delta, mean, n);
-        }
+        double square[PART];
+        am_narrow_squares(tile->unit->narrow, tile, lo, n, square);
         square_keys(key + lo, square, 1.0 / tile->models, n);
-        am_narrow(dtype, key + lo, n);
     }
+    am_narrow(tile->unit->narrow, key, tile->n);
 }
 
 static void load_keys(const am_tile *tile, float *key)
@@ -261,21 +228,6 @@ AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
     }
 }
 
-/* In f32, as mergekit adds numbers of 16 bits. */
-AM_CLONES static void add_votes(double *restrict sum, const float *restrict delta, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        sum[i] = (float)sum[i] + delta[i];
-    }
-}
-
-static void vote(const am_tile *tile, int t, double *sum)
-{
-    float *delta = work_keys(tile);
-    am_narrow_difference(tile->unit->narrow, delta, tile->x[t], tile->base, tile->n);
-    add_votes(sum, delta, tile->n);
-}
-
 AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -312,14 +264,14 @@ static void combine(const am_tile *tile)
     double *sign = tile->scratch + SIGN * tile->n, *sum = tile->scratch + SUM * tile->n;
     double *total = tile->scratch + TOTAL * tile->n;
     const size_t bytes = (size_t)tile->n * sizeof(double);
-    memset(sum, 0, bytes);
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
-    for (int t = 0; t < tile->models; t++) {
-        if (tile->unit->narrow == AM_DTYPE_F64) {
+    if (tile->unit->narrow != AM_DTYPE_F64) {
+        am_narrow_sum(tile->unit->narrow, tile, sum);
+    } else {
+        memset(sum, 0, bytes);
+        for (int t = 0; t < tile->models; t++) {
             add_deltas(sum, tile->x[t], tile->base, tile->n);
-        } else {
-            vote(tile, t, sum);
         }
     }
     take_signs(sign, sum, tile->n);
