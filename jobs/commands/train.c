@@ -73,8 +73,8 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
         train.epochs = 1;
         AM_TRY(am_session_epoch_all(&session, &train));
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
-        am_info("epoch %lld of %lld: validation accuracy %.4f", (long long)epoch, (long long)epochs,
-                how.validation);
+        am_info("epoch %lld of %lld: validation accuracy %.4f, loss %.4f bits", (long long)epoch,
+                (long long)epochs, how.validation, am_table_bits(how.validation_loss));
     }
     am_table_choice last = {.alpha = NAN, .epochs = epochs, .round = -1};
     AM_TRY(am_iterate_validate_all(it, "train", it->final, &last));

@@ -23,6 +23,15 @@ const char *am_suite_task(const am_suite *suite, int i)
     return am_dataset_name(suite->data[i]);
 }
 
+bool am_suite_is_text(const am_suite *suite)
+{
+    bool is_text = true;
+    for (int i = 0; i < suite->n; i++) {
+        is_text = is_text && am_dataset_is_text(suite->data[i]);
+    }
+    return is_text;
+}
+
 void *am_suite_trunk_new(const am_suite *suite)
 {
     return am_new(suite->trunk.n, (size_t)am_suite_real_bytes(suite), "a trunk");

@@ -29,6 +29,8 @@ typedef struct am_suite {
 
 /** Bytes of one real. */
 int64_t am_suite_real_bytes(const am_suite *suite);
+/** Every task is text. */
+bool am_suite_is_text(const am_suite *suite);
 /** Name of task i. */
 const char *am_suite_task(const am_suite *suite, int i);
 

@@ -40,6 +40,11 @@ void am_table_free(am_table *table)
     *table = (am_table){0};
 }
 
+double am_table_bits(double nats)
+{
+    return nats / log(2.0);
+}
+
 static double accuracy(const am_eval_result *task)
 {
     return task->n > 0 ? (double)task->correct / (double)task->n : 0.0;
@@ -47,15 +52,17 @@ static double accuracy(const am_eval_result *task)
 
 static void write_header(const am_table *table, FILE *out)
 {
-    fprintf(out, "%-28s %6s %6s", "test accuracy", "alpha", "epochs");
+    fprintf(out, "%-28s %6s %6s", table->by_loss ? "test loss, bits" : "test accuracy", "alpha",
+            "epochs");
     for (int i = 0; i < table->suite->n; i++) {
         fprintf(out, " %8.8s", am_suite_task(table->suite, i));
     }
     fprintf(out, " %8s\n", "mean");
 }
 
-static void write_row(const am_table_row *row, FILE *out)
+static void write_row(const am_table_row *row, bool by_loss, FILE *out)
 {
+    const am_scores *scores = &row->scores;
     fprintf(out, "%-28s", row->name);
     if (isnan(row->choice.alpha)) {
         fprintf(out, " %6s", "-");
@@ -67,10 +74,11 @@ static void write_row(const am_table_row *row, FILE *out)
     } else {
         fprintf(out, " %6lld", (long long)row->choice.epochs);
     }
-    for (int i = 0; i < row->scores.n; i++) {
-        fprintf(out, " %8.4f", accuracy(&row->scores.task[i]));
+    for (int i = 0; i < scores->n; i++) {
+        const am_eval_result *task = &scores->task[i];
+        fprintf(out, " %8.4f", by_loss ? am_table_bits(task->loss) : accuracy(task));
     }
-    fprintf(out, " %8.4f\n", row->scores.accuracy);
+    fprintf(out, " %8.4f\n", by_loss ? am_table_bits(scores->loss) : scores->accuracy);
 }
 
 char *am_table_text(const am_table *table)
@@ -84,7 +92,7 @@ char *am_table_text(const am_table *table)
     }
     write_header(table, out);
     for (int i = 0; i < table->n; i++) {
-        write_row(&table->row[i], out);
+        write_row(&table->row[i], table->by_loss, out);
     }
     if (fclose(out) != 0) {
         free(text);
@@ -102,7 +110,7 @@ static void json_losses(const am_scores *scores, am_json *json)
         am_json_array(json, key[k]);
         for (int i = 0; i < scores->n; i++) {
             const double loss = scores->task[i].loss;
-            am_json_real(json, NULL, k == 0 ? loss : k == 1 ? loss / log(2.0) : exp(loss));
+            am_json_real(json, NULL, k == 0 ? loss : k == 1 ? am_table_bits(loss) : exp(loss));
         }
         am_json_end_array(json);
     }
@@ -153,8 +161,10 @@ static void json_row(const am_suite *suite, const am_table_row *row, am_json *js
         am_json_int(json, "round", row->choice.round);
     }
     am_json_real(json, "validation_accuracy", row->choice.validation);
+    am_json_real(json, "validation_loss_nats", row->choice.validation_loss);
     am_json_real(json, "test_accuracy", row->scores.accuracy);
     am_json_real(json, "test_loss_nats", row->scores.loss);
+    am_json_real(json, "test_loss_bits", am_table_bits(row->scores.loss));
     am_json_array(json, "task_accuracy");
     for (int i = 0; i < row->scores.n; i++) {
         am_json_real(json, NULL, accuracy(&row->scores.task[i]));

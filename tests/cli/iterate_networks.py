@@ -26,7 +26,7 @@ data: {folder: texts, tasks: [reference-en, reference-fr], limit: {train: 24, va
 heads: {epochs: 3}
 finetune: {optimizer: adamw, lr: 0.01, batch: 8, micro_batches: 3, epochs: 3}
 one_shot: {epochs: [1], alphas: [0.5]}
-iterate: {rounds: 1, alphas: [0.5]}
+iterate: {rounds: 4, alphas: [2.5]}
 joint: {run: no}
 """
 IMAGES = """
@@ -93,6 +93,15 @@ def rows_of(folder: Path, run_name: str) -> dict:
     return {r["key"]: r for r in json.loads((folder / run_name / "result.json").read_text())["rows"]}
 
 
+def chosen(folder: Path, by: str = "loss") -> tuple:
+    """Alpha and round of the best validation among those in the log of a run."""
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    rounds = [e for e in events if e["event"] == "validation" and e["phase"] == "iterate"]
+    best = (min(rounds, key=lambda e: e["validation_loss_nats"]) if by == "loss" else
+            max(rounds, key=lambda e: e["validation_accuracy"]))
+    return best["alpha"], best["round"]
+
+
 def same_training(folder: Path, name: str, task: str, ranks: list[int]) -> Path:
     for n in (ranks[0], ranks[-1]):
         run(f"train {name}.yml --task {task} -o {task}{n}", n, folder)
@@ -114,6 +123,17 @@ def check_text(folder: Path, ranks: list[int]) -> None:
     for bits, nats in zip(final["task_loss_bits"], final["task_loss_nats"]):
         check(abs(bits - nats / math.log(2)) < 1e-12, "bits are nats / ln 2")
     check(final["task_loss_bits"] == rows["iterative"]["task_loss_bits"], "eval repeats bits per byte")
+    table = (folder / f"text{ranks[0]}" / "table.txt").read_text().splitlines()
+    check(table[0].startswith("test loss, bits"), f"the table of text is in bits: {table[0]}")
+    mean = sum(final["task_loss_bits"]) / 2
+    check(any(line.startswith("iterative") and line.endswith(f" {mean:.4f}") for line in table),
+          f"the table holds {mean:.4f} bits")
+    by_loss = chosen(folder / f"text{ranks[0]}")
+    check((rows["iterative"]["alpha"], rows["iterative"]["round"]) == by_loss, f"chosen by loss: {by_loss}")
+    run("iterate text.yml -o by_accuracy --set choose_by=accuracy", 2, folder)
+    row = rows_of(folder, "by_accuracy")["iterative"]
+    check((row["alpha"], row["round"]) == chosen(folder / "by_accuracy", "accuracy"), "chosen by accuracy")
+    check((row["alpha"], row["round"]) != by_loss, "the two choices differ on these texts")
     base = rows["base"]["task_loss_bits"]
     check(max(base) < 8, f"probed heads predict better than chance: {base}")
     check(all(b < a - 0.3 for a, b in zip(base, final["task_loss_bits"])),
