@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -276,7 +277,8 @@ cleanup:
     return rc;
 }
 
-static void report_scores(const char *phase, am_table_choice how, const am_scores *scores)
+static void report_scores(const am_suite *suite, const char *phase, am_table_choice how,
+                          const am_scores *scores)
 {
     am_json json = {0};
     am_json_string(&json, "phase", phase);
@@ -285,12 +287,7 @@ static void report_scores(const char *phase, am_table_choice how, const am_score
     am_json_int(&json, "round", how.round);
     am_json_real(&json, "validation_accuracy", scores->accuracy);
     am_json_real(&json, "validation_loss_nats", scores->loss);
-    am_json_array(&json, "task_accuracy");
-    for (int i = 0; i < scores->n; i++) {
-        const am_eval_result *task = &scores->task[i];
-        am_json_real(&json, NULL, task->n > 0 ? (double)task->correct / (double)task->n : 0.0);
-    }
-    am_json_end_array(&json);
+    am_report_scores(suite, scores, &json);
     am_event("validation", &json);
     am_json_free(&json);
 }
@@ -304,7 +301,7 @@ int am_iterate_validate_all(const am_iterate *it, const char *phase, const void 
     if (rc == AM_OK) {
         how->validation = scores.accuracy;
         how->validation_loss = scores.loss;
-        report_scores(phase, *how, &scores);
+        report_scores(&it->suite, phase, *how, &scores);
         am_scores_free(&scores);
     }
     return rc;

@@ -97,6 +97,9 @@ int am_rollback_train_all(MPI_Comm comm, const am_train_ops *ops, const am_net *
             break;
         }
         params_copy(&trained, kept, true);
+        if (call.log != NULL) {
+            am_train_log_clear(call.log);
+        }
         call.optim.lr = am_rollback_lr(options->optim.lr, ++*rollbacks);
     }
 cleanup:

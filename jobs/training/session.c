@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "io/checkpoint/view.h"
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -14,6 +15,7 @@
 #include "mpi/partition.h"
 
 static const double look_seconds = 0.5; /* between two looks at the clock, about */
+static const double log_seconds = 30;   /* between two events of a long epoch, about */
 static const char epoch_key[] = "allmerge.epoch", saves_key[] = "allmerge.saves",
                   rollbacks_key[] = "allmerge.rollbacks";
 
@@ -182,6 +184,8 @@ int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trun
     am_pace_start(&out->pace, save_every);
     AM_TRY(am_suite_state_all(suite, options, &out->state));
     rc = make_tables(out);
+    AM_KEEP(am_train_log_make(suite->trunk.tensors.n, 1, &out->log));
+    out->logged = am_seconds();
     AM_AGREE(suite->comm);
     AM_TRY(am_run_folder_sub_all(suite->comm, folder, "state"));
     for (int slot = 0; slot < SLOTS; slot++) {
@@ -203,15 +207,17 @@ void am_session_close(am_session *session)
     am_tensor_table_free(&session->values);
     am_tensor_table_free(&session->all);
     free(session->offset);
+    am_train_log_free(&session->log);
     *session = (am_session){0};
 }
 
 /* ---- training ---- */
 
 /* Rank 0 decides for all, by its clock: the next chunk, and whether to save before it. */
-static int decide_all(am_session *s, double seconds, bool *is_due)
+static int decide_all(am_session *s, double seconds, bool *is_due, bool *is_log_due)
 {
-    int64_t decision[2] = {s->chunk, am_pace_is_due(&s->pace)};
+    int64_t decision[3] = {s->chunk, am_pace_is_due(&s->pace),
+                           am_seconds() - s->logged >= log_seconds};
     if (seconds < look_seconds / 2) {
         decision[0] = 2 * s->chunk;
     } else if (seconds > 2 * look_seconds && s->chunk > 1) {
@@ -220,6 +226,7 @@ static int decide_all(am_session *s, double seconds, bool *is_due)
     const int rc = am_bcast_all(s->suite->comm, 0, decision, (int64_t)sizeof decision);
     s->chunk = decision[0];
     *is_due = decision[1] != 0;
+    *is_log_due = decision[2] != 0;
     return rc;
 }
 
@@ -245,6 +252,7 @@ static int roll_back_all(am_session *s, const am_train_options *options)
     AM_TRY(load_all(s, EPOCH));
     s->saves = saves; /* newer than all that is on disk */
     s->rollbacks = rollbacks;
+    am_train_log_clear(&s->log);
     am_rollback_report(options->purpose, NULL, rollbacks,
                        am_rollback_lr(options->optim.lr, rollbacks));
 cleanup:
@@ -257,6 +265,7 @@ static int steps_all(am_session *s, const am_train_options *options)
     am_train_options part = *options;
     part.state = s->state;
     part.most_steps = s->chunk;
+    part.log = &s->log;
     part.optim.lr = am_rollback_lr(options->optim.lr, s->rollbacks);
     int rc = am_suite_joint_all(s->suite, s->trunk, &part);
     if (rc == AM_E_NUMERIC) {
@@ -274,14 +283,19 @@ int am_session_epoch_all(am_session *s, const am_train_options *options)
 {
     const int64_t epoch = s->epoch;
     int rc = AM_OK;
-    bool is_due = false;
+    bool is_due = false, is_log_due = false;
     if (s->suite->divergence.rollbacks > 0 && is_at_start(s)) {
         AM_TRY(save_all(s, EPOCH));
     }
     while (s->epoch == epoch) {
         const double start = am_seconds();
         AM_TRY(steps_all(s, options));
-        AM_TRY(decide_all(s, am_seconds() - start, &is_due));
+        AM_TRY(decide_all(s, am_seconds() - start, &is_due, &is_log_due));
+        if (s->epoch != epoch || is_log_due) {
+            am_report_epochs(s->suite, options, NULL, &s->log);
+            am_train_log_clear(&s->log);
+            s->logged = am_seconds();
+        }
         if (is_due) {
             AM_TRY(save_all(s, (int)(s->saves % TURNS)));
         }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -112,9 +113,11 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
     out->head_params = am_new(n, sizeof *out->head_params, "heads");
     out->owner = am_new(n, sizeof *out->owner, "tasks");
     out->rollbacks = am_new(n, sizeof *out->rollbacks, "tasks");
-    rc = !out->data || !out->head || !out->head_params || !out->owner || !out->rollbacks
-             ? AM_E_NOMEM
-             : AM_OK;
+    out->log = am_new(n, sizeof *out->log, "tasks");
+    rc =
+        !out->data || !out->head || !out->head_params || !out->owner || !out->rollbacks || !out->log
+            ? AM_E_NOMEM
+            : AM_OK;
     AM_AGREE(comm);
     for (int i = 0; i < n; i++) {
         char path[4096];
@@ -156,6 +159,9 @@ void am_suite_close_all(am_suite *suite)
         if (suite->head_params) {
             free(suite->head_params[i]);
         }
+        if (suite->log) {
+            am_train_log_free(&suite->log[i]);
+        }
     }
     am_param_layout_free(&suite->trunk);
     am_net_free(&suite->net);
@@ -164,6 +170,7 @@ void am_suite_close_all(am_suite *suite)
     free(suite->head_params);
     free(suite->owner);
     free(suite->rollbacks);
+    free(suite->log);
     *suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
 }
 
@@ -177,21 +184,32 @@ static am_task task_of(const am_suite *suite, int i)
                      .classes = am_dataset_classes(suite->data[i])};
 }
 
+static int new_log(const am_suite *suite, const am_train_options *options, am_train_log *out)
+{
+    am_train_log_free(out);
+    return am_train_log_make(suite->trunk.tensors.n, options->epochs, out);
+}
+
 /* Train task i on this group's ranks; a diverged run is an error that names the task. */
 static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_options *options)
 {
     am_task task = task_of(suite, i);
     am_train_result result = {0};
+    am_train_options logged = *options;
     int64_t rollbacks = 0;
-    int rc =
-        am_rollback_train_all(suite->group, suite->ops, &suite->net, suite->trunk.n, trunk, &task,
-                              &suite->head[i], 1, options, &suite->divergence, &result, &rollbacks);
+    int rc = new_log(suite, options, &suite->log[i]);
+    AM_AGREE(suite->group);
+    logged.log = &suite->log[i];
+    AM_TRY(am_rollback_train_all(suite->group, suite->ops, &suite->net, suite->trunk.n, trunk,
+                                 &task, &suite->head[i], 1, &logged, &suite->divergence, &result,
+                                 &rollbacks));
     suite->rollbacks[i] = rollbacks;
-    if (rc == AM_OK && result.diverged) {
+    if (result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
                      "training of task %s diverged (%s): lower the learning rate (now %g)",
                      task.name, options->purpose, am_rollback_lr(options->optim.lr, rollbacks));
     }
+cleanup:
     return rc;
 }
 
@@ -205,6 +223,40 @@ static int group_leader(const am_suite *suite, int group)
     return (int)lo;
 }
 
+/* The log of every task, from the leader of its group to all ranks. */
+static int share_logs_all(am_suite *suite)
+{
+    int rc = AM_OK, group_rank;
+    int64_t *n = am_new(suite->n, sizeof *n, "records of training");
+    rc = n == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(suite->comm);
+    MPI_Comm_rank(suite->group, &group_rank);
+    for (int i = 0; i < suite->n && group_rank == 0; i++) {
+        n[i] = suite->owner[i] == suite->my_group ? suite->log[i].n : 0;
+    }
+    AM_TRY(am_sum_i64_all(suite->comm, n, suite->n));
+    for (int i = 0; i < suite->n; i++) {
+        am_train_log *log = &suite->log[i];
+        if (suite->owner[i] != suite->my_group || log->room < n[i]) {
+            am_train_log_free(log);
+            AM_KEEP(am_train_log_make(suite->trunk.tensors.n, n[i], log));
+        }
+        log->n = n[i];
+    }
+    AM_AGREE(suite->comm);
+    for (int i = 0; i < suite->n; i++) {
+        const am_train_log *log = &suite->log[i];
+        const int leader = group_leader(suite, suite->owner[i]);
+        AM_TRY(
+            am_bcast_all(suite->comm, leader, log->record, log->n * (int64_t)sizeof *log->record));
+        AM_TRY(am_bcast_all(suite->comm, leader, log->energy,
+                            log->n * log->tensors * (int64_t)sizeof *log->energy));
+    }
+cleanup:
+    free(n);
+    return rc;
+}
+
 int am_suite_report_all(am_suite *suite, const am_train_options *options)
 {
     int group_rank, rc = AM_OK;
@@ -213,7 +265,10 @@ int am_suite_report_all(am_suite *suite, const am_train_options *options)
         suite->rollbacks[i] = 0;
     }
     AM_TRY(am_sum_i64_all(suite->comm, suite->rollbacks, suite->n));
+    AM_TRY(share_logs_all(suite));
     for (int i = 0; i < suite->n; i++) {
+        am_report_epochs(suite, options, am_suite_task(suite, i), &suite->log[i]);
+        am_train_log_free(&suite->log[i]);
         for (int64_t k = 1; k <= suite->rollbacks[i]; k++) {
             am_rollback_report(options->purpose, am_suite_task(suite, i), k,
                                am_rollback_lr(options->optim.lr, k));
@@ -292,10 +347,13 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
 {
     am_train_options joint = *options;
     am_train_result result = {0};
+    am_train_log log = {0};
     int64_t rollbacks = 0;
     joint.train_trunk = true;
+    joint.log = options->log != NULL ? options->log : &log;
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(new_log(suite, options, &log));
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
         tasks[i] = task_of(suite, i);
@@ -303,6 +361,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     AM_TRY(am_rollback_train_all(suite->comm, suite->ops, &suite->net, suite->trunk.n, trunk, tasks,
                                  suite->head, suite->n, &joint, &suite->divergence, &result,
                                  &rollbacks));
+    am_report_epochs(suite, &joint, NULL, &log);
     for (int64_t k = 1; k <= rollbacks; k++) {
         am_rollback_report(joint.purpose, NULL, k, am_rollback_lr(joint.optim.lr, k));
     }
@@ -311,6 +370,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
                      joint.purpose, am_rollback_lr(joint.optim.lr, rollbacks));
     }
 cleanup:
+    am_train_log_free(&log);
     free(tasks);
     return rc;
 }

@@ -37,6 +37,8 @@ int am_table_add(am_table *table, const char *key, const char *name, am_table_ch
 const am_table_row *am_table_find(const am_table *table, const char *key);
 void am_table_free(am_table *table);
 
+/** Share of labels classified right, 0..1. Pure. */
+double am_table_accuracy(const am_eval_result *task);
 /** Nats in bits. Pure. */
 double am_table_bits(double nats);
 
