@@ -208,5 +208,6 @@ const am_train_ops AM_R(am_train_ops) = {
     .train_all = AM_R(am_train_all),
     .eval_all = AM_R(am_eval_all),
     .gradient = AM_R(am_train_gradient),
+    .state_arrays = AM_R(am_train_state_arrays),
     .activation_bytes = AM_R(am_pass_bytes),
 };

@@ -109,6 +109,13 @@ static int am_train_segments(const am_net *net, const am_task *tasks, int n_task
     return rc;
 }
 
+int AM_R(am_train_state_arrays)(const am_optim_options *options, bool *direct)
+{
+    const am_optim *optim = AM_R(am_optim_table)[options->method];
+    *direct = optim->direct != NULL;
+    return optim->states(options) + (options->bf16_weights ? 1 : 0);
+}
+
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out)
 {

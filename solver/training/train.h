@@ -106,6 +106,10 @@ typedef struct am_train_ops {
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
 
+    /** Arrays that the optimiser's state has for every parameter, the masters of bf16 weights with
+     * them. direct: out, whether its step needs a copy of the gradient. Pure. */
+    int (*state_arrays)(const am_optim_options *options, bool *direct);
+
     /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */
     int (*activation_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
