@@ -28,6 +28,18 @@ typedef struct am_command {
     int (*run_all)(const am_args *args, int *exit_status);
 } am_command;
 
+/* Options that several commands have: members `bool overwrite` and `bool json` of their struct. */
+#define AM_OPTION_OVERWRITE(options)                                                               \
+    {                                                                                              \
+        "overwrite", AM_PARAM_BOOL, offsetof(options, overwrite), "false", 0, 0, NULL,             \
+            "replace an existing output"                                                           \
+    }
+#define AM_OPTION_JSON(options)                                                                    \
+    {                                                                                              \
+        "json", AM_PARAM_BOOL, offsetof(options, json), "false", 0, 0, NULL,                       \
+            "one JSON line instead of text"                                                        \
+    }
+
 extern const am_command *const am_command_table[]; /* NULL-terminated */
 
 #endif

@@ -175,3 +175,13 @@ void am_result(const am_json *object)
         am_warn("cannot write the result line to stdout: %s", strerror(errno));
     }
 }
+
+int am_result_end(am_json *object)
+{
+    const int rc = am_json_finish(object);
+    if (rc == 0) {
+        am_result(object);
+    }
+    am_json_free(object);
+    return rc;
+}

@@ -34,5 +34,7 @@ void am_event(const char *name, const am_json *members);
 
 /** The one JSON line of a command, on stdout, rank 0 only. */
 void am_result(const am_json *object);
+/** End the object, print it as the result, and free it. Errors: AM_E_NOMEM. Local. */
+int am_result_end(am_json *object);
 
 #endif

@@ -22,7 +22,7 @@ uint32_t am_rng_u32(const am_rng *rng, int64_t index); /* lane index mod 4 of co
 /** out[i] = am_rng_u32(rng, index + i), several times faster. 0 <= index, n elements. */
 void am_rng_fill_u32(const am_rng *rng, int64_t index, int64_t n, uint32_t *out);
 /** is_true[i] = 1 with probability p to 2^-32 for index + i, else 0: a function of rng, p and
- * index + i alone. The draws of index 2 k and 2 k + 1 are the low and the high half of word k.
+ * index + i alone. The draws of index 4 k .. 4 k + 3 are the bytes of word k, lowest first.
  * 0 <= index < 2^62, n elements. */
 void am_rng_chance(const am_rng *rng, int64_t index, int64_t n, double p, uint8_t *is_true);
 double am_rng_uniform(const am_rng *rng, int64_t index); /* [0,1), 53 bits: counter `index` */

@@ -2,6 +2,7 @@
  * of x86-64 has them (vpmuludq), but GCC 12 multiplies 64 by 64 bits instead, which takes three
  * times as long; hence the intrinsics. All variants give the same words.
  * SPDX-License-Identifier: BSD-3-Clause */
+#include <string.h>
 #include "mpi/rng.h"
 
 enum { ROUNDS = 10, WORDS = 4, GROUP = 8 };
@@ -107,13 +108,16 @@ static fill *find_fill(void)
 
 void am_rng_fill_u32(const am_rng *rng, int64_t index, int64_t n, uint32_t *out)
 {
+    uint32_t last[GROUP * WORDS];
     int64_t i = 0;
     for (; i < n && (index + i) % WORDS != 0; i++) {
         out[i] = am_rng_u32(rng, index + i);
     }
     const int64_t counters = (n - i) / (WORDS * GROUP) * GROUP;
     find_fill()(rng, (uint64_t)(index + i) / WORDS, counters, out + i);
-    for (i += counters * WORDS; i < n; i++) {
-        out[i] = am_rng_u32(rng, index + i);
+    i += counters * WORDS;
+    if (i < n) { /* less than a group */
+        find_fill()(rng, (uint64_t)(index + i) / WORDS, GROUP, last);
+        memcpy(out + i, last, (size_t)(n - i) * sizeof *last);
     }
 }

@@ -47,10 +47,10 @@ struct reader {
     unsigned char *bounce; /* [PIECE_BYTES] for what was not staged */
 
     span_list held;
-    int64_t held_limit, held_bytes;
+    int64_t held_limit;
     int64_t *at;     /* [held.room] offset of each span in `kept`, -1: it did not fit */
     int64_t *filled; /* [held.room] elements of it that were read */
-    unsigned char *kept;
+    am_arena kept;
 };
 
 /* ---- open and close ---- */
@@ -133,7 +133,7 @@ static void free_reader(reader *r)
     free(r->held.span);
     free(r->at);
     free(r->filled);
-    free(r->kept);
+    am_arena_destroy(&r->kept);
     free(r->piece);
     free(r->bounce);
     free(r);
@@ -346,15 +346,9 @@ static int64_t place_held(reader *r)
 
 static int grow_kept(reader *r, int64_t bytes)
 {
-    if (bytes > r->held_bytes) {
-        free(r->kept);
-        r->held_bytes = 0;
-        r->kept = aligned_alloc(AM_ALIGN, (size_t)bytes);
-        if (r->kept == NULL) {
-            return am_fail(AM_E_NOMEM, "out of memory for %" PRId64 " bytes of %s", bytes,
-                           r->ckpt->path);
-        }
-        r->held_bytes = bytes;
+    if (bytes > (int64_t)r->kept.capacity) {
+        am_arena_destroy(&r->kept);
+        return am_arena_create(&r->kept, (size_t)bytes, r->ckpt->path);
     }
     return 0;
 }
@@ -381,12 +375,23 @@ static int source_hold(void *self, const am_span *spans, int64_t n)
     return rc;
 }
 
+/* The bytes that the next load will want, [at, at + n) up to end, on their way to the cache while
+ * this load's are worked on: by turns with other inputs the processor does not see the stream. */
+static void fetch_next(const unsigned char *from, int64_t at, int64_t n, int64_t end)
+{
+    enum { LINE = 64, MOST = 8 << 10 };
+    const int64_t hi = least(end, at + least(n, MOST));
+    for (; at < hi; at += LINE) {
+        __builtin_prefetch(from + at);
+    }
+}
+
 /* Elements [lo, lo+n) of held span i, which is read in order, some pieces ahead of the loads. */
 static int get_held(reader *r, int64_t i, int64_t lo, int64_t n, const void **out)
 {
     const am_span *span = &r->held.span[i];
     const int64_t element = element_bytes(r, span->tensor), done = r->filled[i];
-    unsigned char *to = r->kept + r->at[i];
+    unsigned char *to = (unsigned char *)r->kept.base + r->at[i];
     const int64_t need = lo + n - span->lo;
     if (need > done) {
         const int64_t ahead = least(done + PIECE_BYTES / element, span->hi - span->lo);
@@ -398,6 +403,7 @@ static int get_held(reader *r, int64_t i, int64_t lo, int64_t n, const void **ou
         r->filled[i] = end;
     }
     *out = to + (lo - span->lo) * element;
+    fetch_next(to, need * element, n * element, r->filled[i] * element);
     return 0;
 }
 

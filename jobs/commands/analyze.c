@@ -25,12 +25,11 @@ typedef struct analyze_options {
     bool overwrite;
 } analyze_options;
 
-static const am_param options[] = {
-    {"output", AM_PARAM_STRING, offsetof(analyze_options, output), "", 0, 0, NULL,
-     "also write the JSON, with every tensor, to this file"},
-    {"overwrite", AM_PARAM_BOOL, offsetof(analyze_options, overwrite), "false", 0, 0, NULL,
-     "replace an output that exists"},
-    {0}};
+static const am_param options[] = {{"output", AM_PARAM_STRING, offsetof(analyze_options, output),
+                                    "", 0, 0, NULL,
+                                    "also write the JSON, with every tensor, to this file"},
+                                   AM_OPTION_OVERWRITE(analyze_options),
+                                   {0}};
 
 /* Gram matrices of T vectors and what follows from one of them. */
 typedef struct am_analysis {

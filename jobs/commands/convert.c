@@ -24,11 +24,7 @@ static const am_param options[] = {
      .offset = offsetof(convert_options, dtype),
      .fallback = "",
      .help = "float type of all float tensors: f64, f32, f16, bf16 (default: as they are)"},
-    {.key = "overwrite",
-     .type = AM_PARAM_BOOL,
-     .offset = offsetof(convert_options, overwrite),
-     .fallback = "false",
-     .help = "replace an existing output"},
+    AM_OPTION_OVERWRITE(convert_options),
     {.key = "shard-size",
      .type = AM_PARAM_BYTES,
      .offset = offsetof(convert_options, shard_bytes),
@@ -94,12 +90,7 @@ static int report(const char *path, const am_tensor_table *table, int64_t overfl
     am_json_int(&j, "data_bytes", am_tensor_table_bytes(table));
     am_json_int(&j, "overflowed", overflow);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int run_all(const am_args *args, int *exit_status)

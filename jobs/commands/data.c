@@ -104,12 +104,7 @@ static int list_json(const am_task *tasks, int64_t n, const char *const *roots)
     }
     am_json_end_array(&j);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int list_text(const am_task *tasks, int64_t n, const char *const *roots)
@@ -317,12 +312,7 @@ static int report(const am_task *tasks, int64_t n, const bool *chosen, int64_t (
     }
     am_json_end_array(&j);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int prepare_all(MPI_Comm comm, const am_args *args, const am_data_options *o,

@@ -23,12 +23,7 @@ typedef struct diff_options {
     bool json;
 } diff_options;
 
-static const am_param options[] = {{.key = "json",
-                                    .type = AM_PARAM_BOOL,
-                                    .offset = offsetof(diff_options, json),
-                                    .fallback = "false",
-                                    .help = "one JSON line instead of text"},
-                                   {0}};
+static const am_param options[] = {AM_OPTION_JSON(diff_options), {0}};
 
 typedef struct diff {
     am_ckpt *ckpt[2];
@@ -256,12 +251,7 @@ static int print_json(const diff *d, bool is_equal, int64_t elements, double lar
     }
     am_json_end_array(&j);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static void print_structure(const diff *d)

@@ -27,8 +27,7 @@ static const am_param options[] = {
      "task whose head is taken"},
     {"shard-size", AM_PARAM_BYTES, offsetof(export_options, shard_bytes), "5GB", 1, 0x1p62, NULL,
      "largest file of the folder"},
-    {"overwrite", AM_PARAM_BOOL, offsetof(export_options, overwrite), "false", 0, 0, NULL,
-     "replace an existing output"},
+    AM_OPTION_OVERWRITE(export_options),
     {0}};
 
 /* Positions that the trunk was trained with: rows of its embedding; 0: it has none, or an image's.
@@ -112,12 +111,7 @@ static int report(const am_hf_model *m, const char *output)
     am_json_int(&j, "tensors", am_ckpt_tensors(m->ckpt)->n);
     am_json_int(&j, "data_bytes", am_tensor_table_bytes(am_ckpt_tensors(m->ckpt)));
     am_json_end_object(&j);
-    const int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int check_options(const export_options *o, const char *output)

@@ -52,11 +52,7 @@ static const am_param options[] = {
      .low = 1e-9,
      .high = 1,
      .help = "share of each tensor's elements that is kept, the largest; the others become 0"},
-    {.key = "overwrite",
-     .type = AM_PARAM_BOOL,
-     .offset = offsetof(extract_options, overwrite),
-     .fallback = "false",
-     .help = "replace an existing output"},
+    AM_OPTION_OVERWRITE(extract_options),
     {0}};
 
 static const am_dtype dtypes[] = {AM_DTYPE_F64, AM_DTYPE_F32, AM_DTYPE_F16, AM_DTYPE_BF16,

@@ -24,8 +24,7 @@ static const am_param options[] = {
      "name of the task that the head is for"},
     {"context", AM_PARAM_INT, offsetof(import_options, context), "0", 0, 1 << 24, NULL,
      "tokens of a sample, 0: as many as the model has positions"},
-    {"overwrite", AM_PARAM_BOOL, offsetof(import_options, overwrite), "false", 0, 0, NULL,
-     "replace existing outputs"},
+    AM_OPTION_OVERWRITE(import_options),
     {0}};
 
 /* Exact: F64 if a tensor of theirs is, else F32. */
@@ -99,12 +98,7 @@ static int report(const am_hf_model *m, const char *output)
     }
     am_json_end_object(&j);
     am_json_end_object(&j);
-    const int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int check_options(const import_options *o)

@@ -21,11 +21,7 @@ typedef struct inspect_options {
 } inspect_options;
 
 static const am_param options[] = {
-    {.key = "json",
-     .type = AM_PARAM_BOOL,
-     .offset = offsetof(inspect_options, json),
-     .fallback = "false",
-     .help = "one JSON line instead of text"},
+    AM_OPTION_JSON(inspect_options),
     {.key = "stats",
      .type = AM_PARAM_BOOL,
      .offset = offsetof(inspect_options, stats),
@@ -193,12 +189,7 @@ static int print_json(const am_ckpt *ckpt, const stats *s)
     }
     am_json_end_array(&j);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 /* One line of text whatever the value holds. */

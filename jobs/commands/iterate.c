@@ -2,10 +2,13 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
 #include "jobs/training/job.h"
+#include "jobs/training/room.h"
+#include "mpi/agree.h"
 
 typedef struct iterate_options {
     char *output;
     bool overwrite, fresh;
+    double save_every;
 } iterate_options;
 
 static const am_param options[] = {
@@ -15,13 +18,19 @@ static const am_param options[] = {
      "start over in a folder that holds another run"},
     {"fresh", AM_PARAM_BOOL, offsetof(iterate_options, fresh), "no", 0, 0, NULL,
      "start over where an interrupted run left off; the same as --overwrite"},
+    {"save_every", AM_PARAM_REAL, offsetof(iterate_options, save_every), "-1", -1, 1e9, NULL,
+     "seconds between saved states of what trains; -1: as often as costs less than 2 % of the "
+     "time"},
     {0},
 };
 
 static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
-    (void)job;
-    return am_iterate_run_all(it, folder);
+    int rc = AM_OK;
+    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_iterate(it)));
+    AM_TRY(am_iterate_run_all(it, folder, job->save_every));
+cleanup:
+    return rc;
 }
 
 static int run_all(const am_args *args, int *exit_status)
@@ -32,7 +41,8 @@ static int run_all(const am_args *args, int *exit_status)
                         .overwrite = given->overwrite || given->fresh,
                         .work_all = work_all,
                         .describe = am_iterate_json,
-                        .model = "final.h5"};
+                        .model = "final.h5",
+                        .save_every = given->save_every};
     (void)exit_status;
     return am_job_run_all(args, &job);
 }

@@ -34,8 +34,7 @@ typedef struct merge_options {
 static const am_param options[] = {
     {"output", AM_PARAM_STRING, AM_AT(output), NULL, 0, 0, NULL,
      "output: NAME.safetensors, NAME.h5, or a folder"},
-    {"overwrite", AM_PARAM_BOOL, AM_AT(overwrite), "false", 0, 0, NULL,
-     "replace an output that exists"},
+    AM_OPTION_OVERWRITE(merge_options),
     {"fresh", AM_PARAM_BOOL, AM_AT(fresh), "false", 0, 0, NULL,
      "start over where an interrupted job left off"},
     {"save_every", AM_PARAM_REAL, AM_AT(save_every), "-1", -1, 1e9, NULL,

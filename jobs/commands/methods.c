@@ -15,12 +15,7 @@ typedef struct methods_options {
     bool json;
 } methods_options;
 
-static const am_param options[] = {{.key = "json",
-                                    .type = AM_PARAM_BOOL,
-                                    .offset = offsetof(methods_options, json),
-                                    .fallback = "false",
-                                    .help = "one JSON line instead of text"},
-                                   {0}};
+static const am_param options[] = {AM_OPTION_JSON(methods_options), {0}};
 
 static const struct {
     unsigned bit;
@@ -179,12 +174,7 @@ static int print_json(const am_method *only)
     }
     am_json_end_array(&j);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int run_all(const am_args *args, int *exit_status)

@@ -50,12 +50,7 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
-    return rc;
+    return am_result_end(&j);
 }
 
 static int report(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
+#include "jobs/training/adapt.h"
 #include "jobs/training/job.h"
+#include "jobs/training/room.h"
 #include "jobs/training/session.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -34,20 +36,28 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
     am_session session = {0}; /* with the optimiser's state, over all epochs */
     const int64_t seed = it->recipe->seed;
     int rc = AM_OK;
+    void *trained = it->final; /* or a trunk with adapters */
     memcpy(it->final, it->base, (size_t)(it->suite.trunk.n * am_suite_real_bytes(&it->suite)));
     am_train_options train = am_train_section_options(section, seed, "train", 1, 0, epochs);
     train.epochs = 1;
-    AM_TRY(am_session_open_all(&it->suite, it->folder, it->final, &train, save_every, &session));
+    rc = am_adapt_begin(&it->suite, it->suite.n, it->final, &train, &trained);
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_session_open_all(&it->suite, it->folder, trained, &train, save_every, &session));
     while (session.epoch <= epochs) {
         const int64_t epoch = session.epoch;
         am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
         train = am_train_section_options(section, seed, "train", epoch, epoch - 1, epochs);
         train.epochs = 1;
         AM_TRY(am_session_epoch_all(&session, &train));
+        rc = am_adapt_end(&it->suite, trained, it->final);
+        AM_AGREE(it->suite.comm);
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
         am_info("epoch %lld of %lld: validation accuracy %.4f, loss %.4f bits", (long long)epoch,
                 (long long)epochs, how.validation, am_table_bits(how.validation_loss));
     }
+    rc = am_adapt_end(&it->suite, trained, it->final); /* the session may have had all epochs */
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_adapt_save_all(&it->suite, it->folder, trained));
     am_table_choice last = {.alpha = NAN, .epochs = epochs, .round = -1};
     AM_TRY(am_iterate_validate_all(it, "train", it->final, &last));
     AM_TRY(am_iterate_test_all(it, "trained", "trained model", it->final, last));
@@ -62,7 +72,8 @@ static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *j
     const am_train_section *section = recipe->n_tasks == 1 ? &recipe->finetune : &recipe->joint;
     am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
     int rc = AM_OK;
-    AM_TRY(am_iterate_prepare_all(it, folder));
+    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_train(it, section)));
+    AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
     AM_TRY(
@@ -70,6 +81,7 @@ static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *j
                    section->epochs > 0 ? section->epochs : recipe->rounds * recipe->finetune.epochs,
                    job->save_every));
     AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
+    AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
 cleanup:
     return rc;
 }

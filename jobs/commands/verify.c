@@ -166,11 +166,7 @@ static int report(const am_ckpt *ckpt, const verify *v, const judgement *verdict
     am_json_int(&j, "non_finite_values", non_finite);
     am_json_int(&j, "faults", verdict->faults);
     am_json_end_object(&j);
-    int rc = am_json_finish(&j);
-    if (rc == 0) {
-        am_result(&j);
-    }
-    am_json_free(&j);
+    int rc = am_result_end(&j);
     if (rc == 0 && verdict->faults > 0) {
         rc = am_fail(AM_E_DATA, "%s is bad: %s%s", am_ckpt_path(ckpt), verdict->text,
                      verdict->faults > LISTED ? "; and more" : "");

@@ -296,16 +296,12 @@ static int check_piece(const am_merge_plan *plan, int64_t i)
         }
     }
     const am_tensor *t = &plan->match.pieces.t[i];
-    const int64_t cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
-    const am_unit unit = {.scope = r->scope,
-                          .semantics = r->semantics,
-                          .n = t->numel,
-                          .rows = cols > 0 ? t->numel / cols : 0,
-                          .cols = cols,
-                          .outer = t->ndim > 0 ? t->shape[0] : 1,
-                          .models = n,
-                          .param = plan->param + i * r->n_params,
-                          .model_param = rows};
+    am_unit unit = {.scope = r->scope,
+                    .semantics = r->semantics,
+                    .models = n,
+                    .param = plan->param + i * r->n_params,
+                    .model_param = rows};
+    am_unit_shape(r->method, t, &unit);
     const am_tile tile = {.models = n,
                           .unit = &unit,
                           .param = plan->param + i * r->n_params,
@@ -317,14 +313,30 @@ static int check_piece(const am_merge_plan *plan, int64_t i)
                          : am_node_fail(am_yaml_root(r->yaml), "tensor '%s': %s", t->name, wrong);
 }
 
+/* The recipe's `dtype`, or that of the first input that has the tensor: the base, if there is one.
+ */
+static am_dtype work_of(const am_merge_plan *plan, int64_t i)
+{
+    for (int k = 0; plan->recipe.work == AM_DTYPE_COUNT && k < plan->match.n_inputs; k++) {
+        const am_merge_input *in = &plan->input[k];
+        if (in->tensor[i] >= 0) {
+            return in->source->tensors->t[in->tensor[i]].dtype;
+        }
+    }
+    return plan->recipe.work;
+}
+
 static int resolve_parameters(am_merge_plan *plan)
 {
     const int64_t n = plan->match.pieces.n, n_params = plan->recipe.n_params;
     plan->param = am_new(n * n_params + 1, sizeof *plan->param, "parameters");
     plan->model_param = am_new(n * n_params * plan->recipe.n_slots + 1, sizeof *plan->model_param,
                                "parameters of models");
-    int rc = plan->param != NULL && plan->model_param != NULL ? 0 : AM_E_NOMEM;
+    plan->work = am_new(n + 1, sizeof *plan->work, "types of tensors");
+    int rc =
+        plan->param != NULL && plan->model_param != NULL && plan->work != NULL ? 0 : AM_E_NOMEM;
     for (int64_t i = 0; rc == 0 && i < n; i++) {
+        plan->work[i] = work_of(plan, i);
         if (!plan->match.copy[i]) {
             AM_KEEP(resolve_piece(plan, i));
             AM_KEEP(check_piece(plan, i));
@@ -366,6 +378,7 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
                               .model_param = out->model_param,
                               .scope = out->recipe.scope,
                               .semantics = out->recipe.semantics,
+                              .work = out->work,
                               .seed = out->recipe.seed,
                               .layer = out->match.layer,
                               .layers = out->match.layers,
@@ -406,6 +419,7 @@ void am_merge_plan_free(am_merge_plan *plan)
     free(plan->input);
     free(plan->second);
     free(plan->param);
+    free(plan->work);
     free(plan->model_param);
     *plan = (am_merge_plan){0};
 }

@@ -56,6 +56,7 @@ typedef struct am_merge_plan {
     am_merge_input *input;    /* [match.n_inputs] index tables owned */
     am_merge_input *second;   /* [n_slots] index tables owned; NULL: the method needs none */
     double *param, *model_param;
+    am_dtype *work;   /* [match.pieces.n] what mergekit computes in */
     am_merge_job job; /* all but the sink; its tensors are match.pieces */
     am_json resolved; /* the recipe after --set, as JSON text */
 } am_merge_plan;

@@ -36,13 +36,14 @@ static int read_method(const am_node *root, am_merge_recipe *r)
     return 0;
 }
 
-/* `out_dtype`, else `dtype`: arithmetic is wide in any case and rounded once. */
+/* The output's is `out_dtype`, else `dtype`: arithmetic is wide in any case and rounded once. What
+ * mergekit computes in is `dtype`, for its decisions. */
 static int read_dtype(const am_node *root, am_merge_recipe *r)
 {
     static const char *const names[] = {"float64", "float32", "float16", "bfloat16", NULL};
     static const char *const keys[] = {"dtype", "out_dtype"};
     int rc = 0;
-    r->dtype = AM_DTYPE_COUNT;
+    r->dtype = r->work = AM_DTYPE_COUNT;
     for (int i = 0; rc == 0 && i < 2; i++) {
         const am_node *node = am_node_find(root, keys[i]);
         const char *text = NULL;
@@ -62,6 +63,7 @@ static int read_dtype(const am_node *root, am_merge_recipe *r)
                               keys[i], text, nearest != NULL ? "; did you mean '" : "",
                               nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
         }
+        r->work = i == 0 ? r->dtype : r->work;
     }
     return rc;
 }
@@ -196,6 +198,16 @@ static int read_patterns(const am_node *root, am_layers *layers)
     return rc;
 }
 
+/* Recipes of mergekit's other tools look alike. */
+static int refuse_mixture(const am_node *root)
+{
+    const am_node *node = am_node_find(root, "experts");
+    return node == NULL
+               ? 0
+               : am_node_fail(node, "`experts` is for mergekit-moe, which builds one model around "
+                                    "several; allmerge merges `models` by a `merge_method`");
+}
+
 int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
 {
     static const char *const keys[] = {
@@ -206,6 +218,7 @@ int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
     const am_node *root = am_yaml_root(yaml);
     *out = (am_merge_recipe){.yaml = yaml, .setting = am_node_find(root, "parameters")};
     int rc = am_node_map(root, "a recipe");
+    AM_KEEP(refuse_mixture(root));
     AM_KEEP(am_recipe_check_keys(root, NULL, keys, ""));
     AM_KEEP(read_method(root, out));
     if (rc == 0) {

@@ -80,6 +80,7 @@ typedef struct am_merge_recipe {
     const am_node *tokens;    /* `tokens` of `tokenizer`, NULL: none */
     int64_t pad_multiple;     /* rows are padded to a multiple of this one, 1: not */
     am_dtype dtype;           /* of the output's float tensors; AM_DTYPE_COUNT: as in the inputs */
+    am_dtype work;            /* what mergekit computes in; AM_DTYPE_COUNT: as in the inputs */
     am_scope scope;           /* one that the method offers */
     am_semantics semantics;   /* likewise */
     uint64_t seed;            /* of random methods */

@@ -12,6 +12,7 @@
 #include "mpi/progress.h"
 #include "mpi/runtime.h"
 #include "io/versions.h"
+#include "jobs/training/adapt.h"
 #include "solver/analysis/gram.h"
 #include "jobs/training/iterate_parts.h"
 #include "solver/linalg/blas_info.h"
@@ -114,6 +115,7 @@ void am_iterate_close_all(am_iterate *it)
     free(it->final);
     am_model_pool_free(&it->pool);
     am_table_free(&it->table);
+    am_saver_free(&it->saver);
     am_suite_close_all(&it->suite);
 }
 
@@ -155,6 +157,8 @@ static int pretrain_all(am_iterate *it)
     AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->model.net,
                              recipe->dtype, &pretraining));
     pretraining.divergence = recipe->divergence;
+    pretraining.saver = &it->saver;
+    am_saver_step(&it->saver, false, "pretraining");
     if (pretraining.net.features != it->suite.net.features) {
         rc = am_fail(AM_E_DATA, "the pretraining set %s has %lld features, the tasks have %lld",
                      task[0], (long long)pretraining.net.features,
@@ -193,7 +197,18 @@ static int make_base_all(am_iterate *it)
         am_info("base: random, seed %lld", (long long)recipe->seed);
     }
     AM_TRY(am_iterate_save_all(it, "base.h5", it->base));
+    AM_TRY(am_saver_done_all(&it->saver, suite->comm));
 cleanup:
+    return rc;
+}
+
+int am_iterate_stopped_all(am_iterate *it, int code)
+{
+    int rc = code;
+    if (code == AM_E_STOPPED) { /* the same on all ranks */
+        const int saved = am_saver_stop_all(&it->saver, it->suite.group);
+        rc = am_agree_all(it->suite.comm, saved != AM_OK ? saved : code);
+    }
     return rc;
 }
 
@@ -219,11 +234,13 @@ static int make_heads_all(am_iterate *it)
                 (long long)recipe->heads.epochs);
         am_train_options probe =
             am_train_section_options(&recipe->heads, recipe->seed, "probe", 0, 0, 0);
+        am_saver_step(&it->saver, true, "heads");
         AM_TRY(am_suite_probe_all(suite, it->base, &probe));
     }
     AM_TRY(am_suite_save_heads_all(suite, path, &options));
+    AM_TRY(am_saver_done_all(&it->saver, suite->comm));
 cleanup:
-    return rc;
+    return am_iterate_stopped_all(it, rc);
 }
 
 /* ---- merging ---- */
@@ -404,6 +421,7 @@ cleanup:
 static int tune_all(am_iterate *it, int64_t done, int64_t epochs)
 {
     int rc = AM_OK;
+    am_saver_step(&it->saver, false, "one shot, %lld epochs", (long long)epochs);
     for (int i = 0; i < it->suite.n; i++) {
         if (is_mine(it, i)) {
             AM_KEEP(tune_task_all(it, i, done, epochs));
@@ -413,7 +431,10 @@ static int tune_all(am_iterate *it, int64_t done, int64_t epochs)
         am_train_section_options(&it->recipe->finetune, it->recipe->seed, "one_shot", done, 0, 0);
     const int told = am_suite_report_all(&it->suite, &train);
     AM_KEEP(told);
-    return am_agree_all(it->suite.comm, rc);
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_saver_done_all(&it->saver, it->suite.comm));
+cleanup:
+    return rc;
 }
 
 /* Finetune every task from the base, merging at each listed number of epochs. */
@@ -480,8 +501,10 @@ static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
             am_train_section_options(&it->recipe->joint, it->recipe->seed, "joint", epoch,
                                      epoch - 1, joint_epochs(it->recipe));
         options.epochs = 1;
+        am_saver_step(&it->saver, false, "joint training, epoch %lld", (long long)epoch);
         AM_TRY(am_suite_joint_all(&it->suite, current, &options));
         AM_TRY(am_iterate_save_all(it, name, current));
+        AM_TRY(am_saver_done_all(&it->saver, it->suite.comm));
     }
 cleanup:
     return rc;
@@ -537,6 +560,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     it->table.suite = &it->suite;
     it->table.by_loss = am_train_recipe_by_loss(recipe, am_suite_is_text(&it->suite));
     rc = allocate(it);
+    AM_KEEP(am_adapt_open(&it->suite, &recipe->model.lora));
     AM_AGREE(comm);
     AM_TRY(am_model_pool_create_all(&it->suite, &it->pool));
     am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,
@@ -563,9 +587,11 @@ static void report_start(const am_iterate *it)
     am_json_free(&json);
 }
 
-int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder)
+int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder, double save_every)
 {
     it->folder = folder;
+    am_saver_open(folder, save_every, &it->saver);
+    it->suite.saver = &it->saver;
     report_start(it);
     int rc = make_base_all(it);
     it->suite.net.anchor = it->recipe->model.linearised ? it->base : NULL;
@@ -573,16 +599,17 @@ int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder)
     return rc;
 }
 
-int am_iterate_run_all(am_iterate *it, const am_run_folder *folder)
+int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_every)
 {
     int rc = AM_OK;
-    AM_TRY(am_iterate_prepare_all(it, folder));
+    AM_TRY(am_iterate_prepare_all(it, folder, save_every));
     AM_TRY(test_base_all(it));
     AM_TRY(one_shot_all(it));
     AM_TRY(am_iterate_rounds_all(it));
     if (it->recipe->run_joint) {
         AM_TRY(joint_phase_all(it));
     }
+    AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
 cleanup:
     return rc;
 }

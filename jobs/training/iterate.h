@@ -20,6 +20,7 @@ typedef struct am_iterate {
     const am_train_recipe *recipe; /* borrowed */
     const am_run_folder *folder;   /* borrowed */
     am_suite suite;
+    am_saver saver; /* of all calls of training */
     am_model_pool *pool;
     void *base, *merged, *final; /* trunks, equal on all ranks; final: the chosen iterative model */
     void **trunk;                /* [tasks] own group's tasks, NULL elsewhere */
@@ -35,8 +36,9 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
 void am_iterate_close_all(am_iterate *it);
 
 /** The base (trained, read or random) and the heads (probed or read), saved as base.h5 and
- * heads.h5. Collective; the first step of every training job. */
-int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder);
+ * heads.h5. Collective; the first step of every training job. save_every: seconds between saved
+ * states of what trains, or AM_PACE_AUTO. */
+int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder, double save_every);
 
 /** Validation accuracy and loss of a trunk, into `how` and as an event of `phase`. Collective. */
 int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
@@ -47,10 +49,10 @@ int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const
 /** Save a trunk as RUN/<name>. Collective. */
 int am_iterate_save_all(const am_iterate *it, const char *name, const void *trunk);
 
-/** Run all phases and fill the table. Collective; folder [same], borrowed.
+/** Run all phases and fill the table. Collective; folder [same], borrowed; save_every as above.
  * Writes base.h5, heads.h5, rounds/, one-shot.h5, joint.h5, final.h5. Errors: those of the parts.
  */
-int am_iterate_run_all(am_iterate *it, const am_run_folder *folder);
+int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_every);
 
 /** Members of the job's result: the table and the comparison (gains over one-shot, gap to joint
  * closed). */

@@ -31,6 +31,9 @@ void am_iterate_start_tasks(am_iterate *it, const void *from);
 int am_iterate_read_all(const am_iterate *it, const char *name, void *trunk, bool *is_done);
 /** Merge what the pool holds. Collective. */
 int am_iterate_merge_all(am_iterate *it, double alpha, void *out);
+/** A step ended with `code` (agreed): if the job stops, what the step has is saved. Collective.
+ * Returns code, or the error of saving. */
+int am_iterate_stopped_all(am_iterate *it, int code);
 /** Write norms and cosines of the task vectors in the pool as one event. Collective. */
 int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step);
 

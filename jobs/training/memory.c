@@ -32,7 +32,7 @@ typedef struct planner {
     am_net net; /* owned, shaped */
     int ranks;
     int64_t real;                 /* bytes */
-    int64_t trunk;                /* reals */
+    int64_t trunk, moved;         /* reals: all, and those that are not frozen */
     am_dataset_shape *shape;      /* [tasks] owned */
     am_dataset_shape pretraining; /* n is 0 without one */
     const am_process *process;
@@ -85,10 +85,9 @@ static int steps_need(const planner *p, const call *c, int rank, am_train_need *
 {
     const am_optim_options *optim = &c->section->optim;
     const bool is_sharded = optim->is_sharded && c->ranks > 1;
-    const int64_t trunk = c->with_trunk ? p->trunk : 0;
+    const int64_t trunk = c->with_trunk ? p->moved : 0;
     const int64_t leaves = c->section->micro_batches * (c->section->sum_tasks ? c->n : 1);
-    bool direct = false;
-    const int arrays = p->ops->state_arrays(optim, &direct);
+    const int arrays = p->ops->state_arrays(optim);
     int64_t end = trunk, at = trunk, lo = 0, kept = 0;
     for (int i = 0; i < c->n && c->with_head; i++) {
         const int64_t n = head_reals(p, c->shape[i].classes);
@@ -113,9 +112,9 @@ static int steps_need(const planner *p, const call *c, int rank, am_train_need *
         return AM_OK;
     }
     return am_tree_bytes(leaves, n, (int)p->real, c->ranks, rank, true,
-                         is_sharded ? AM_TREE_PARTS
-                         : direct   ? AM_TREE_EVERYWHERE
-                                    : AM_TREE_ROOT,
+                         is_sharded                 ? AM_TREE_PARTS
+                         : p->ops->is_direct(optim) ? AM_TREE_EVERYWHERE
+                                                    : AM_TREE_ROOT,
                          &need->gradients);
 }
 
@@ -137,7 +136,7 @@ static int call_need(const planner *p, const call *c, am_train_need *need)
     }
     AM_KEEP(p->ops->activation_bytes(&p->net, leaf_rows(c), classes, true, &need->activations));
     if (p->recipe->divergence.rollbacks > 0 && c->with_trunk) {
-        need->parameters += p->trunk * p->real; /* a copy to go back to */
+        need->parameters += p->moved * p->real; /* a copy to go back to */
     }
     return rc;
 }
@@ -307,13 +306,16 @@ cleanup:
 static int shape_net(planner *p)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
-    am_param_layout trunk = {0};
+    am_param_layout trunk = {0}, moved = {0};
     int rc = am_net_copy(&p->recipe->model.net, &p->net);
     AM_KEEP(am_net_shape(&p->net, p->shape[0].features));
     AM_KEEP(am_net_trunk_layout(&p->net, p->ops->dtype, &trunk));
+    AM_KEEP(am_param_layout_part(&trunk, &moved));
     p->trunk = trunk.n;
+    p->moved = moved.n;
     p->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;
     am_param_layout_free(&trunk);
+    am_param_layout_free(&moved);
     return rc;
 }
 
@@ -332,6 +334,10 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
     if (p.ops == NULL) {
         AM_KEEP(am_fail(AM_E_RECIPE, "cannot train in dtype %s: use float32 or float64",
                         am_dtype_name(recipe->dtype)));
+    }
+    if (recipe->model.lora.r > 0) {
+        AM_KEEP(am_fail(AM_E_RECIPE, "plan does not know adapters: plan without model: lora for "
+                                     "an upper bound"));
     }
     AM_AGREE(comm);
     for (int i = 0; i < recipe->n_tasks; i++) {

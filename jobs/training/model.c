@@ -22,6 +22,18 @@ static const am_param model_table[] = {
     {0},
 };
 
+/* Adapters, with the names that PEFT gives them. */
+static const am_param lora_table[] = {
+    {"r", AM_PARAM_INT, offsetof(am_lora_options, r), "8", 1, 65536, NULL, "rank of an adapter"},
+    {"lora_alpha", AM_PARAM_REAL, offsetof(am_lora_options, lora_alpha), "8", 0, 1e9, NULL,
+     "an adapter is scaled by lora_alpha / r"},
+    {"lora_dropout", AM_PARAM_REAL, offsetof(am_lora_options, lora_dropout), "0", 0, 0.99, NULL,
+     "share of an adapter's inputs that training drops"},
+    {"use_rslora", AM_PARAM_BOOL, offsetof(am_lora_options, use_rslora), "no", 0, 0, NULL,
+     "scale by lora_alpha / sqrt(r)"},
+    {0},
+};
+
 enum { MODEL_KEYS = 48 };
 
 static int add_names(const am_param *table, const char **names, int n)
@@ -86,10 +98,12 @@ static int read_preset(const am_node *map, am_model *out, model_keys *keys)
     int n = add_names(model_table, own, 0);
     own[n++] = "preset";
     own[n++] = "freeze";
+    own[n++] = "lora";
     own[n] = out->list.key;
     n = add_names(out->preset->params, common, 0);
     common[n++] = "preset";
     common[n++] = "freeze";
+    common[n++] = "lora";
     common[n] = out->list.key;
     rc = am_recipe_bind(map, out->preset->params, own, "model", out->options);
     AM_KEEP(am_recipe_bind(map, model_table, common, "model", keys));
@@ -211,7 +225,7 @@ static int read_layer(const am_node *map, int64_t number, int64_t total, am_net 
 
 static int read_layers(const am_node *map, am_model *out, model_keys *keys)
 {
-    static const char *const others[] = {"layers", "freeze", NULL};
+    static const char *const others[] = {"layers", "freeze", "lora", NULL};
     const am_node *list = am_node_find(map, "layers");
     int rc = am_recipe_bind(map, model_table, others, "model", keys);
     AM_KEEP(am_node_list(list, "model.layers"));
@@ -234,6 +248,28 @@ static int read_freeze(const am_node *node, am_net *net)
     return rc;
 }
 
+static int read_lora(const am_node *map, am_lora_options *lora)
+{
+    static const char *const others[] = {"target_modules", NULL};
+    if (map == NULL) {
+        return AM_OK;
+    }
+    int rc = am_node_map(map, "model.lora");
+    const am_node *list = rc == AM_OK ? am_node_find(map, "target_modules") : NULL;
+    AM_KEEP(am_recipe_bind(map, lora_table, others, "model.lora", lora));
+    AM_KEEP(list == NULL ? am_lora_target(lora, "*")
+                         : am_node_list(list, "model.lora.target_modules"));
+    if (rc == AM_OK && list != NULL && list->n < 1) {
+        rc = am_node_fail(list, "model.lora.target_modules is empty: name at least one layer");
+    }
+    for (int64_t i = 0; rc == AM_OK && list != NULL && i < list->n; i++) {
+        const char *pattern = NULL;
+        rc = am_node_text(list->item[i], "model.lora.target_modules", &pattern);
+        AM_KEEP(am_lora_target(lora, pattern));
+    }
+    return rc;
+}
+
 int am_model_read(const am_node *map, am_model *out)
 {
     model_keys keys = {0};
@@ -245,6 +281,7 @@ int am_model_read(const am_node *map, am_model *out)
     rc = am_node_find(map, "layers") != NULL ? read_layers(map, out, &keys)
                                              : read_preset(map, out, &keys);
     AM_KEEP(read_freeze(am_node_find(map, "freeze"), &out->net));
+    AM_KEEP(read_lora(am_node_find(map, "lora"), &out->lora));
     out->net.smoothing = keys.label_smoothing;
     out->net.recompute = keys.recompute;
     out->linearised = keys.linearised;
@@ -306,11 +343,22 @@ void am_model_print(const am_model *model, am_json *json)
         am_json_string(json, NULL, net->freeze[i]);
     }
     am_json_end_array(json);
+    if (model->lora.r > 0) {
+        am_json_object(json, "lora");
+        am_param_print_json(lora_table, &model->lora, json);
+        am_json_array(json, "target_modules");
+        for (int i = 0; i < model->lora.n_targets; i++) {
+            am_json_string(json, NULL, model->lora.target[i]);
+        }
+        am_json_end_array(json);
+        am_json_end_object(json);
+    }
     am_json_end_object(json);
 }
 
 void am_model_free(am_model *model)
 {
     am_net_free(&model->net);
+    am_lora_options_free(&model->lora);
     *model = (am_model){0};
 }

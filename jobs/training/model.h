@@ -5,10 +5,12 @@
 
 #include "jobs/recipe/yaml.h"
 #include "mpi/jsonw.h"
+#include "solver/training/lora.h"
 #include "solver/training/preset.h"
 
 typedef struct am_model {
     am_net net;              /* owned; without shapes: these need the data */
+    am_lora_options lora;    /* r is 0 without adapters */
     bool linearised;         /* at the base: am_net.anchor, set by the job that has it */
     const am_preset *preset; /* NULL: a list of layers */
     _Alignas(16) unsigned char options[AM_PRESET_OPTION_BYTES]; /* of the preset */

@@ -2,6 +2,7 @@
 #include "jobs/training/report.h"
 
 #include <math.h>
+#include "jobs/training/adapt.h"
 #include "jobs/training/table.h"
 #include "mpi/log.h"
 
@@ -119,7 +120,7 @@ void am_report_epochs(const am_suite *suite, const am_train_options *options, co
             am_json_string(&json, "task", task);
         }
         json_record(suite, &log->record[k], &json);
-        json_energy(&suite->trunk.tensors, am_train_log_energy(log, k), &json);
+        json_energy(&am_adapt_net(suite)->trunk.tensors, am_train_log_energy(log, k), &json);
         am_event("epoch", &json);
         am_json_free(&json);
     }

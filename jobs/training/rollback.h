@@ -20,16 +20,4 @@ bool am_rollback_is_due(const am_divergence *policy, const am_train_result *resu
 /** Log a rollback: a warning, and an event "rollback". Local, rank 0 of the job reports. */
 void am_rollback_report(const char *purpose, const char *task, int64_t rollbacks, double lr);
 
-/** ops->train_all; when it diverges, the trunk and heads that it trains are put back and it is done
- * again, at most policy->rollbacks times. Not with options->state: its owner takes it back.
- *
- * Collective [comm]; all [same]. trunk_n: reals of the trunk; heads: layouts of the tasks' heads.
- * rollbacks: out, how many were made. result->diverged: it did to the last. Memory: a copy of what
- * is trained, if there may be rollbacks. Errors: those of train_all. */
-int am_rollback_train_all(MPI_Comm comm, const am_train_ops *ops, const am_net *net,
-                          int64_t trunk_n, void *trunk, am_task *tasks,
-                          const am_param_layout *heads, int n_tasks,
-                          const am_train_options *options, const am_divergence *policy,
-                          am_train_result *result, int64_t *rollbacks);
-
 #endif

@@ -240,6 +240,7 @@ static int next_round_all(run *r, am_choice *best)
     am_table_choice how = how_of(r, r->round + 1);
     char text[AM_CHOICE_TEXT];
     int rc = AM_OK;
+    am_saver_step(&r->it->saver, true, "alpha %g, round %" PRId64, r->alpha, r->round + 1);
     AM_TRY(round_all(r->it, r->alpha, r->round + 1, r->current));
     AM_TRY(am_iterate_validate_all(r->it, "iterate", r->current, &how));
     am_choice_offer(r->it, best, r->current, how);
@@ -252,13 +253,14 @@ static int next_round_all(run *r, am_choice *best)
              am_choice_text(r->it, &how, text));
     r->named[r->round] = r->best;
     AM_TRY(save_round_all(r));
+    AM_TRY(am_saver_done_all(&r->it->saver, r->it->suite.comm));
     const int64_t left = r->round - r->it->recipe->keep; /* is no longer among the newest */
     if (left > 0 && left < r->round) {
         AM_TRY(prune_all(r, left, left));
         AM_TRY(prune_all(r, r->named[left], r->named[left]));
     }
 cleanup:
-    return rc;
+    return am_iterate_stopped_all(r->it, rc);
 }
 
 /* All rounds of one alpha, until the last or until validation has not improved for `patience`

@@ -16,12 +16,14 @@
 #include "io/checkpoint/checkpoint.h"
 #include "io/commit/identity.h"
 #include "io/commit/publish.h"
+#include "io/file.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
 #include "mpi/stop.h"
 
 enum { LOCK_STEP_MS = 100, LOCK_STEPS = 30 };
+static const int64_t most_text = (int64_t)64 << 20;
 
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
 {
@@ -43,7 +45,7 @@ int am_run_folder_file(const am_run_folder *folder, char *out, const char *name,
 static int make_folder(const char *path)
 {
     if (mkdir(path, 0777) == 0) {
-        return AM_OK;
+        return am_file_sync_folder(path); /* its name is to outlive a power loss, too */
     }
     int error = errno;
     struct stat status;
@@ -88,54 +90,14 @@ static int take_lock(am_run_folder *folder)
 /* Whole small file as a string; NULL (no error) if it does not exist. */
 static int read_text(const char *path, char **out)
 {
+    int64_t bytes = 0;
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) {
-        return errno == ENOENT ? AM_OK : am_fail_errno(AM_E_IO, errno, "cannot read %s", path);
+    const int rc = am_file_slurp(path, most_text, out, &bytes);
+    if (rc == AM_E_NOINPUT) {
+        am_error_clear();
+        return AM_OK;
     }
-    size_t length = 0, room = 0;
-    char *text = NULL;
-    int rc = AM_OK;
-    while (rc == AM_OK) {
-        if (room - length < 2) {
-            room = room == 0 ? 4096 : 2 * room;
-            char *larger = realloc(text, room);
-            if (larger == NULL) {
-                rc = am_fail(AM_E_NOMEM, "out of memory reading %s", path);
-                break;
-            }
-            text = larger;
-        }
-        size_t got = fread(text + length, 1, room - length - 1, file);
-        if (got == 0) {
-            break;
-        }
-        length += got;
-    }
-    if (rc == AM_OK && ferror(file)) {
-        rc = am_fail(AM_E_IO, "cannot read %s", path);
-    }
-    fclose(file);
-    if (rc != AM_OK) {
-        free(text);
-        return rc;
-    }
-    text[length] = '\0';
-    *out = text;
-    return AM_OK;
-}
-
-static int sync_folder(const char *path)
-{
-    int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0 || fsync(folder) != 0) {
-        int error = errno;
-        if (folder >= 0) {
-            close(folder);
-        }
-        return am_fail_errno(AM_E_IO, error, "cannot sync the folder %s", path);
-    }
-    return close(folder) == 0 ? AM_OK : am_fail_errno(AM_E_IO, errno, "cannot close %s", path);
+    return rc;
 }
 
 static int write_text(const am_run_folder *folder, const char *name, const char *text)
@@ -143,25 +105,21 @@ static int write_text(const am_run_folder *folder, const char *name, const char 
     char path[AM_RUN_PATH], partial[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "%s", name);
     AM_KEEP(am_run_folder_file(folder, partial, "%s.partial", name));
+    if (rc == AM_OK && unlink(partial) != 0 && errno != ENOENT) {
+        rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", partial);
+    }
     if (rc != AM_OK) {
         return rc;
     }
-    FILE *file = fopen(partial, "wb");
-    if (file == NULL) {
-        return am_fail_errno(AM_E_CREATE, errno, "cannot write %s", partial);
+    rc = am_file_dump(partial, text, (int64_t)strlen(text));
+    if (rc == AM_OK && rename(partial, path) != 0) {
+        rc = am_fail_errno(AM_E_IO, errno, "cannot write %s", path);
     }
-    bool is_written = fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
-    int error = errno;
-    if (fclose(file) != 0 && is_written) {
-        is_written = false;
-        error = errno;
+    if (rc != AM_OK) {
+        unlink(partial);
+        return rc;
     }
-    if (is_written && rename(partial, path) == 0) {
-        return sync_folder(folder->path);
-    }
-    error = is_written ? errno : error;
-    unlink(partial);
-    return am_fail_errno(AM_E_IO, error, "cannot write %s", path);
+    return am_file_sync_folder(path);
 }
 
 /* Models that no job.json explains are somebody's. */
@@ -242,13 +200,13 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
         rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
     }
-    AM_KEEP(sync_folder(folder->path));
+    AM_KEEP(am_file_sync_folder(path));
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
         AM_KEEP(remove_ours(folder, subs[i]));
     }
@@ -395,6 +353,20 @@ int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char
     MPI_Comm_rank(comm, &rank);
     if (rank == 0) {
         AM_KEEP(make_folder(path));
+    }
+    return am_agree_all(comm, rc);
+}
+
+int am_run_folder_remove_all(MPI_Comm comm, const am_run_folder *folder, const char *name)
+{
+    char path[AM_RUN_PATH];
+    int rank, rc = am_run_folder_file(folder, path, "%s", name);
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        AM_KEEP(remove_ours(folder, name));
+        if (rc == AM_OK && rmdir(path) != 0 && errno != ENOENT && errno != ENOTEMPTY) {
+            rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
+        }
     }
     return am_agree_all(comm, rc);
 }

@@ -42,6 +42,10 @@ int am_run_folder_has_sound_all(MPI_Comm comm, const am_run_folder *folder, cons
                                 bool *has);
 /** Make the subfolder RUN/<name>. Collective [comm]. */
 int am_run_folder_sub_all(MPI_Comm comm, const am_run_folder *folder, const char *name);
+/** Remove the checkpoints in RUN/<name>, and the folder if nothing else is in it. Collective
+ * [comm].
+ */
+int am_run_folder_remove_all(MPI_Comm comm, const am_run_folder *folder, const char *name);
 /** Write a small text file by temporary name, fsync and rename. Collective [comm]; rank 0 writes.
  */
 int am_run_folder_text_all(MPI_Comm comm, const am_run_folder *folder, const char *name,

@@ -7,6 +7,7 @@
 #define AM_JOBS_TRAINING_SESSION_H
 
 #include "jobs/training/run_folder.h"
+#include "jobs/training/snapshot.h"
 #include "jobs/training/suite.h"
 #include "mpi/pace.h"
 
@@ -15,9 +16,7 @@ typedef struct am_session {
     const am_run_folder *folder; /* borrowed */
     void *trunk;                 /* borrowed */
     am_train_state *state;       /* owned */
-    am_tensor_table values;      /* owned: the trunk's tensors as "NAME::value" */
-    int64_t *offset;             /* [values.n] owned: in the trunk */
-    am_tensor_table all;         /* owned: values and the state's tensors */
+    am_snapshot snapshot;        /* owned: of trunk and state */
     int64_t saves;               /* made so far, by earlier attempts too */
     int64_t epoch;               /* under way, from 1 */
     int64_t rollbacks;           /* so far */
@@ -27,9 +26,9 @@ typedef struct am_session {
     am_pace pace;                /* rank 0's counts */
 } am_session;
 
-/** Begin at epoch 1 with `trunk`, or where an earlier attempt was: then trunk and session->epoch
- * are what it had saved. save_every: seconds, or AM_PACE_AUTO. Collective [suite->comm]. out: freed
- * by am_session_close, also after an error. */
+/** Begin at epoch 1 with `trunk` (of am_adapt_net), or where an earlier attempt was: then trunk and
+ * session->epoch are what it had saved. save_every: seconds, or AM_PACE_AUTO. Collective
+ * [suite->comm]. out: freed by am_session_close, also after an error. */
 int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trunk,
                         const am_train_options *options, double save_every, am_session *out);
 void am_session_close(am_session *session);

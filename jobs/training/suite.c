@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/adapt.h"
 #include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -136,6 +137,7 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
         rc = am_net_fits(&out->net, &samples);
     }
     AM_KEEP(am_net_trunk_layout(&out->net, dtype, &out->trunk));
+    AM_KEEP(am_param_layout_part(&out->trunk, &out->moved));
     AM_KEEP(lay_out_heads(out));
     AM_AGREE(comm);
     AM_TRY(split_ranks_all(out));
@@ -163,7 +165,9 @@ void am_suite_close_all(am_suite *suite)
             am_train_log_free(&suite->log[i]);
         }
     }
+    am_adapt_close(suite);
     am_param_layout_free(&suite->trunk);
+    am_param_layout_free(&suite->moved);
     am_net_free(&suite->net);
     free(suite->data);
     free(suite->head);
@@ -187,7 +191,7 @@ static am_task task_of(const am_suite *suite, int i)
 static int new_log(const am_suite *suite, const am_train_options *options, am_train_log *out)
 {
     am_train_log_free(out);
-    return am_train_log_make(suite->trunk.tensors.n, options->epochs, out);
+    return am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, options->epochs, out);
 }
 
 /* Train task i on this group's ranks; a diverged run is an error that names the task. */
@@ -197,14 +201,28 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
     am_train_result result = {0};
     am_train_options logged = *options;
     int64_t rollbacks = 0;
-    int rc = new_log(suite, options, &suite->log[i]);
+    void *trained = trunk;
+    int rc = options->train_trunk ? am_adapt_begin(suite, i, trunk, options, &trained) : AM_OK;
+    AM_KEEP(new_log(suite, options, &suite->log[i]));
     AM_AGREE(suite->group);
     logged.log = &suite->log[i];
-    AM_TRY(am_rollback_train_all(suite->group, suite->ops, &suite->net, suite->trunk.n, trunk,
-                                 &task, &suite->head[i], 1, &logged, &suite->divergence, &result,
-                                 &rollbacks));
+    const am_saver_call call = {.comm = suite->group,
+                                .name = task.name,
+                                .ops = suite->ops,
+                                .net = options->train_trunk ? am_adapt_net(suite) : &suite->net,
+                                .moved = &suite->moved,
+                                .trunk = trained,
+                                .tasks = &task,
+                                .heads = &suite->head[i],
+                                .n_tasks = 1,
+                                .options = &logged,
+                                .policy = &suite->divergence};
+    rc = am_saver_train_all(suite->saver, &call, &result, &rollbacks);
     suite->rollbacks[i] = rollbacks;
-    if (result.diverged) {
+    if (rc == AM_OK && options->train_trunk) {
+        rc = am_adapt_end(suite, trained, trunk);
+    }
+    if (rc == AM_OK && result.diverged) {
         rc = am_fail(AM_E_NUMERIC,
                      "training of task %s diverged (%s): lower the learning rate (now %g)",
                      task.name, options->purpose, am_rollback_lr(options->optim.lr, rollbacks));
@@ -239,7 +257,7 @@ static int share_logs_all(am_suite *suite)
         am_train_log *log = &suite->log[i];
         if (suite->owner[i] != suite->my_group || log->room < n[i]) {
             am_train_log_free(log);
-            AM_KEEP(am_train_log_make(suite->trunk.tensors.n, n[i], log));
+            AM_KEEP(am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, n[i], log));
         }
         log->n = n[i];
     }
@@ -334,7 +352,7 @@ int am_suite_state_all(const am_suite *suite, const am_train_options *options, a
     for (int i = 0; i < suite->n && rc == AM_OK; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_KEEP(suite->ops->state_make(suite->comm, &suite->net, tasks, suite->n, &joint, out));
+    AM_KEEP(suite->ops->state_make(suite->comm, am_adapt_net(suite), tasks, suite->n, &joint, out));
     free(tasks);
     rc = am_agree_all(suite->comm, rc);
     if (rc != AM_OK) {
@@ -349,18 +367,39 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     am_train_result result = {0};
     am_train_log log = {0};
     int64_t rollbacks = 0;
+    void *trained = trunk;
     joint.train_trunk = true;
     joint.log = options->log != NULL ? options->log : &log;
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(new_log(suite, options, &log));
+    if (options->state == NULL) {
+        AM_KEEP(am_adapt_begin(suite, suite->n, trunk, options, &trained));
+    }
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
         tasks[i] = task_of(suite, i);
     }
-    AM_TRY(am_rollback_train_all(suite->comm, suite->ops, &suite->net, suite->trunk.n, trunk, tasks,
-                                 suite->head, suite->n, &joint, &suite->divergence, &result,
-                                 &rollbacks));
+    const am_saver_call call = {.comm = suite->comm,
+                                .name = "joint",
+                                .ops = suite->ops,
+                                .net = am_adapt_net(suite),
+                                .moved = &suite->moved,
+                                .trunk = trained,
+                                .tasks = tasks,
+                                .heads = suite->head,
+                                .n_tasks = suite->n,
+                                .options = &joint,
+                                .policy = &suite->divergence};
+    if (options->state == NULL) {
+        AM_TRY(am_saver_train_all(suite->saver, &call, &result, &rollbacks));
+        rc = am_adapt_end(suite, trained, trunk);
+        AM_AGREE(suite->comm);
+    } else { /* its owner saves it, and takes it back */
+        AM_TRY(suite->ops->train_all(suite->comm, am_adapt_net(suite), trunk, tasks, suite->n,
+                                     &joint, &result));
+        result.diverged = am_rollback_is_due(&suite->divergence, &result);
+    }
     am_report_epochs(suite, &joint, NULL, &log);
     for (int64_t k = 1; k <= rollbacks; k++) {
         am_rollback_report(joint.purpose, NULL, k, am_rollback_lr(joint.optim.lr, k));

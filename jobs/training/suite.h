@@ -7,13 +7,24 @@
 #include "io/checkpoint/checkpoint.h"
 #include "io/dataset/dataset.h"
 #include "jobs/training/rollback.h"
+#include "jobs/training/saver.h"
+#include "solver/training/lora.h"
 #include "solver/training/train.h"
+
+/* Low-rank adapters of a suite: adapt.h. */
+typedef struct am_adapters {
+    const am_lora_options *lora; /* borrowed */
+    am_net net;                  /* owned: with adapters; n is 0 when there are none */
+    void **block;                /* [tasks + 1] owned trunks of it: of each task, of all together */
+    void *anchor;                /* owned trunk of it: where a linearised network is taken */
+} am_adapters;
 
 typedef struct am_suite {
     MPI_Comm comm;           /* all ranks of the job; borrowed */
     const am_train_ops *ops; /* f32 or f64 arithmetic */
     am_net net;              /* owned, shaped for the data */
     am_param_layout trunk;   /* of one trunk */
+    am_param_layout moved;   /* its part that training moves; with adapters: these (adapt.h) */
     int n;                   /* tasks */
     am_dataset **data;       /* [n] owned */
     am_param_layout *head;   /* [n] owned */
@@ -23,7 +34,10 @@ typedef struct am_suite {
     int n_groups, my_group;
     int *owner; /* [n] group that trains task i */
 
-    am_divergence divergence; /* set by the caller after opening; zero: stop */
+    /* Set by the caller after opening. */
+    am_divergence divergence; /* zero: stop */
+    am_adapters adapters;     /* zero: none */
+    am_saver *saver;          /* borrowed; only a call with a state of its own goes without */
     int64_t *rollbacks;       /* [n] owned: of task i in this group, not reported yet */
     am_train_log *log;        /* [n] owned: likewise */
 } am_suite;
@@ -78,7 +92,8 @@ int am_suite_report_all(am_suite *suite, const am_train_options *options);
 int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *options);
 
 /** A state for am_suite_joint_all with these options, at its start: the optimiser's arrays then
- * live from call to call. Owned, freed by am_train_state_free. Collective [suite->comm]. */
+ * live from call to call, and the trunk of those is one of am_adapt_net. Owned, freed by
+ * am_train_state_free. Collective [suite->comm]. */
 int am_suite_state_all(const am_suite *suite, const am_train_options *options,
                        am_train_state **out);
 

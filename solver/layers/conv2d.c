@@ -1,5 +1,6 @@
 /* Convolution of an image, channels last, by products over blocks of gathered windows that stay in
- * the cache. The weight is [K,C,kh,kw] as others store it; a copy [K,kh,kw,C] matches the windows.
+ * the cache. The weight is [K,C,kh,kw] as others store it; a copy [K,kh,kw,C], or turned
+ * for forward, matches the windows.
  * Block and product shapes follow from the recipe alone. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
@@ -26,13 +27,14 @@ static const am_param attrs[] = {
     {0},
 };
 
-enum { AM_CONV_BLOCK = 1 << 16, AM_CONV_LEAST = 32 }; /* reals and rows of a block */
+/* Reals and rows of a block; rows come in the height of a tile of the product. */
+enum { AM_CONV_BLOCK = 1 << 17, AM_CONV_LEAST = 36, AM_CONV_TILE = 6 };
 
 typedef struct am_conv_size {
     int64_t H, W, C, h, w, K, k, stride, padding; /* input, output, kernel */
     int64_t window;                               /* k k C */
     int64_t rows;                                 /* of a block */
-    int64_t pixels;                               /* outputs of the batch */
+    int64_t samples, pixels;                      /* outputs of the batch */
 } am_conv_size;
 
 static am_conv_size am_conv2d_size(const am_layer_site *s, int64_t B)
@@ -47,6 +49,8 @@ static am_conv_size am_conv2d_size(const am_layer_site *s, int64_t B)
     z.w = (z.W + 2 * z.padding - z.k) / z.stride + 1;
     z.window = z.k * z.k * z.C;
     z.rows = AM_CONV_BLOCK / z.window > AM_CONV_LEAST ? AM_CONV_BLOCK / z.window : AM_CONV_LEAST;
+    z.rows -= z.rows % AM_CONV_TILE;
+    z.samples = B;
     z.pixels = B * z.h * z.w;
     z.rows = z.rows < z.pixels ? z.rows : z.pixels;
     return z;
@@ -81,7 +85,7 @@ static unsigned am_conv2d_uses(const am_layer_site *s)
 {
     const am_act act = (am_act)((const am_conv2d *)s->attrs)->activation;
     const unsigned y = act == AM_ACT_NONE || AM_R(am_act_needs_z)(act) ? 0 : AM_LAYER_READS_Y;
-    return AM_LAYER_READS_X | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
+    return AM_LAYER_READS_X | AM_LAYER_X_FOR_PARAMS | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
 }
 
 static int64_t am_conv2d_kept(const am_layer_site *s, int64_t B)
@@ -97,50 +101,105 @@ static int64_t am_conv2d_scratch(const am_layer_site *s, int64_t B)
     return (2 * z.K * z.window + z.rows * z.window) * (int64_t)sizeof(real);
 }
 
-/* to [K,k,k,C] from [K,C,k,k], or back */
-static void am_conv2d_reorder(const am_conv_size *z, bool back, const real *from, real *to)
+/* The weight [K,C,k,k] in the order of the windows, [K,k,k,C], or turned, [k,k,C,K]. */
+static void am_conv2d_reorder(const am_conv_size *z, bool turned, const real *from, real *to)
 {
     const int64_t area = z->k * z->k;
     for (int64_t n = 0; n < z->K; n++) {
         for (int64_t c = 0; c < z->C; c++) {
             for (int64_t i = 0; i < area; i++) {
-                const int64_t stored = (n * z->C + c) * area + i;
-                const int64_t used = (n * area + i) * z->C + c;
-                to[back ? stored : used] = from[back ? used : stored];
+                const int64_t at = i * z->C + c;
+                to[turned ? at * z->K + n : n * z->window + at] = from[(n * z->C + c) * area + i];
             }
         }
     }
 }
 
-/* One line of a window: columns [lo, hi) of its k are inside the image. */
-static void am_conv2d_line(const am_conv_size *z, int64_t p, int64_t i, int64_t *at, int64_t *lo,
-                           int64_t *hi)
+/* [K,C,k,k] from [K,k,k,C] */
+static void am_conv2d_restore(const am_conv_size *z, const real *from, real *to)
 {
-    const int64_t b = p / (z->h * z->w), q = p % (z->h * z->w);
-    const int64_t row = q / z->w * z->stride - z->padding + i;
-    const int64_t left = q % z->w * z->stride - z->padding;
-    *lo = left < 0 ? -left : 0;
-    *hi = left + z->k > z->W ? z->W - left : z->k;
-    if (row < 0 || row >= z->H || *hi < *lo) {
-        *lo = *hi = 0;
+    const int64_t area = z->k * z->k;
+    for (int64_t n = 0; n < z->K; n++) {
+        for (int64_t c = 0; c < z->C; c++) {
+            for (int64_t i = 0; i < area; i++) {
+                to[(n * z->C + c) * area + i] = from[n * z->window + i * z->C + c];
+            }
+        }
     }
-    *at = ((b * z->H + row) * z->W + left) * z->C;
 }
 
-/* Windows of output pixels [lo, hi) into rows of `block`. */
+/* Where a window lies: its sample, and its first line and column, which may be outside. */
+typedef struct am_conv_place {
+    int64_t b, row, column;
+} am_conv_place;
+
+static am_conv_place am_conv2d_place(const am_conv_size *z, int64_t p)
+{
+    const int64_t q = p % (z->h * z->w);
+    return (am_conv_place){.b = p / (z->h * z->w),
+                           .row = q / z->w * z->stride - z->padding,
+                           .column = q % z->w * z->stride - z->padding};
+}
+
+/* To the window of the next output pixel. */
+static void am_conv2d_next(const am_conv_size *z, am_conv_place *at)
+{
+    at->column += z->stride;
+    if (at->column > (z->w - 1) * z->stride - z->padding) {
+        at->column = -z->padding;
+        at->row += z->stride;
+        if (at->row > (z->h - 1) * z->stride - z->padding) {
+            at->row = -z->padding;
+            at->b++;
+        }
+    }
+}
+
+/* Of a line of the window, columns [lo, hi) are inside the image. */
+static void am_conv2d_inside(const am_conv_size *z, const am_conv_place *at, int64_t *lo,
+                             int64_t *hi)
+{
+    *lo = at->column < 0 ? -at->column : 0;
+    *hi = at->column + z->k > z->W ? z->W - at->column : z->k;
+    *hi = *hi > *lo ? *hi : *lo;
+}
+
+enum { AM_CONV_SHORT = 8 }; /* a line that is as short is moved as so many numbers */
+
+static void am_conv2d_copy(real *to, const real *from, int64_t n, bool has_room)
+{
+    if (n <= AM_CONV_SHORT && has_room) {
+        memcpy(to, from, AM_CONV_SHORT * sizeof(real));
+    } else {
+        memcpy(to, from, (size_t)n * sizeof(real));
+    }
+}
+
+/* Windows of output pixels [lo, hi) into rows of `block`. A short line may spill into the place of
+ * what comes after it. */
 static void am_conv2d_gather(const am_conv_size *z, int64_t lo, int64_t hi, const real *x,
                              real *block)
 {
-    for (int64_t p = lo; p < hi; p++) {
-        for (int64_t i = 0; i < z->k; i++) {
-            real *line = block + ((p - lo) * z->k + i) * z->k * z->C;
-            int64_t at, from, to;
-            am_conv2d_line(z, p, i, &at, &from, &to);
-            if (to - from < z->k) {
-                memset(line, 0, (size_t)(z->k * z->C) * sizeof(real));
+    am_conv_place at = am_conv2d_place(z, lo);
+    const int64_t length = z->k * z->C, end = z->samples * z->H * z->W * z->C;
+    const int64_t lines = (hi - lo) * z->k;
+    for (int64_t l = 0; l < lines; am_conv2d_next(z, &at)) {
+        int64_t from, to;
+        am_conv2d_inside(z, &at, &from, &to);
+        for (int64_t i = 0; i < z->k; i++, l++) {
+            real *line = block + l * length;
+            const int64_t row = at.row + i;
+            const bool is_out = row < 0 || row >= z->H || from == to;
+            const int64_t first = ((at.b * z->H + row) * z->W + at.column) * z->C;
+            if (!is_out && to - from == z->k) {
+                const bool has_room =
+                    (lines - l) * length >= AM_CONV_SHORT && first + AM_CONV_SHORT <= end;
+                am_conv2d_copy(line, x + first, length, has_room);
+                continue;
             }
-            if (to > from) {
-                memcpy(line + from * z->C, x + at + from * z->C,
+            memset(line, 0, (size_t)length * sizeof(real));
+            if (!is_out) {
+                memcpy(line + from * z->C, x + first + from * z->C,
                        (size_t)((to - from) * z->C) * sizeof(real));
             }
         }
@@ -151,12 +210,17 @@ static void am_conv2d_gather(const am_conv_size *z, int64_t lo, int64_t hi, cons
 AM_CLONES static void am_conv2d_scatter(const am_conv_size *z, int64_t lo, int64_t hi,
                                         const real *block, real *x)
 {
-    for (int64_t p = lo; p < hi; p++) {
+    am_conv_place at = am_conv2d_place(z, lo);
+    for (int64_t p = lo; p < hi; p++, am_conv2d_next(z, &at)) {
+        int64_t from, to;
+        am_conv2d_inside(z, &at, &from, &to);
         for (int64_t i = 0; i < z->k; i++) {
             const real *restrict line = block + ((p - lo) * z->k + i) * z->k * z->C;
-            int64_t at, from, to;
-            am_conv2d_line(z, p, i, &at, &from, &to);
-            real *restrict image = x + at;
+            const int64_t row = at.row + i;
+            if (row < 0 || row >= z->H) {
+                continue;
+            }
+            real *restrict image = x + ((at.b * z->H + row) * z->W + at.column) * z->C;
             for (int64_t j = from * z->C; j < to * z->C; j++) {
                 image[j] += line[j];
             }
@@ -169,7 +233,7 @@ static int64_t am_conv2d_end(const am_conv_size *z, int64_t lo)
     return z->pixels - lo < z->rows ? z->pixels : lo + z->rows;
 }
 
-/* z [pixels,K] (+)= windows(x) W^T */
+/* z [pixels,K] (+)= windows(x) W^T; the weight is turned */
 static void am_conv2d_product(const am_conv_size *z, const real *x, const real *weight, bool add,
                               real *block, real *out)
 {
@@ -177,7 +241,7 @@ static void am_conv2d_product(const am_conv_size *z, const real *x, const real *
         const int64_t hi = am_conv2d_end(z, lo);
         am_conv2d_gather(z, lo, hi, x, block);
         AM_R(am_gemm_to)
-        (false, true, hi - lo, z->K, z->window, block, weight, add, out + lo * z->K);
+        (false, false, hi - lo, z->K, z->window, block, weight, add, out + lo * z->K);
     }
 }
 
@@ -188,12 +252,12 @@ static void am_conv2d_forward(const am_layer_args *a)
     const am_conv_size z = am_conv2d_size(a->site, a->B);
     real *weight = a->scratch, *block = weight + 2 * z.K * z.window;
     real *out = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    am_conv2d_reorder(&z, false, a->param[0], weight);
+    am_conv2d_reorder(&z, true, a->param[0], weight);
     for (int64_t lo = 0; lo < z.pixels; lo += z.rows) { /* bias and function while in the cache */
         const int64_t hi = am_conv2d_end(&z, lo);
         am_conv2d_gather(&z, lo, hi, a->x[0], block);
-        AM_R(am_gemm)(false, true, hi - lo, z.K, z.window, block, weight, out + lo * z.K);
-        AM_R(am_act_forward)
+        AM_R(am_gemm)(false, false, hi - lo, z.K, z.window, block, weight, out + lo * z.K);
+        AM_R(am_act_forward_both)
         (act, hi - lo, z.K, o->bias ? a->param[1] : NULL, out + lo * z.K, a->y + lo * z.K);
     }
 }
@@ -207,7 +271,7 @@ static void am_conv2d_backward(const am_layer_args *a)
     real *weight = a->scratch, *dweight = weight + z.K * z.window,
          *block = dweight + z.K * z.window;
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, z.pixels * z.K, from, a->dy, a->dy);
+    AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->dy, a->dy);
     if (o->bias) {
         AM_R(am_layer_column_sum)(z.pixels, z.K, a->dy, a->dparam[1]);
     }
@@ -228,7 +292,7 @@ static void am_conv2d_backward(const am_layer_args *a)
         }
     }
     if (a->dparam[0] != NULL) {
-        am_conv2d_reorder(&z, true, dweight, a->dparam[0]);
+        am_conv2d_restore(&z, dweight, a->dparam[0]);
     }
 }
 
@@ -238,16 +302,16 @@ static void am_conv2d_tangent(const am_layer_args *a)
     const am_act act = (am_act)o->activation;
     const am_conv_size z = am_conv2d_size(a->site, a->B);
     real *weight = a->scratch, *block = weight + 2 * z.K * z.window;
-    am_conv2d_reorder(&z, false, a->param_dot[0], weight);
+    am_conv2d_reorder(&z, true, a->param_dot[0], weight);
     am_conv2d_product(&z, a->x[0], weight, false, block, a->y_dot);
     if (a->x_dot[0] != NULL) {
-        am_conv2d_reorder(&z, false, a->param[0], weight);
+        am_conv2d_reorder(&z, true, a->param[0], weight);
         am_conv2d_product(&z, a->x_dot[0], weight, true, block, a->y_dot);
     }
     const real *bias_dot = o->bias ? a->param_dot[1] : NULL;
     AM_R(am_act_forward)(AM_ACT_NONE, z.pixels, z.K, bias_dot, a->y_dot, a->y_dot);
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, z.pixels * z.K, from, a->y_dot, a->y_dot);
+    AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->y_dot, a->y_dot);
 }
 
 const am_layer AM_R(am_layer_conv2d) = {

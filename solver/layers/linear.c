@@ -44,10 +44,10 @@ static unsigned am_linear_uses(const am_layer_site *s)
 {
     const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
     const unsigned y = act == AM_ACT_NONE || AM_R(am_act_needs_z)(act) ? 0 : AM_LAYER_READS_Y;
-    return AM_LAYER_READS_X | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
+    return AM_LAYER_READS_X | AM_LAYER_X_FOR_PARAMS | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
 }
 
-/* z [B,R,K], where the derivative needs it */
+/* act'(z) [B,R,K], where it is made of z */
 static int64_t am_linear_kept(const am_layer_site *s, int64_t B)
 {
     const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
@@ -62,7 +62,7 @@ static void am_linear_forward(const am_layer_args *a)
     const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
     real *z = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
     AM_R(am_gemm)(false, true, R, o->out, C, a->x[0], a->param[0], z);
-    AM_R(am_act_forward)(act, R, o->out, o->bias ? a->param[1] : NULL, z, a->y);
+    AM_R(am_act_forward_both)(act, R, o->out, o->bias ? a->param[1] : NULL, z, a->y);
 }
 
 /* dz = dy act'(z), in place;  dW [K,C] = dz^T x;  db = sum over rows of dz;  dx [R,C] = dz W */
@@ -72,7 +72,7 @@ static void am_linear_backward(const am_layer_args *a)
     const am_act act = (am_act)o->activation;
     const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, R * o->out, from, a->dy, a->dy);
+    AM_R(am_act_backward_both)(act, R * o->out, from, a->dy, a->dy);
     if (o->bias) {
         AM_R(am_layer_column_sum)(R, o->out, a->dy, a->dparam[1]);
     }
@@ -97,7 +97,7 @@ static void am_linear_tangent(const am_layer_args *a)
     AM_R(am_act_forward)
     (AM_ACT_NONE, R, o->out, o->bias ? a->param_dot[1] : NULL, a->y_dot, a->y_dot);
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
-    AM_R(am_act_backward)(act, R * o->out, from, a->y_dot, a->y_dot);
+    AM_R(am_act_backward_both)(act, R * o->out, from, a->y_dot, a->y_dot);
 }
 
 const am_layer AM_R(am_layer_linear) = {

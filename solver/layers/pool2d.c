@@ -56,22 +56,37 @@ static int64_t am_pool2d_kept(const am_layer_site *s, int64_t B)
     return is_max ? B * am_shape_numel(&s->out) : 0;
 }
 
-/* Element i of the window of output pixel p (of the whole batch), all channels. */
-static inline int64_t am_pool2d_at(const am_pool_size *z, int64_t p, int64_t i)
+/* Where the window of output pixel p (of the whole batch) begins. */
+static int64_t am_pool2d_first(const am_pool_size *z, int64_t p)
 {
     const int64_t b = p / (z->h * z->w), q = p % (z->h * z->w);
-    const int64_t row = q / z->w * z->stride + i / z->kernel;
-    const int64_t column = q % z->w * z->stride + i % z->kernel;
-    return ((b * z->H + row) * z->W + column) * z->C;
+    return ((b * z->H + q / z->w * z->stride) * z->W + q % z->w * z->stride) * z->C;
 }
 
-AM_CLONES static void am_pool2d_larger(int64_t C, const real *x, unsigned char i, real *restrict y,
-                                       unsigned char *restrict which)
+/* Element i of a window, all channels, from its beginning on. */
+static int64_t am_pool2d_offset(const am_pool_size *z, int64_t i)
 {
-    for (int64_t c = 0; c < C; c++) {
-        const bool is_larger = x[c] > y[c] || x[c] != x[c]; /* NaN is seen */
-        y[c] = is_larger ? x[c] : y[c];
-        which[c] = is_larger ? i : which[c];
+    return (i / z->kernel * z->W + i % z->kernel) * z->C;
+}
+
+AM_CLONES static void am_pool2d_max(const am_pool_size *z, int64_t pixels, const real *x, real *y,
+                                    unsigned char *which)
+{
+    const int64_t C = z->C;
+    for (int64_t p = 0; p < pixels; p++) {
+        const real *from = x + am_pool2d_first(z, p);
+        real *restrict to = y + p * C;
+        unsigned char *restrict at = which + p * C;
+        memcpy(to, from, (size_t)C * sizeof(real));
+        memset(at, 0, (size_t)C);
+        for (int64_t i = 1; i < z->kernel * z->kernel; i++) {
+            const real *restrict v = from + am_pool2d_offset(z, i);
+            for (int64_t c = 0; c < C; c++) {
+                const bool is_larger = v[c] > to[c] || v[c] != v[c]; /* NaN is seen */
+                to[c] = is_larger ? v[c] : to[c];
+                at[c] = is_larger ? (unsigned char)i : at[c];
+            }
+        }
     }
 }
 
@@ -80,8 +95,9 @@ static void am_pool2d_mean(const am_pool_size *z, int64_t pixels, const real *x,
     const real share = 1 / (real)(z->kernel * z->kernel);
     memset(y, 0, (size_t)(pixels * z->C) * sizeof(real));
     for (int64_t p = 0; p < pixels; p++) {
+        const real *from = x + am_pool2d_first(z, p);
         for (int64_t i = 0; i < z->kernel * z->kernel; i++) {
-            AM_R(am_layer_sum)(z->C, x + am_pool2d_at(z, p, i), y + p * z->C);
+            AM_R(am_layer_sum)(z->C, from + am_pool2d_offset(z, i), y + p * z->C);
         }
         for (int64_t c = 0; c < z->C; c++) {
             y[p * z->C + c] *= share;
@@ -93,47 +109,61 @@ static void am_pool2d_forward(const am_layer_args *a)
 {
     const am_pool_size z = am_pool2d_size(a->site);
     const int64_t pixels = a->B * z.h * z.w;
-    unsigned char *which = a->keep;
-    if (which == NULL) {
+    if (a->keep == NULL) {
         am_pool2d_mean(&z, pixels, a->x[0], a->y);
-        return;
+    } else {
+        am_pool2d_max(&z, pixels, a->x[0], a->y, a->keep);
     }
-    memset(which, 0, (size_t)(pixels * z.C));
+}
+
+/* Gradients to where the largest values were. Windows that lie side by side and cover the image
+ * overwrite; others add to zeros. */
+AM_CLONES static void am_pool2d_give(const am_pool_size *z, int64_t pixels, bool add,
+                                     const real *dy, const unsigned char *which, real *dx)
+{
+    const int64_t C = z->C;
     for (int64_t p = 0; p < pixels; p++) {
-        memcpy(a->y + p * z.C, a->x[0] + am_pool2d_at(&z, p, 0), (size_t)z.C * sizeof(real));
-        for (int64_t i = 1; i < z.kernel * z.kernel; i++) {
-            am_pool2d_larger(z.C, a->x[0] + am_pool2d_at(&z, p, i), (unsigned char)i,
-                             a->y + p * z.C, which + p * z.C);
+        real *to = dx + am_pool2d_first(z, p);
+        const real *restrict d = dy + p * C;
+        const unsigned char *restrict at = which + p * C;
+        for (int64_t i = 0; i < z->kernel * z->kernel; i++) {
+            const unsigned char n = (unsigned char)i;
+            real *restrict v = to + am_pool2d_offset(z, i);
+            for (int64_t c = 0; !add && c < C; c++) {
+                v[c] = at[c] == n ? d[c] : 0;
+            }
+            for (int64_t c = 0; add && c < C; c++) {
+                v[c] += at[c] == n ? d[c] : 0;
+            }
         }
     }
 }
 
-AM_CLONES static void am_pool2d_give(int64_t C, const real *restrict dy, unsigned char i,
-                                     const unsigned char *restrict which, real *restrict dx)
+static void am_pool2d_spread(const am_pool_size *z, int64_t pixels, const real *dy, real *dx)
 {
-    for (int64_t c = 0; c < C; c++) {
-        dx[c] += which[c] == i ? dy[c] : 0;
+    const real share = 1 / (real)(z->kernel * z->kernel);
+    for (int64_t p = 0; p < pixels; p++) {
+        for (int64_t i = 0; i < z->kernel * z->kernel; i++) {
+            real *to = dx + am_pool2d_first(z, p) + am_pool2d_offset(z, i);
+            for (int64_t c = 0; c < z->C; c++) {
+                to[c] += share * dy[p * z->C + c];
+            }
+        }
     }
 }
 
 static void am_pool2d_backward(const am_layer_args *a)
 {
     const am_pool_size z = am_pool2d_size(a->site);
-    const int64_t pixels = a->B * z.h * z.w, n = z.kernel * z.kernel;
-    const unsigned char *which = a->keep;
-    const real share = 1 / (real)n;
-    memset(a->dx[0], 0, (size_t)(a->B * am_shape_numel(&a->site->in[0])) * sizeof(real));
-    for (int64_t p = 0; p < pixels; p++) {
-        const real *dy = a->dy + p * z.C;
-        for (int64_t i = 0; i < n; i++) {
-            real *dx = a->dx[0] + am_pool2d_at(&z, p, i);
-            if (which != NULL) {
-                am_pool2d_give(z.C, dy, (unsigned char)i, which + p * z.C, dx);
-            }
-            for (int64_t c = 0; which == NULL && c < z.C; c++) {
-                dx[c] += share * dy[c];
-            }
-        }
+    const int64_t pixels = a->B * z.h * z.w;
+    const bool covers = z.stride == z.kernel && z.H == z.h * z.kernel && z.W == z.w * z.kernel;
+    if (!covers || a->keep == NULL) {
+        memset(a->dx[0], 0, (size_t)(a->B * am_shape_numel(&a->site->in[0])) * sizeof(real));
+    }
+    if (a->keep == NULL) {
+        am_pool2d_spread(&z, pixels, a->dy, a->dx[0]);
+    } else {
+        am_pool2d_give(&z, pixels, !covers, a->dy, a->keep, a->dx[0]);
     }
 }
 
@@ -147,7 +177,8 @@ static void am_pool2d_tangent(const am_layer_args *a)
         return;
     }
     for (int64_t i = 0; i < pixels * z.C; i++) {
-        a->y_dot[i] = a->x_dot[0][am_pool2d_at(&z, i / z.C, which[i]) + i % z.C];
+        const int64_t at = am_pool2d_first(&z, i / z.C) + am_pool2d_offset(&z, which[i]);
+        a->y_dot[i] = a->x_dot[0][at + i % z.C];
     }
 }
 

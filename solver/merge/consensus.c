@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
+#include "solver/merge/narrow.h"
 
 enum { LANES = 16 };
 static const double CANCELLED = 1e-8; /* sums of weights below this are none */
@@ -91,6 +92,13 @@ static double restoring(const am_tile *tile, int t)
 
 /* ---- election ---- */
 
+AM_CLONES static void restore(double *delta, double factor, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        delta[i] *= factor;
+    }
+}
+
 /* delta *= factor; sum += weight delta */
 AM_CLONES static void restore_and_vote(double *restrict delta, double *restrict sum, double factor,
                                        float weight, int64_t n)
@@ -104,15 +112,23 @@ AM_CLONES static void restore_and_vote(double *restrict delta, double *restrict 
 }
 
 /* delta [T][n] in the tile's scratch: sparse and with their norms restored. And mergekit's votes:
- * weighted, and in f32, where a sum that is 0 in real numbers may have a sign. */
+ * weighted, and in f32, where a sum that is 0 in real numbers may have a sign; or in bf16 or f16.
+ */
 static void load_and_vote(const am_tile *tile, am_sparsify *sparsify, double *sum)
 {
+    float *work = (float *)(void *)(tile->scratch + tile->models * tile->n);
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
     for (int t = 0; t < tile->models; t++) {
         double *delta = tile->scratch + t * tile->n;
-        const float weight = (float)tile->model_param[t][AM_SPARSE_WEIGHT];
+        const double weight = tile->model_param[t][AM_SPARSE_WEIGHT];
+        const double factor = restoring(tile, t);
         sparsify(tile, t, delta);
-        restore_and_vote(delta, sum, restoring(tile, t), weight, tile->n);
+        if (tile->unit->narrow == AM_DTYPE_F64) {
+            restore_and_vote(delta, sum, factor, (float)weight, tile->n);
+        } else {
+            am_narrow_votes(tile->unit->narrow, tile, t, delta, factor, weight, work, sum);
+            restore(delta, factor, tile->n);
+        }
     }
 }
 

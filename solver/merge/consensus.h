@@ -61,7 +61,8 @@
     "Deep et al. 2024 (arXiv:2406.11617), section 3: 1 / own probability; mergekit: the L1 norm "  \
     "of a tensor is restored"
 #define AM_RANKS_FIELDS                                                                            \
-    .source = AM_RANKS_SOURCE, .by_rows = am_ranks_by_rows, .check = am_ranks_check
+    .source = AM_RANKS_SOURCE, .by_rows = am_ranks_by_rows, .whole_slices = true,                  \
+    .check = am_ranks_check
 #define AM_RANDOM_SOURCE                                                                           \
     "Yu et al. 2024 (arXiv:2311.03099), section 3.2: 1 / (1 - p); mergekit: the L1 norm of a "     \
     "tensor is restored"

@@ -19,8 +19,10 @@
 #include "solver/merge/order.h"
 
 /* Elements of a tile that may be cut anywhere: the f64 of some inputs and of the output stay in the
- * first-level cache. */
-enum { AM_PART = 1024 };
+ * first-level cache. Arrays that are worked on together do not begin at equal places of a page,
+ * where a load waits for stores to the other one: a tile is no whole number of pages, and the
+ * inputs lie AM_STAGGER elements further apart than their length. */
+enum { AM_PART = 960, AM_STAGGER = 72 };
 
 /* Memory that only grows, and is kept from unit to unit. */
 typedef struct am_room {

@@ -516,7 +516,7 @@ void am_engine_size(am_engine *e)
         elements += span_elements(e, i);
     }
     e->block = elements < e->job->block ? elements : e->job->block;
-    e->window.room = e->max_tile;
+    e->window.room = e->max_tile + AM_STAGGER;
     if (e->method->n_passes > 0 || e->method->by_rows != NULL) {
         e->block = e->block < e->max_tile ? e->max_tile : e->block;
     }

@@ -26,6 +26,7 @@ typedef struct am_merge_job {
     const am_merge_input *aux; /* [n_models] second inputs, NULL: none */
     am_scope scope;
     am_semantics semantics;
+    const am_dtype *work; /* [output tensors] what mergekit computes in; NULL: F64 */
     uint64_t seed;
     const int64_t *layer; /* [output tensors] layer number or -1; NULL: all -1 */
     int64_t layers;       /* how many layers there are */
@@ -40,6 +41,9 @@ typedef struct am_merge_job {
 typedef struct am_merge_result {
     int64_t elements, bytes_read, bytes_written; /* this rank */
 } am_merge_result;
+
+/** Elements, rows, columns, outer and inner of a tensor that is a unit of its own. Local. */
+void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
 
 /** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it; with
  * scope global the base stands in for it.

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "mpi/rng.h"
+#include "mpi/tensor.h"
 
 enum {
     AM_MAX_MODELS = 256,
@@ -69,7 +70,9 @@ typedef struct am_unit {
     int64_t n;           /* elements, over all ranks; floats only */
     int64_t rows, cols;  /* scope tensor: last dimension is cols (a vector is one row); else 1, n */
     int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
+    int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
     int models;          /* T: models that have the tensor */
+    am_dtype narrow;     /* what mergekit decides in (solver/merge/narrow.h); F64: not rounded */
     const double *param; /* of the unit's first tensor */
     const double *const *model_param;
     const double *sum; /* sums of all passes so far, pass after pass */
@@ -90,6 +93,7 @@ typedef struct am_tile {
     const am_unit *unit;              /* for `check`: scope, semantics and the shape alone */
     int64_t lo;                       /* first element's index in the tensor */
     int64_t rows, cols;               /* by rows: whole rows of the tensor; else 1, n */
+    int64_t numel;                    /* elements of the tensor, over all ranks */
     int64_t layer, layers; /* number in the tensor's name (-1: outside the layers), and how many */
     const am_rng *rng; /* [T] keyed by (seed, method, model, tensor); counter: index in tensor */
     int64_t *seen;     /* [cuts] engine's own: see am_tile_top */
@@ -126,6 +130,7 @@ typedef struct am_method {
     am_scope default_scope; /* 0: tensor */
     /* Tiles must be whole rows of the last dimension; NULL: never. */
     bool (*by_rows)(const am_unit *unit);
+    bool whole_slices; /* a row is all that one index of the first dimension has (a vector: all) */
     int (*states)(const am_unit *unit); /* doubles of state; NULL: none */
     int (*scratch)(int models);         /* vectors of scratch; NULL: none */
     int n_passes;

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
+#include "mpi/lanes.h"
+#include "solver/merge/narrow.h"
 
 enum { LARGEST_FINITE = 0x7F7FFFFF }; /* bits of FLT_MAX */
 enum { LANES = 16 };
@@ -63,6 +65,14 @@ AM_CLONES static void difference_keys(float *restrict key, const double *restric
     }
 }
 
+AM_CLONES static void narrow_keys(float *key, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = fabsf(key[i]);
+        key[i] = magnitude == magnitude ? magnitude : (float)INFINITY;
+    }
+}
+
 /* Non-negative f32 in the opposite order: cuts then count from the smallest magnitude. */
 AM_CLONES static void reverse_keys(float *key, int64_t n)
 {
@@ -100,10 +110,31 @@ static int count_streams(const am_unit *unit)
     return any ? unit->models : 0;
 }
 
+static void load_keys(const am_tile *tile, int t, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        difference_keys(key, tile->x[t], tile->base, tile->n);
+    } else {
+        am_narrow_difference(tile->unit->narrow, key, tile->x[t], tile->base, tile->n);
+        narrow_keys(key, tile->n);
+    }
+}
+
+/* A task vector and its keys. */
+static void load_delta(const am_tile *tile, int t, double *delta, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        subtract_keys(delta, key, tile->x[t], tile->base, tile->n);
+    } else {
+        am_task_vector(tile, t, delta);
+        load_keys(tile, t, key);
+    }
+}
+
 static void all_keys(const am_tile *tile, float *const *key)
 {
     for (int t = 0; t < tile->models; t++) {
-        difference_keys(key[t], tile->x[t], tile->base, tile->n);
+        load_keys(tile, t, key[t]);
     }
 }
 
@@ -144,7 +175,7 @@ void am_sparsify_top(const am_tile *tile, int t, double *kept)
 {
     float *key = work_keys(tile);
     if (count_streams(tile->unit) > 0) {
-        subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
+        load_delta(tile, t, kept, key);
         am_tile_keep(tile, t, key, kept);
         return;
     }
@@ -265,19 +296,19 @@ static void sort_row(uint64_t *row, uint64_t *other, int64_t n)
     } /* an even number of rounds: the result is where it was */
 }
 
-/* order[r] & 0xFFFFFFFF is the column of the element with rank r from the smallest; [cols] in the
- * first work vector. */
-static const uint64_t *order_row(const am_tile *tile, const double *row)
+/* order[r] & 0xFFFFFFFF is the number of the element with rank r from the smallest, of n elements
+ * that lie `step` apart; [n] in the first work vector. */
+static const uint64_t *order_row(const am_tile *tile, const double *row, int64_t n, int64_t step)
 {
     uint64_t *order = (uint64_t *)(void *)(tile->scratch + tile->models * tile->n);
     uint64_t *other = order + tile->n;
-    for (int64_t i = 0; i < tile->cols; i++) {
-        const float magnitude = (float)fabs(row[i]);
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = (float)fabs(row[i * step]);
         uint32_t bits;
         memcpy(&bits, &magnitude, sizeof bits);
         order[i] = (uint64_t)bits << 32 | (uint64_t)i;
     }
-    sort_row(order, other, tile->cols);
+    sort_row(order, other, n);
     return order;
 }
 
@@ -290,11 +321,11 @@ void am_sparsify_band(const am_tile *tile, int t, double *kept)
 {
     float *key = work_keys(tile);
     const band b = unit_band(tile->unit, t);
-    subtract_keys(kept, key, tile->x[t], tile->base, tile->n);
+    load_delta(tile, t, kept, key);
     if (am_band_by_rows(tile->unit)) {
         for (int64_t r = 0; tile->unit->n > 1 && r < tile->rows; r++) {
             double *row = kept + r * tile->cols;
-            const uint64_t *order = order_row(tile, row);
+            const uint64_t *order = order_row(tile, row, tile->cols, 1);
             for (int64_t i = 0; i < tile->cols; i++) {
                 row[column(order[i])] = i >= b.lo && i < b.hi ? row[column(order[i])] : 0;
             }
@@ -326,50 +357,41 @@ AM_CLONES static void subtract_where(double *restrict kept, const double *restri
     }
 }
 
-/* |x - base|, and 0 instead where an element goes. */
-AM_CLONES static void magnitudes_where(double *restrict all, double *restrict some,
-                                       const double *restrict x, const double *restrict base,
-                                       const uint8_t *restrict stays, int64_t n)
+/* all += |x - base|, some += it where an element stays. */
+AM_INLINE void norm_group(am_lanes *all, am_lanes *some, const double *x, const double *base,
+                          const uint8_t *stays, size_t bytes)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double d = fabs(x[i] - base[i]);
-        all[i] = d;
-        some[i] = stays[i] != 0 ? d : 0;
-    }
+    am_lanes here = {0}, from = {0};
+    uint32_t marks = 0;
+    memcpy(&here, x, bytes);
+    memcpy(&from, base, bytes);
+    memcpy(&marks, stays, bytes / sizeof *x);
+    here = AM_LANES_ABS(here - from);
+    *all += here;
+    *some += AM_LANES_WHERE(AM_LANES_OF_BYTES(marks), here);
 }
 
-/* Element i goes to lane i mod 16, so that the sum has one order. */
-AM_CLONES static void add_lanes(double *restrict lane, const double *restrict x, int64_t n)
+/* norm[0] += |x - base|_1, norm[1] += that of what stays. Element i goes to lane i mod 16, so that
+ * the sums have one order. */
+AM_CLONES static void add_norms_where(const double *x, const double *base, const uint8_t *stays,
+                                      int64_t n, double *norm)
 {
+    enum { GROUPS = LANES / AM_LANES };
     const int64_t whole = n - n % LANES;
-    double sum[LANES];
-    memcpy(sum, lane, sizeof sum);
+    am_lanes all[GROUPS] = {{0}}, some[GROUPS] = {{0}};
     for (int64_t i = 0; i < whole; i += LANES) {
-        for (int k = 0; k < LANES; k++) {
-            sum[k] += x[i + k];
+        for (int k = 0; k < GROUPS; k++) {
+            const int64_t at = i + k * AM_LANES;
+            norm_group(&all[k], &some[k], x + at, base + at, stays + at, sizeof *all);
         }
     }
-    for (int64_t i = whole; i < n; i++) {
-        sum[i - whole] += x[i];
-    }
-    memcpy(lane, sum, sizeof sum);
-}
-
-/* norm[0] += |x - base|_1, norm[1] += that of what stays; in parts that fit the first cache. */
-static void add_norms_where(const double *x, const double *base, const uint8_t *stays, int64_t n,
-                            double *norm)
-{
-    enum { PART = 16 * LANES };
-    double lane[2][LANES] = {{0}}, magnitude[2][PART];
-    for (int64_t lo = 0; lo < n; lo += PART) {
-        const int64_t m = n - lo < PART ? n - lo : PART;
-        magnitudes_where(magnitude[0], magnitude[1], x + lo, base + lo, stays + lo, m);
-        add_lanes(lane[0], magnitude[0], m);
-        add_lanes(lane[1], magnitude[1], m);
+    for (int64_t at = whole, k = 0; at < n; at += AM_LANES, k++) {
+        const size_t bytes = (size_t)(n - at < AM_LANES ? n - at : AM_LANES) * sizeof *x;
+        norm_group(&all[k], &some[k], x + at, base + at, stays + at, bytes);
     }
     for (int k = 0; k < LANES; k++) {
-        norm[0] += lane[0][k];
-        norm[1] += lane[1][k];
+        norm[0] += all[k / AM_LANES][k % AM_LANES];
+        norm[1] += some[k / AM_LANES][k % AM_LANES];
     }
 }
 
@@ -418,7 +440,14 @@ const char *am_ranks_check(const am_tile *tile)
     return NULL;
 }
 
-/* p_r = density - epsilon + 2 epsilon r / (cols - 1), r = 0.. from the smallest. */
+/* p_r = density - epsilon + 2 epsilon r / (n - 1), r = 0.. from the smallest of n elements. */
+static double rank_chance(double density, double epsilon, int64_t r, int64_t n)
+{
+    const double part = n > 1 ? (double)r / (double)(n - 1) : 0.5;
+    return density - epsilon + part * 2 * epsilon;
+}
+
+/* A row of the tile is a slice [C, inner] of the first dimension; ranks run over C. */
 void am_sparsify_ranks(const am_tile *tile, int t, double *kept)
 {
     const double density = tile->model_param[t][AM_SPARSE_DENSITY];
@@ -428,13 +457,13 @@ void am_sparsify_ranks(const am_tile *tile, int t, double *kept)
     if (density <= 0) {
         keep_none(kept, tile->n);
     }
-    for (int64_t r = 0; is_partial(density) && r < tile->rows; r++) {
-        const int64_t at = r * tile->cols;
-        const uint64_t *order = order_row(tile, kept + at);
-        for (int64_t i = 0; i < tile->cols; i++) {
-            const double part = tile->cols > 1 ? (double)i / (double)(tile->cols - 1) : 0.5;
-            const double p = density - epsilon + part * 2 * epsilon;
-            const int64_t k = at + column(order[i]);
+    const int64_t inner = tile->unit->inner, ranked = tile->cols / inner;
+    for (int64_t r = 0; is_partial(density) && r < tile->rows * inner; r++) {
+        const int64_t at = r / inner * tile->cols + r % inner;
+        const uint64_t *order = order_row(tile, kept + at, ranked, inner);
+        for (int64_t i = 0; i < ranked; i++) {
+            const double p = rank_chance(density, epsilon, i, ranked);
+            const int64_t k = at + column(order[i]) * inner;
             const bool stays = am_rng_u32(&tile->rng[t], tile->lo + k) < chance(p);
             kept[k] = stays ? kept[k] * (rescales ? 1 / p : 1) : 0;
         }

@@ -59,7 +59,9 @@ void am_sparsify_random(const am_tile *tile, int t, double *kept);
 void am_random_norms(const am_tile *tile, double *sum);
 
 /** Every element with a probability that grows with its rank in the row, from density - epsilon to
- * density + epsilon. `paper` and rescale: divided by that probability. No pass; tiles by rows. */
+ * density + epsilon. `paper` and rescale: divided by that probability. No pass; tiles by rows.
+ * Rows run along the second dimension, as mergekit's do; a vector is one row, and an element that
+ * has no other in its row has probability density. */
 void am_sparsify_ranks(const am_tile *tile, int t, double *kept);
 bool am_ranks_by_rows(const am_unit *unit);
 const char *am_ranks_check(const am_tile *tile);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include "mpi/agree.h"
 #include "solver/merge/engine.h"
+#include "solver/merge/narrow.h"
 
 bool am_is_reduced(const am_engine *e, int64_t tensor)
 {
@@ -40,10 +41,19 @@ static int models_of(const am_engine *e, int64_t tensor, const double **model_pa
     return n;
 }
 
-static void shape_rows(const am_tensor *t, int64_t *rows, int64_t *cols)
+void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit)
 {
-    *cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
-    *rows = *cols > 0 ? t->numel / *cols : 0;
+    unit->n = t->numel;
+    unit->outer = t->ndim > 0 ? t->shape[0] : 1;
+    unit->inner = 1;
+    for (int d = 2; d < t->ndim; d++) {
+        unit->inner *= t->shape[d];
+    }
+    unit->cols = t->ndim > 0 ? t->shape[t->ndim - 1] : 1;
+    if (method->whole_slices && t->ndim > 2) {
+        unit->cols = t->shape[1] * unit->inner;
+    }
+    unit->rows = unit->cols > 0 ? t->numel / unit->cols : 0;
 }
 
 void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
@@ -56,6 +66,7 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
     *u = (am_unit){.scope = e->scope,
                    .semantics = e->semantics,
                    .rows = 1,
+                   .inner = 1,
                    .param = e->job->param + tensor * e->n_params,
                    .model_param = run->model_param,
                    .rng = run->rng,
@@ -69,9 +80,10 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
         }
         u->cols = u->outer = u->n;
     } else {
-        u->n = tensors->t[tensor].numel;
-        u->outer = tensors->t[tensor].ndim > 0 ? tensors->t[tensor].shape[0] : 1;
-        shape_rows(&tensors->t[tensor], &u->rows, &u->cols);
+        am_unit_shape(e->method, &tensors->t[tensor], u);
+        u->narrow = e->job->work == NULL
+                        ? AM_DTYPE_F64
+                        : am_narrow_of(e->job->work[tensor], e->semantics, e->scope);
     }
 }
 
@@ -86,7 +98,7 @@ void am_unit_free(am_unit_run *run)
 
 int64_t am_tile_cut(const am_engine *e, int64_t tensor, bool *by_rows, int64_t *cols)
 {
-    int64_t rows = 0;
+    am_unit shape = {0};
     *by_rows = false;
     *cols = 0;
     if (e->method->by_rows == NULL || !am_is_reduced(e, tensor)) {
@@ -99,7 +111,8 @@ int64_t am_tile_cut(const am_engine *e, int64_t tensor, bool *by_rows, int64_t *
         am_unit_open(e, tensor, &run);
         *by_rows = e->method->by_rows(&run.unit);
     }
-    shape_rows(&e->job->sink->tensors->t[tensor], &rows, cols);
+    am_unit_shape(e->method, &e->job->sink->tensors->t[tensor], &shape);
+    *cols = shape.cols;
     return !*by_rows ? AM_TILE : *cols >= AM_TILE ? *cols : AM_TILE / *cols * *cols;
 }
 

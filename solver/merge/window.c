@@ -72,6 +72,7 @@ static am_tile make_tile(am_engine *e, const am_unit_run *run)
                      .param = e->job->param + b->tensor * e->n_params,
                      .model_param = b->model_param,
                      .unit = &run->unit,
+                     .numel = e->job->sink->tensors->t[b->tensor].numel,
                      .layer = b->layer,
                      .layers = e->job->layers,
                      .rng = b->rng,

@@ -4,15 +4,20 @@
 #include <stddef.h>
 #include "solver/merge/sparsify.h"
 
-enum { TASK, LAMBDA };
+enum { TASK, LAMBDA, TENSOR_MEANS };
 
-static const am_method_param params[] = {[TASK] = AM_TASK_PARAM,
-                                         [LAMBDA] = {.key = "lambda",
-                                                     .fallback = 1,
-                                                     .low = -100,
-                                                     .high = 100,
-                                                     .help = "factor of the merged task vector"},
-                                         {0}};
+static const am_method_param params[] = {
+    [TASK] = AM_TASK_PARAM,
+    [LAMBDA] = {.key = "lambda",
+                .fallback = 1,
+                .low = -100,
+                .high = 100,
+                .help = "factor of the merged task vector"},
+    [TENSOR_MEANS] = {.key = "tensor_means",
+                      .is_bool = true,
+                      .help = "scale a task by sums of means, one a tensor, as the published code "
+                              "does: small tensors count as much as large ones"},
+    {0}};
 
 enum { UNIFIED, DELTA, VECTORS };
 
@@ -54,7 +59,7 @@ static int count(const am_unit *unit)
     return task_of(unit) >= 0 ? 2 : 0;
 }
 
-/* |delta_t|_1 and |mask_t unified|_1 of the task asked for. */
+/* |delta_t|_1 and |mask_t unified|_1 of the task asked for, or the sums of their tensors' means. */
 static void sums(const am_tile *tile, double *sum)
 {
     const int task = task_of(tile->unit);
@@ -66,8 +71,9 @@ static void sums(const am_tile *tile, double *sum)
         all += fabs(delta[i]);
         masked += delta[i] * unified[i] > 0 ? fabs(unified[i]) : 0;
     }
-    sum[0] += all;
-    sum[1] += masked;
+    const double share = tile->param[TENSOR_MEANS] != 0 ? 1 / (double)tile->numel : 1;
+    sum[0] += all * share;
+    sum[1] += masked * share;
 }
 
 static int states(const am_unit *unit)
@@ -102,7 +108,8 @@ static const char *check(const am_tile *tile)
 const am_method am_method_emr = {
     .name = "emr",
     .summary = "largest magnitudes with the elected sign; or the model of one task, rebuilt",
-    .source = "Huang et al. 2024 (arXiv:2405.17461), section 3.2",
+    .source = "Huang et al. 2024 (arXiv:2405.17461), section 3.2; tensor_means: the authors' code, "
+              "whose scales are sums of means of tensors",
     .needs_base = true,
     .min_models = 1,
     .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY,

@@ -36,8 +36,10 @@ const am_method am_method_incremental = {
     .name = "incremental",
     .summary = "one task vector at a time, each from what is merged so far",
     .source =
-        "continual merging, as compared in Tang et al. 2025 (arXiv:2501.09522): theta_t = "
-        "theta_(t-1) + lambda w_t (x_t - theta_(t-1)); from_base: + lambda w_t (x_t - theta_0)",
+        "theta_t = theta_(t-1) + lambda w_t (x_t - theta_(t-1)), the convex combination of Qiu et "
+        "al. 2025 (arXiv:2505.22389) with steps of your own; from_base: + lambda w_t (x_t - "
+        "theta_0); models that come one by one: Tang et al. 2025 (arXiv:2501.09522), whose "
+        "projections are not made here",
     .needs_base = true,
     .min_models = 1,
     .properties = AM_PROP_ELEMENTWISE | AM_PROP_LINEAR | AM_PROP_ZERO_REMOVES,

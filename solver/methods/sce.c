@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
+#include "mpi/lanes.h"
+#include "solver/merge/narrow.h"
 #include "solver/merge/sparsify.h"
 
 enum { SELECT_TOPK, INT8_MASK };
@@ -32,22 +34,29 @@ static bool selects(const am_unit *unit)
     return unit->param[SELECT_TOPK] < 1;
 }
 
-AM_CLONES static void add_difference(double *restrict sum, const double *restrict x,
-                                     const double *restrict first, int64_t n)
+/* square = sum_t (x_t - mean)^2, everything about x_0 so that equal models give exactly 0. */
+AM_INLINE void square_group(double *square, const double *const *x, int models, double share,
+                            int64_t at, size_t bytes)
 {
-    for (int64_t i = 0; i < n; i++) {
-        sum[i] += x[i] - first[i];
+    am_lanes first = {0}, other = {0}, mean = {0}, sum = {0};
+    memcpy(&first, x[0] + at, bytes);
+    for (int t = 1; t < models; t++) {
+        memcpy(&other, x[t] + at, bytes);
+        mean += other - first;
     }
+    mean *= share;
+    for (int t = 0; t < models; t++) {
+        memcpy(&other, x[t] + at, bytes);
+        const am_lanes off = (other - first) - mean;
+        sum += off * off;
+    }
+    memcpy(square, &sum, bytes);
 }
 
-AM_CLONES static void add_square(double *restrict square, const double *restrict x,
-                                 const double *restrict first, const double *restrict sum,
-                                 double part, int64_t n)
+AM_CLONES static void add_up_squares(double *square, const double *const *x, int models,
+                                     double share, int64_t lo, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double off = (x[i] - first[i]) - part * sum[i];
-        square[i] += off * off;
-    }
+    AM_EACH_GROUP(n, square_group(square + i, x, models, share, lo + i, bytes));
 }
 
 AM_CLONES static void square_keys(float *restrict key, const double *restrict square, double part,
@@ -59,21 +68,47 @@ AM_CLONES static void square_keys(float *restrict key, const double *restrict sq
     }
 }
 
-/* Population variance over the models, about the first one so that equal ones give exactly 0. */
+/* Population variance over the models. */
 static void variance_keys(const am_tile *tile, float *key)
 {
     const double share = 1.0 / tile->models;
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
-        const double *first = tile->x[0] + lo;
-        double sum[PART] = {0}, square[PART] = {0};
-        for (int t = 1; t < tile->models; t++) {
-            add_difference(sum, tile->x[t] + lo, first, n);
-        }
-        for (int t = 0; t < tile->models; t++) {
-            add_square(square, tile->x[t] + lo, first, sum, share, n);
-        }
+        double square[PART];
+        add_up_squares(square, tile->x, tile->models, share, lo, n);
         square_keys(key + lo, square, share, n);
+    }
+}
+
+/* mergekit's in bf16 or f16: of rounded task vectors, in f32, and rounded. */
+static void narrow_variance_keys(const am_tile *tile, float *key)
+{
+    const am_dtype dtype = tile->unit->narrow;
+    for (int64_t lo = 0; lo < tile->n; lo += PART) {
+        const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
+        double sum[PART] = {0}, square[PART] = {0};
+        float delta[PART];
+        for (int pass = 0; pass < 2; pass++) {
+            for (int t = 0; t < tile->models; t++) {
+                am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
+                for (int64_t i = 0; i < n; i++) {
+                    const double off = (double)delta[i] - sum[i] / tile->models;
+                    sum[i] += pass == 0 ? (double)delta[i] : 0;
+                    square[i] += pass == 1 ? off * off : 0;
+                }
+            }
+        }
+        square_keys(key + lo, square, 1.0 / tile->models, n);
+        am_narrow(dtype, key + lo, n);
+    }
+}
+
+static void load_keys(const am_tile *tile, float *key)
+{
+    if (tile->unit->narrow == AM_DTYPE_F64) {
+        variance_keys(tile, key);
+    } else {
+        narrow_variance_keys(tile, key);
     }
 }
 
@@ -106,7 +141,7 @@ AM_CLONES static int64_t count_positive(const float *key, int64_t n)
 static void varying_sums(const am_tile *tile, double *sum)
 {
     float *key = work_keys(tile);
-    variance_keys(tile, key);
+    load_keys(tile, key);
     sum[0] += (double)count_positive(key, tile->n);
 }
 
@@ -114,7 +149,7 @@ static void varying_sums(const am_tile *tile, double *sum)
 
 static void keys(const am_tile *tile, float *const *key)
 {
-    variance_keys(tile, key[0]);
+    load_keys(tile, key[0]);
 }
 
 /* mergekit multiplies in f32. */
@@ -132,7 +167,7 @@ static void select(const am_tile *tile, double *mark)
 {
     if (selects(tile->unit)) {
         float *key = work_keys(tile);
-        variance_keys(tile, key);
+        load_keys(tile, key);
         am_tile_keep(tile, 0, key, mark);
     }
 }
@@ -204,6 +239,15 @@ AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
     }
 }
 
+static void vote(const am_tile *tile, int t, double *sum)
+{
+    float *delta = work_keys(tile);
+    am_narrow_difference(tile->unit->narrow, delta, tile->x[t], tile->base, tile->n);
+    for (int64_t i = 0; i < tile->n; i++) {
+        sum[i] = (float)sum[i] + delta[i];
+    }
+}
+
 AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -244,7 +288,11 @@ static void combine(const am_tile *tile)
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
     for (int t = 0; t < tile->models; t++) {
-        add_deltas(sum, tile->x[t], tile->base, tile->n);
+        if (tile->unit->narrow == AM_DTYPE_F64) {
+            add_deltas(sum, tile->x[t], tile->base, tile->n);
+        } else {
+            vote(tile, t, sum);
+        }
     }
     take_signs(sign, sum, tile->n);
     select(tile, sign);

@@ -31,12 +31,13 @@ int64_t am_shape_rows(const am_shape *shape);
 /** "[28,28,1]" into a static per-thread buffer (4 in rotation). */
 const char *am_shape_text(const am_shape *shape);
 
-/* A parameter that a layer declares. The initial value is fill + sigma * normal. */
+/* A parameter that a layer declares. The initial value is fill + sigma * normal + spread * uniform
+ * in (-1, 1). */
 typedef struct am_layer_param {
     const char *suffix; /* "weight" */
     int n;
     int64_t d[AM_LAYER_PARAM_DIMS];
-    double fill, sigma;
+    double fill, sigma, spread;
     /* A running statistic: saved with the model, moved by `rate` towards what the leaves put into
      * its place of the gradient, never by the optimiser. 0: trained. */
     double rate;
@@ -51,9 +52,10 @@ typedef struct am_layer_site {
 
 /* What backward does with arrays other than dy, dx and dparam; bits. */
 enum {
-    AM_LAYER_READS_X = 1,   /* needs the inputs as they were */
-    AM_LAYER_READS_Y = 2,   /* needs the output as forward left it */
-    AM_LAYER_SPOILS_DY = 4, /* uses dy as workspace */
+    AM_LAYER_READS_X = 1,      /* needs the inputs as they were */
+    AM_LAYER_READS_Y = 2,      /* needs the output as forward left it */
+    AM_LAYER_SPOILS_DY = 4,    /* uses dy as workspace */
+    AM_LAYER_X_FOR_PARAMS = 8, /* reads the inputs for the gradients of parameters alone */
 };
 
 struct am_layer_args; /* real_layer.h */

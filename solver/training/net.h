@@ -25,19 +25,25 @@ typedef struct am_net_node {
     char name[AM_NET_NAME];
     int in[AM_LAYER_INPUTS]; /* values, lower than the node's own; 0 past layer->inputs */
     bool is_cut;             /* activation checkpointing may start a segment here */
+    bool is_adapter; /* of a network with some, all tensors but theirs are frozen (lora.h) */
     _Alignas(16) unsigned char attrs[AM_LAYER_ATTR_BYTES];
     /* From here by am_net_shape. */
     am_layer_site site;
     int n_params;
-    int tensor[AM_LAYER_PARAMS];     /* in the trunk layout */
-    int64_t offset[AM_LAYER_PARAMS]; /* in the trunk block */
+    int tensor[AM_LAYER_PARAMS];       /* in the trunk layout */
+    int64_t offset[AM_LAYER_PARAMS];   /* in the trunk block */
+    int64_t gradient[AM_LAYER_PARAMS]; /* in its gradient; -1: frozen */
+    bool has_fixed_statistics;         /* frozen ones: the layer always works as in evaluation */
 } am_net_node;
 
 /* Where the tensors of a parameter block lie. */
 typedef struct am_param_layout {
     am_tensor_table tensors; /* owned; dtype F32 or F64; sorted by name */
     int64_t *offset;         /* [tensors.n] owned; elements from the start of the block */
+    int64_t *home, *number;  /* [tensors.n] owned; offset and number of each in the whole layout
+                                that this one is a part of, or in this one */
     double *fill, *sigma;    /* [tensors.n] owned; initial value: fill + sigma * normal */
+    double *spread;          /* [tensors.n] owned; + spread * uniform in (-1, 1) */
     double *rate;            /* [tensors.n] owned; of a running statistic, else 0 */
     bool *is_frozen;         /* [tensors.n] owned */
     int64_t n;               /* reals in the block */
@@ -45,6 +51,9 @@ typedef struct am_param_layout {
 void am_param_layout_free(am_param_layout *layout); /* accepts a zeroed one */
 /** Does the optimiser move tensor k: neither frozen nor a running statistic. Pure. */
 bool am_param_is_trained(const am_param_layout *layout, int64_t k);
+/** The tensors of a whole layout that are not frozen, end to end: what gradients, optimisers and
+ * saved runs hold. Errors: AM_E_NOMEM. */
+int am_param_layout_part(const am_param_layout *whole, am_param_layout *out);
 
 typedef struct am_net {
     int n;
@@ -65,6 +74,7 @@ typedef struct am_net {
     int64_t vocabulary;    /* these are below it */
     am_shape out;          /* what a head gets: rows of features */
     am_param_layout trunk; /* dtype F32; offsets are the same in f64 */
+    int64_t gradient_n;    /* reals of a gradient of the trunk: its tensors that are not frozen */
 } am_net;
 
 /** Append a node.

@@ -136,6 +136,47 @@ static inline real am_silu_slope(real z)
     return s * (1 + z * (1 - s));
 }
 
+/* y := act(z + b) and z := act'(z + b) in one sweep: what they share is made once. */
+#define AM_ACT_BOTH(name)                                                                          \
+    AM_CLONES static void name##_rows_both(int64_t rows, int64_t K, const real *bias, real *z,     \
+                                           real *y)                                                \
+    {                                                                                              \
+        for (int64_t r = 0; r < rows; r++) {                                                       \
+            real *restrict row = z + r * K, *restrict out = y + r * K;                             \
+            for (int64_t k = 0; bias != NULL && k < K; k++) {                                      \
+                row[k] += bias[k];                                                                 \
+            }                                                                                      \
+            for (int64_t k = 0; k < K; k++) {                                                      \
+                const real at = row[k];                                                            \
+                out[k] = name(at);                                                                 \
+                row[k] = name##_slope(at);                                                         \
+            }                                                                                      \
+        }                                                                                          \
+    }
+AM_ACT_BOTH(am_gelu)
+AM_ACT_BOTH(am_gelu_tanh)
+AM_ACT_BOTH(am_silu)
+
+void AM_R(am_act_forward_both)(am_act act, int64_t rows, int64_t K, const real *bias, real *z,
+                               real *y)
+{
+    switch (act) {
+    case AM_ACT_GELU:
+        am_gelu_rows_both(rows, K, bias, z, y);
+        break;
+    case AM_ACT_GELU_TANH:
+        am_gelu_tanh_rows_both(rows, K, bias, z, y);
+        break;
+    case AM_ACT_SILU:
+        am_silu_rows_both(rows, K, bias, z, y);
+        break;
+    case AM_ACT_NONE:
+    case AM_ACT_RELU:
+    case AM_ACT_TANH:
+        AM_R(am_act_forward)(act, rows, K, bias, z, y);
+    }
+}
+
 #define AM_ACT_BACKWARD(name)                                                                      \
     AM_CLONES static void name##s(int64_t n, const real *from, const real *d, real *out)           \
     {                                                                                              \
@@ -179,5 +220,21 @@ void AM_R(am_act_backward)(am_act act, int64_t n, const real *from, const real *
     case AM_ACT_SILU:
         am_silu_slopes(n, from, d, out);
         break;
+    }
+}
+
+AM_CLONES static void am_times(int64_t n, const real *slope, const real *d, real *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = d[i] * slope[i];
+    }
+}
+
+void AM_R(am_act_backward_both)(am_act act, int64_t n, const real *from, const real *d, real *out)
+{
+    if (AM_R(am_act_needs_z)(act)) {
+        am_times(n, from, d, out);
+    } else {
+        AM_R(am_act_backward)(act, n, from, d, out);
     }
 }

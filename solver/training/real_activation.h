@@ -27,6 +27,12 @@ void AM_R(am_act_forward)(am_act act, int64_t rows, int64_t K, const real *bias,
 /** out[i] := d[i] act'(.) for n elements; from: z where am_act_needs_z, else y. out may be d. */
 void AM_R(am_act_backward)(am_act act, int64_t n, const real *from, const real *d, real *out);
 
+/** The same pair for a layer that keeps its z: forward leaves act'(z + b) in z where
+ * am_act_needs_z, and backward, given that array, multiplies. */
+void AM_R(am_act_forward_both)(am_act act, int64_t rows, int64_t K, const real *bias, real *z,
+                               real *y);
+void AM_R(am_act_backward_both)(am_act act, int64_t n, const real *from, const real *d, real *out);
+
 /** Variance of initial weights behind which `act` stands: He et al. (2015) for relu and its smooth
  * relatives, Glorot & Bengio (2010) else. Pure. */
 double AM_R(am_act_variance)(am_act act, int64_t fan_in, int64_t fan_out);

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/partition.h"
@@ -21,9 +22,11 @@ int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char
         const am_tensor *tensor = &layout->tensors.t[i];
         real *w = (real *)params + layout->offset[i];
         const am_rng rng = am_rng_make(seed, purpose, 0, 0, tensor->name);
-        const double fill = layout->fill[i], sigma = layout->sigma[i];
+        const double fill = layout->fill[i], sigma = layout->sigma[i], spread = layout->spread[i];
         for (int64_t j = 0; j < tensor->numel; j++) {
-            w[j] = (real)(sigma > 0 ? fill + sigma * am_rng_normal(&rng, j) : fill);
+            w[j] = (real)(sigma > 0    ? fill + sigma * am_rng_normal(&rng, j)
+                          : spread > 0 ? fill + spread * (2 * am_rng_uniform(&rng, j) - 1)
+                                       : fill);
         }
     }
     return 0;
@@ -172,6 +175,22 @@ cleanup:
     return rc;
 }
 
+/* The gradient of the tensors that are not frozen, at the start of d, to the places of their
+ * tensors; zeros for the frozen ones. */
+static void am_gradient_spread(const am_param_layout *trunk, int64_t n, real *d)
+{
+    for (int64_t k = trunk->tensors.n - 1; k >= 0; k--) {
+        const int64_t numel = trunk->tensors.t[k].numel;
+        real *at = d + trunk->offset[k];
+        if (trunk->is_frozen[k]) {
+            memset(at, 0, (size_t)numel * sizeof *at);
+        } else {
+            n -= numel;
+            memmove(at, d + n, (size_t)numel * sizeof *at);
+        }
+    }
+}
+
 int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head)
@@ -194,6 +213,9 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
             AM_R(am_pass_backward)
             (&pass, trunk, head, hi - lo, classes, 1 / (double)(hi - lo), d_trunk, d_head);
         }
+        if (d_trunk != NULL) {
+            am_gradient_spread(&net->trunk, net->gradient_n, d_trunk);
+        }
     }
     AM_R(am_pass_free)(&pass);
     return rc;
@@ -209,5 +231,6 @@ const am_train_ops AM_R(am_train_ops) = {
     .eval_all = AM_R(am_eval_all),
     .gradient = AM_R(am_train_gradient),
     .state_arrays = AM_R(am_train_state_arrays),
+    .is_direct = AM_R(am_train_is_direct),
     .activation_bytes = AM_R(am_pass_bytes),
 };

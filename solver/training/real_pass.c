@@ -203,12 +203,13 @@ static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t
 {
     const am_net_node *node = &pass->net->node[s->node];
     am_layer_args a = am_pass_args(pass, s, B);
+    a.is_training = pass->is_training && !node->has_fixed_statistics;
     am_pass_key(pass, &a);
     for (int k = 0; k < node->n_params; k++) {
         a.param[k] = trunk + node->offset[k];
         a.param_dot[k] = pass->dot != NULL ? pass->dot + node->offset[k] : NULL;
-        if (d_trunk != NULL && !pass->net->trunk.is_frozen[node->tensor[k]]) {
-            a.dparam[k] = d_trunk + node->offset[k];
+        if (d_trunk != NULL && node->gradient[k] >= 0) {
+            a.dparam[k] = d_trunk + node->gradient[k];
         }
     }
     return a;
@@ -297,17 +298,6 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
     return am_pass_head(pass, &g->step[g->head], B, head, classes);
 }
 
-static void am_pass_zero_frozen(const am_pass *pass, real *d_trunk)
-{
-    const am_param_layout *layout = &pass->net->trunk;
-    for (int64_t k = 0; k < layout->tensors.n; k++) {
-        if (layout->is_frozen[k]) {
-            memset(d_trunk + layout->offset[k], 0,
-                   (size_t)layout->tensors.t[k].numel * sizeof(real));
-        }
-    }
-}
-
 static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const real *trunk,
                               double scale, real *d_trunk)
 {
@@ -345,7 +335,6 @@ void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, 
     if (d_trunk == NULL) {
         return;
     }
-    am_pass_zero_frozen(pass, d_trunk);
     trunk = pass->net->anchor != NULL ? pass->net->anchor : trunk;
     for (int i = g->head + 2; i < g->n_steps; i++) {
         am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk);

@@ -54,9 +54,9 @@ int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int6
 int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                               int64_t classes);
 
-/** Gradient of scale * sum of the losses after forward: overwrites d_trunk and d_head, either may
- * be NULL. Frozen tensors get zeros; statistics get their value in this batch times B * scale. No
- * gradient of the inputs is made. */
+/** Gradient of scale * sum of the losses after forward: overwrites d_trunk [net->gradient_n] and
+ * d_head, either may be NULL. Statistics get their value in this batch times B * scale. No gradient
+ * of the inputs is made. */
 void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                             int64_t classes, double scale, real *d_trunk, real *d_head);
 

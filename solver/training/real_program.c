@@ -276,8 +276,10 @@ static void am_plan_backward(am_planner *p, int i)
     s.keep = p->keep[i];
     s.scratch = am_plan_scratch(p, node);
     bool is_needed = am_plan_has_trained(p->net, node);
+    const bool reads_x =
+        (uses & AM_LAYER_READS_X) != 0 && (is_needed || (uses & AM_LAYER_X_FOR_PARAMS) == 0);
     for (int k = 0; k < layer->inputs; k++) {
-        s.x[k] = (uses & AM_LAYER_READS_X) != 0 ? p->value[node->in[k]] : AM_BUFFER_NONE;
+        s.x[k] = reads_x ? p->value[node->in[k]] : AM_BUFFER_NONE;
         if (node->in[k] != AM_NET_SAMPLES && p->is_wanted[node->in[k]]) {
             s.dx[k] = am_plan_input_gradient(p, &s, k);
             is_needed = true;

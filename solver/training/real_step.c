@@ -69,25 +69,49 @@ static void am_round_bf16(int64_t n, const double *master, double *w)
 }
 #endif
 
+/* The weights of tensor k of a segment. */
+static real *am_home_of(const am_stepper *p, int segment, int64_t k)
+{
+    return p->w[segment] + p->state->segment[segment].layout.home[k];
+}
+
+/* The weights of a run. */
+static real *am_weights_at(const am_stepper *p, const am_run *run)
+{
+    const am_param_layout *layout = &p->state->segment[run->segment].layout;
+    return am_home_of(p, run->segment, run->k) + (run->lo - layout->offset[run->k]);
+}
+
 /* The array of a segment at an element of it. */
 static real *am_array_at(const am_train_segment *s, int array, int64_t lo)
 {
     return (real *)s->array[array] + (lo - s->lo);
 }
 
+/* The part of tensor k of a segment that this rank holds, from the weights to the masters. */
+static void am_fill_master(am_stepper *p, int segment, int64_t k)
+{
+    const am_train_segment *s = &p->state->segment[segment];
+    const int64_t from = s->layout.offset[k], to = from + s->layout.tensors.t[k].numel;
+    const int64_t lo = from > s->lo ? from : s->lo, hi = to < s->hi ? to : s->hi;
+    if (hi > lo) {
+        memcpy(am_array_at(s, p->state->arrays - 1, lo), am_home_of(p, segment, k) + (lo - from),
+               (size_t)(hi - lo) * sizeof(real));
+    }
+}
+
 static void am_fill_masters(am_stepper *p)
 {
     for (int i = 0; i < p->state->n; i++) {
         am_train_segment *s = &p->state->segment[i];
-        if (s->hi > s->lo && !s->has_master) {
-            memcpy(s->array[p->state->arrays - 1], p->w[i] + s->lo,
-                   (size_t)(s->hi - s->lo) * sizeof(real));
-        }
-        s->has_master = true;
-        for (int64_t k = 0; k < s->layout.tensors.n; k++) { /* the whole segment: idempotent */
-            real *w = p->w[i] + s->layout.offset[k];
+        for (int64_t k = 0; k < s->layout.tensors.n; k++) { /* rounding is idempotent */
+            real *w = am_home_of(p, i, k);
+            if (!s->has_master) {
+                am_fill_master(p, i, k);
+            }
             am_round_bf16(s->layout.rate[k] == 0 ? s->layout.tensors.t[k].numel : 0, w, w);
         }
+        s->has_master = true;
     }
 }
 
@@ -174,7 +198,7 @@ static const am_optim_options *am_options_of(const am_stepper *p, const am_run *
 static real *am_moved(const am_stepper *p, const am_run *run)
 {
     return p->has_master ? am_array_at(am_segment_of(p, run), p->state->arrays - 1, run->lo)
-                         : p->w[run->segment] + run->lo;
+                         : am_weights_at(p, run);
 }
 
 static void am_run_arrays(const am_stepper *p, const am_run *run, real **array)
@@ -187,7 +211,7 @@ static void am_run_arrays(const am_stepper *p, const am_run *run, real **array)
 /* After a move: weights from masters, energy of the update from what was before. */
 static void am_run_moved(am_stepper *p, const am_run *run, const real *before)
 {
-    real *w = p->w[run->segment] + run->lo;
+    real *w = am_weights_at(p, run);
     if (p->has_master) {
         am_round_bf16(run->n, am_moved(p, run), w);
     }
@@ -203,7 +227,7 @@ static void am_run_moved(am_stepper *p, const am_run *run, const real *before)
 static void am_run_keep(const am_stepper *p, const am_run *run, real *before)
 {
     if (p->energy != NULL && run->segment == 0) {
-        memcpy(before, p->w[run->segment] + run->lo, (size_t)run->n * sizeof *before);
+        memcpy(before, am_weights_at(p, run), (size_t)run->n * sizeof *before);
     }
 }
 
@@ -247,7 +271,7 @@ static int am_run_move(am_stepper *p, const am_run *run, real *g, double scale)
  * were added up. */
 static int am_run_statistic(am_stepper *p, const am_run *run, real *g, double scale)
 {
-    real *w = p->w[run->segment] + run->lo;
+    real *w = am_weights_at(p, run);
     const double rate = am_segment_of(p, run)->layout.rate[run->k];
     for (int64_t i = 0; i < run->n; i++) {
         w[i] = (real)((double)w[i] + rate * (scale * (double)g[i] - (double)w[i]));
@@ -271,10 +295,31 @@ static int am_run_norm_and_update(am_stepper *p, const am_run *run, real *g, dou
 
 /* ---- a step ---- */
 
-/* The slices of a segment's weights to everybody. */
-static int am_gather_weights_all(am_stepper *p, int segment)
+/* Between the weights of a segment and `flat`, where its tensors lie end to end: elements
+ * [lo, hi). */
+static void am_flatten(am_stepper *p, int segment, bool is_back, int64_t lo, int64_t hi, real *flat)
+{
+    const am_param_layout *layout = &p->state->segment[segment].layout;
+    for (int64_t k = 0; k < layout->tensors.n; k++) {
+        const int64_t at = layout->offset[k], to = at + layout->tensors.t[k].numel;
+        const int64_t first = at > lo ? at : lo, last = to < hi ? to : hi;
+        real *w = am_home_of(p, segment, k) + (first - at);
+        if (last > first) {
+            memcpy(is_back ? w : flat + first, is_back ? flat + first : w,
+                   (size_t)(last - first) * sizeof(real));
+        }
+    }
+}
+
+/* The slices of a segment's weights to everybody. They travel through g, whose part of the gradient
+ * is no longer needed, when frozen tensors lie between them. */
+static int am_gather_weights_all(am_stepper *p, int segment, real *g)
 {
     const am_train_state *state = p->state;
+    const am_train_segment *s = &state->segment[segment];
+    const int64_t end = s->layout.tensors.n - 1;
+    const bool has_gaps = end >= 0 && s->layout.home[end] != s->layout.offset[end];
+    real *flat = has_gaps ? g + s->at : p->w[segment];
     int64_t *at = p->lengths, *bytes = at + state->size;
     for (int r = 0; r < state->size; r++) {
         int64_t lo = 0, hi = 0;
@@ -282,7 +327,14 @@ static int am_gather_weights_all(am_stepper *p, int segment)
         at[r] = lo * (int64_t)sizeof(real);
         bytes[r] = (hi - lo) * (int64_t)sizeof(real);
     }
-    return am_gather_all(state->comm, p->w[segment], bytes, at);
+    if (has_gaps) {
+        am_flatten(p, segment, false, s->lo, s->hi, flat);
+    }
+    const int rc = am_gather_all(state->comm, flat, bytes, at);
+    if (rc == 0 && has_gaps) {
+        am_flatten(p, segment, true, 0, s->layout.n, flat);
+    }
+    return rc;
 }
 
 /* The norms of all tensors of a segment: each rank has added its runs. */
@@ -310,7 +362,7 @@ static int am_step_known_all(am_stepper *p, double scale, real *g, const int *se
         }
         (void)am_runs_of(p, at, false, g, 1 / (double)(n - 1), am_run_statistic);
         if (p->state->is_sharded) {
-            AM_TRY(am_gather_weights_all(p, at));
+            AM_TRY(am_gather_weights_all(p, at, g));
         }
     }
 cleanup:

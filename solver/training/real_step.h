@@ -16,7 +16,7 @@ typedef struct am_stepper {
     real **w;                  /* [segments] borrowed weights */
     am_exact *norms;           /* [2 * most tensors] owned; NULL without a trust ratio */
     int64_t *lengths;          /* [2][size] owned scratch: messages; NULL when not sharded */
-    am_exact *energy;          /* [tensors of the trunk] owned; NULL: not wanted */
+    am_exact *energy;          /* [tensors of the trunk's segment] owned; NULL: not wanted */
     am_exact norm2;            /* of the gradient: squares */
     double norm;               /* of the last gradient */
     bool has_master;           /* the last array of the state is the weights in f32 */

@@ -90,12 +90,15 @@ static int am_train_check_tasks(const am_net *net, const am_task *tasks, int n_t
 /* ---- segments and their state ---- */
 
 /* The trunk, then the heads; those that never step together share their place. A frozen segment has
- * no tensors. */
+ * no tensors, and frozen tensors have no place. */
 static int am_train_segments(const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *o, am_train_segment *s, int64_t *reals)
 {
     s[0].name = "trunk";
-    int rc = o->train_trunk ? am_net_trunk_layout(net, AM_REAL_DTYPE, &s[0].layout) : 0;
+    am_param_layout trunk = {0};
+    int rc = o->train_trunk ? am_net_trunk_layout(net, AM_REAL_DTYPE, &trunk) : 0;
+    AM_KEEP(am_param_layout_part(&trunk, &s[0].layout));
+    am_param_layout_free(&trunk);
     int64_t end = s[0].layout.n;
     for (int i = 1; i <= n_tasks && rc == 0; i++) {
         s[i].name = tasks[i - 1].name;
@@ -109,11 +112,14 @@ static int am_train_segments(const am_net *net, const am_task *tasks, int n_task
     return rc;
 }
 
-int AM_R(am_train_state_arrays)(const am_optim_options *options, bool *direct)
+int AM_R(am_train_state_arrays)(const am_optim_options *options)
 {
-    const am_optim *optim = AM_R(am_optim_table)[options->method];
-    *direct = optim->direct != NULL;
-    return optim->states(options) + (options->bf16_weights ? 1 : 0);
+    return AM_R(am_optim_table)[options->method]->states(options) + options->bf16_weights;
+}
+
+bool AM_R(am_train_is_direct)(const am_optim_options *options)
+{
+    return AM_R(am_optim_table)[options->method]->direct != NULL;
 }
 
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
@@ -131,10 +137,10 @@ int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *ta
     }
     rc = am_train_segments(net, tasks, n_tasks, options, segment, &reals);
     const am_optim *optim = AM_R(am_optim_table)[options->optim.method];
-    int arrays = optim->states(&options->optim);
+    const int arrays = AM_R(am_train_state_arrays)(&options->optim);
     const char *name[AM_STATE_ARRAYS] = {optim->state_names[0], optim->state_names[1]};
     if (options->optim.bf16_weights) {
-        name[arrays++] = "master";
+        name[arrays - 1] = "master";
     }
     const int made = am_train_state_make(comm, (int)sizeof(real), options->optim.is_sharded,
                                          n_tasks + 1, segment, reals, arrays, name, out);
@@ -360,8 +366,11 @@ static bool am_train_is_finite(const am_trainer *t)
 {
     bool is_finite = true;
     for (int i = 0; i < t->state->n; i++) {
-        const int64_t n = t->state->segment[i].layout.n;
-        is_finite = is_finite && isfinite(AM_R(am_norm2)(t->stepper.w[i], n));
+        const am_param_layout *layout = &t->state->segment[i].layout;
+        for (int64_t k = 0; is_finite && k < layout->tensors.n; k++) {
+            const real *w = (const real *)t->stepper.w[i] + layout->home[k];
+            is_finite = isfinite(AM_R(am_norm2)(w, layout->tensors.t[k].numel));
+        }
     }
     return is_finite;
 }
@@ -380,7 +389,8 @@ static int am_train_record_all(am_trainer *t, const am_train_record *part, doubl
 {
     am_train_log *log = t->options->log;
     am_train_record *r = am_train_log_at(log, part->epoch);
-    const int64_t n = t->state->segment[0].layout.tensors.n;
+    const am_param_layout *layout = &t->state->segment[0].layout;
+    const int64_t n = layout->tensors.n;
     am_exact *energy = t->stepper.energy;
     double *sums = am_train_log_energy(log, log->n - 1);
     int rc = 0;
@@ -392,8 +402,8 @@ static int am_train_record_all(am_trainer *t, const am_train_record *part, doubl
     r->seconds += am_seconds() - start;
     AM_TRY(am_train_loss_all(t, &r->loss));
     AM_TRY(t->state->is_sharded ? am_exact_sum_all(t->comm, energy, n) : 0);
-    for (int64_t k = 0; k < n && k < log->tensors; k++) {
-        sums[k] += am_exact_round(&energy[k]);
+    for (int64_t k = 0; k < n; k++) {
+        sums[layout->number[k]] += am_exact_round(&energy[k]);
     }
     memset(energy, 0, (size_t)n * sizeof *energy);
 cleanup:

@@ -8,6 +8,7 @@
 
 int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char *purpose,
                         void *params);
+int AM_R(am_train_state_arrays)(const am_optim_options *options);
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out);
 int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *tasks, int n_tasks,
@@ -18,7 +19,7 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head);
 
-int AM_R(am_train_state_arrays)(const am_optim_options *options, bool *direct);
+bool AM_R(am_train_is_direct)(const am_optim_options *options);
 
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
 int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes);

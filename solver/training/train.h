@@ -76,6 +76,9 @@ typedef struct am_train_ops {
      * purpose, tensor name). Local. */
     int (*init)(const am_param_layout *layout, uint64_t seed, const char *purpose, void *params);
 
+    /** Arrays of a state, each as large as what is trained. Local, pure. */
+    int (*state_arrays)(const am_optim_options *options);
+
     /** A state for train_all with these arguments, at its start. Owned by the caller, freed by
      * am_train_state_free. Local, but its slices follow size and rank of comm. Errors: AM_E_RECIPE
      * (no task, options that exclude each other), AM_E_NOMEM: agree afterwards. */
@@ -101,14 +104,14 @@ typedef struct am_train_ops {
                     int64_t classes, const am_samples *samples, am_eval_result *result);
 
     /** Mean loss and its gradient for the trunk and head on samples [lo, hi), no MPI: for tests and
-     * theory. d_trunk, d_head: overwritten; either may be NULL. Local. */
+     * theory. d_trunk (zero for frozen tensors), d_head: overwritten; either may be NULL. Local. */
     int (*gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
 
-    /** Arrays that the optimiser's state has for every parameter, the masters of bf16 weights with
-     * them. direct: out, whether its step needs a copy of the gradient. Pure. */
-    int (*state_arrays)(const am_optim_options *options, bool *direct);
+    /** Whether a step of the optimiser needs a gradient of its own, to turn it into a direction.
+     * Local, pure. */
+    bool (*is_direct)(const am_optim_options *options);
 
     /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */

@@ -8,13 +8,15 @@ usage: fault.py SCENARIO KIND [long]    SCENARIO: a name in scenarios.py; long: 
   kill    a rank dies by SIGKILL at its N-th write, and at random times; run again
   term    a rank receives SIGTERM at its N-th write; run again
   full    the output goes to a file system that is too small (needs root for the mount)
-Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so, from shim.c), AM_SEED for the random times.
+Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so, from shim.c), AM_SEED for the random times,
+AM_FAULT_RANKS (3).
 What must hold is written in README.md beside this file.
 SPDX-License-Identifier: BSD-3-Clause
 """
 import fnmatch
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +30,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 
-RANKS = 3
+RANKS = int(os.environ.get("AM_FAULT_RANKS", "3"))
 LONG = sys.argv[3:] == ["long"]
 SOME_RANKS = range(RANKS) if LONG else (0, RANKS - 1)
 # Each call with the error that it gets and the exit codes that are right for it.
@@ -92,6 +94,8 @@ class Bench:
         if shim is not None:
             env.update(AM_SHIM=f"{shim},path={self.folder}", AM_SHIM_LOG=str(self.log))
             preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so")
+        if "ASAN_OPTIONS" in os.environ:  # the shim comes first, and hands on to the sanitizer
+            env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"] + ":verify_asan_link_order=0"
         result = rankrun.run(self.scenario.arguments, RANKS, self.folder, env=env, preload=preload,
                              timeout=self.scenario.timeout, during=during)
         self.runs += 1
@@ -308,6 +312,11 @@ def test_full(bench: Bench) -> None:
                     shutil.copy(bench.clean / name, bench.folder / name)
             result, _ = bench.run(None)
             bench.check_failed(result, {73, 74})
+            if "no space for" not in result.err or not re.search(r"it needs \d+ bytes", result.err):
+                result.problems.append("no word of the bytes that are needed")
+            if any(n.endswith((".h5", ".safetensors")) for n in rankrun.snapshot(bench.folder)
+                   if n not in bench.inputs):
+                result.problems.append("something was written before the space was looked at")
             bench.note(result, f"room for {100 * share:.0f} % of the output")
         finally:
             subprocess.run(["umount", "-l", str(bench.folder)], check=True)

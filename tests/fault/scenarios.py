@@ -4,7 +4,7 @@ SPDX-License-Identifier: BSD-3-Clause
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
@@ -72,9 +72,13 @@ ITERATE = Scenario(
     results=["run/result.json"], steady=["run/*.h5", "run/table.txt", "run/result.json"],
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
           "run/*.h5.manifest.json", "run/rounds", "run/joint", "run/tuned"], seconds=1.0)
+# Every look at the clock saves what trains: a failed run leaves it, and is gone on with.
+ITERATE_SAVING = replace(ITERATE, arguments=[*ITERATE.arguments, "--save-every", "0"],
+                         kept=[*ITERATE.kept, "run/work"], must_leave="run/work/*.h5")
 
 SCENARIOS = {
     "iterate": ITERATE,
+    "iterate_saving": ITERATE_SAVING,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),

@@ -392,11 +392,36 @@ EXPORT int mkdir(const char *path, mode_t mode)
                                             : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
 }
 
-/* Memory: only allocations that the main program itself asks for, not those of its libraries. */
+/* Memory: only allocations that the main program itself asks for, not those of its libraries. All
+ * others, and those that do not fail, go to the sanitizer's allocator if there is one. */
 extern void *__libc_malloc(size_t bytes);
 extern void *__libc_calloc(size_t n, size_t bytes);
 extern void *__libc_realloc(void *old, size_t bytes);
 extern void *__libc_memalign(size_t alignment, size_t bytes);
+#define WEAK __attribute__((weak))
+extern WEAK void *__interceptor_malloc(size_t bytes);
+extern WEAK void *__interceptor_calloc(size_t n, size_t bytes);
+extern WEAK void *__interceptor_realloc(void *old, size_t bytes);
+extern WEAK void *__interceptor_aligned_alloc(size_t alignment, size_t bytes);
+
+static void *real_malloc(size_t bytes)
+{
+    return __interceptor_malloc != NULL ? __interceptor_malloc(bytes) : __libc_malloc(bytes);
+}
+static void *real_calloc(size_t n, size_t bytes)
+{
+    return __interceptor_calloc != NULL ? __interceptor_calloc(n, bytes) : __libc_calloc(n, bytes);
+}
+static void *real_realloc(void *old, size_t bytes)
+{
+    return __interceptor_realloc != NULL ? __interceptor_realloc(old, bytes)
+                                         : __libc_realloc(old, bytes);
+}
+static void *real_aligned(size_t alignment, size_t bytes)
+{
+    return __interceptor_aligned_alloc != NULL ? __interceptor_aligned_alloc(alignment, bytes)
+                                               : __libc_memalign(alignment, bytes);
+}
 
 static bool on_memory(const void *caller)
 {
@@ -411,26 +436,26 @@ static void *no_memory(void)
 
 EXPORT void *malloc(size_t bytes)
 {
-    return on_memory(__builtin_return_address(0)) ? no_memory() : __libc_malloc(bytes);
+    return on_memory(__builtin_return_address(0)) ? no_memory() : real_malloc(bytes);
 }
 EXPORT void *calloc(size_t n, size_t bytes)
 {
-    return on_memory(__builtin_return_address(0)) ? no_memory() : __libc_calloc(n, bytes);
+    return on_memory(__builtin_return_address(0)) ? no_memory() : real_calloc(n, bytes);
 }
 EXPORT void *realloc(void *old, size_t bytes)
 {
-    return on_memory(__builtin_return_address(0)) ? no_memory() : __libc_realloc(old, bytes);
+    return on_memory(__builtin_return_address(0)) ? no_memory() : real_realloc(old, bytes);
 }
 EXPORT void *aligned_alloc(size_t alignment, size_t bytes)
 {
-    return on_memory(__builtin_return_address(0)) ? no_memory() : __libc_memalign(alignment, bytes);
+    return on_memory(__builtin_return_address(0)) ? no_memory() : real_aligned(alignment, bytes);
 }
 EXPORT int posix_memalign(void **out, size_t alignment, size_t bytes)
 {
     if (on_memory(__builtin_return_address(0))) {
         return ENOMEM;
     }
-    void *p = __libc_memalign(alignment, bytes);
+    void *p = real_aligned(alignment, bytes);
     if (p == NULL) {
         return ENOMEM;
     }

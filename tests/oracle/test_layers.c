@@ -6,14 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "solver/training/lora.h"
 #include "solver/training/preset.h"
 #include "solver/training/real_pass.h"
 #include "tests/am_test.h"
 
 enum { B = 3, CLASSES = 4, NAME = 64 };
 
-/* A list of layers, "name layer [attributes]" a line, each on the value before; "@a" instead of the
- * attributes' first word adds the value called a. Or a preset. */
+/* A list of layers, "name layer [attributes]" a line, each on the value before; "@a" before the
+ * attributes makes the value called a the first of two inputs. Or a preset; "PATTERN@preset": with
+ * adapters. */
 typedef struct layers_case {
     const char *what;
     int64_t features;
@@ -72,6 +74,11 @@ static const layers_case cases[] = {
      NULL,
      {"a linear out=6 activation=tanh", "b linear out=6 activation=tanh", "c add @a",
       "d linear out=6 activation=gelu", "e add @c", "f add @a"}},
+    {"lora",
+     6,
+     NULL,
+     {"a linear out=5 activation=tanh", "b linear out=2 bias=no", "c lora @a scale=0.7",
+      "d linear out=3", "e lora @c scale=1.5 activation=gelu", "f lora @c activation=tanh"}},
     {"embedding",
      5,
      NULL,
@@ -109,6 +116,17 @@ static const layers_case cases[] = {
     {"vit mean", 64, "vit features=6 depth=1 heads=3 class_token=no", {NULL}},
     {"gpt", 6, "gpt vocabulary=7 features=8 depth=2 heads=2 dropout=0.1", {NULL}},
     {"llama", 6, "llama vocabulary=7 features=8 depth=2 heads=4 groups=2 hidden=6", {NULL}},
+    {"mlp, adapters", 6, "*@mlp activation=gelu dropout=0.2", {"7", "5"}},
+    {"cnn, adapters",
+     64,
+     "*@cnn kernel=3 hidden=6 batch_norm=yes activation=tanh dropout=0.2",
+     {"2", "3"}},
+    {"vit, adapters", 64, "*@vit features=8 depth=2 heads=2 hidden=10 dropout=0.1", {NULL}},
+    {"gpt, adapters", 6, "qkv@gpt vocabulary=7 features=8 depth=2 heads=2 dropout=0.1", {NULL}},
+    {"llama, adapters",
+     6,
+     "*_up@llama vocabulary=7 features=8 depth=2 heads=4 groups=2 hidden=6",
+     {NULL}},
 };
 enum { CASES = sizeof cases / sizeof cases[0] };
 
@@ -128,7 +146,10 @@ static void add_line(am_net *net, const char *line)
     int used = 0;
     AM_CHECK_I64(sscanf(line, "%63s %63s %n", name, layer, &used), 2);
     if (line[used] == '@') {
-        am_net_add2(net, name, layer, value_of(net, line + used + 1), net->n, "%s", "");
+        char first[NAME];
+        int more = 0;
+        AM_CHECK_I64(sscanf(line + used + 1, "%63s %n", first, &more), 1);
+        am_net_add2(net, name, layer, value_of(net, first), net->n, "%s", line + used + 1 + more);
     } else {
         am_net_add(net, name, layer, net->n, "%s", line + used);
     }
@@ -137,11 +158,14 @@ static void add_line(am_net *net, const char *line)
 static am_net net_of(const layers_case *c)
 {
     am_net net = {0};
+    char target[NAME] = "";
     if (c->preset != NULL) {
         char name[NAME];
         am_preset_list list = {0};
+        const char *at = strchr(c->preset, '@'), *start = at != NULL ? at + 1 : c->preset;
         const char *space = strchr(c->preset, ' ');
-        snprintf(name, sizeof name, "%.*s", (int)(space - c->preset), c->preset);
+        snprintf(name, sizeof name, "%.*s", (int)(space - start), start);
+        snprintf(target, sizeof target, "%.*s", at != NULL ? (int)(at - c->preset) : 0, c->preset);
         for (int i = 0; c->line[i] != NULL; i++) {
             list.value[list.n++] = atoll(c->line[i]);
         }
@@ -149,6 +173,15 @@ static am_net net_of(const layers_case *c)
     }
     for (int i = 0; c->preset == NULL && c->line[i] != NULL; i++) {
         add_line(&net, c->line[i]);
+    }
+    if (target[0] != '\0') {
+        am_net adapted;
+        am_lora_options lora = {.r = 2, .lora_alpha = 3, .lora_dropout = 0.2};
+        AM_CHECK_OK(am_lora_target(&lora, target));
+        AM_CHECK_OK(am_lora_adapt(&net, &lora, &adapted));
+        am_net_free(&net);
+        am_lora_options_free(&lora);
+        net = adapted;
     }
     AM_CHECK_OK(am_net_shape(&net, c->features));
     net.smoothing = 0.1;
@@ -290,11 +323,15 @@ static double difference(problem *p, double *w)
     return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h);
 }
 
-/* Every element of every tensor (at most 40 of a tensor) to 1e-7 of the largest of the network. */
+/* Every element of every trained tensor (at most 40 of a tensor) to 1e-7 of the largest of the
+ * network. */
 static void check_block(problem *p, const am_param_layout *layout, double *w, const double *d,
                         const char *what)
 {
+    am_param_layout part;
     double largest = 1e-3;
+    AM_CHECK_OK(am_param_layout_part(layout, &part));
+    layout = &part;
     for (int64_t i = 0; i < layout->n; i++) {
         largest = fmax(largest, fabs(d[i]));
     }
@@ -302,13 +339,14 @@ static void check_block(problem *p, const am_param_layout *layout, double *w, co
         const int64_t n = layout->tensors.t[k].numel, stride = n / 40 + 1;
         double worst = 0;
         for (int64_t i = 0; layout->rate[k] == 0 && i < n; i += stride) {
-            const int64_t at = layout->offset[k] + i;
-            worst = fmax(worst, fabs(d[at] - difference(p, &w[at])));
+            const double made = d[layout->offset[k] + i];
+            worst = fmax(worst, fabs(made - difference(p, &w[layout->home[k] + i])));
         }
         if (!AM_CHECK(worst <= 1e-7 * largest)) {
             fprintf(stderr, "%s: %s: %g of %g\n", what, layout->tensors.t[k].name, worst, largest);
         }
     }
+    am_param_layout_free(&part);
 }
 
 static void check_all(bool is_training, bool recompute)

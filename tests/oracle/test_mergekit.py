@@ -340,10 +340,82 @@ modules:
 """,
     "out_dtype": "merge_method: linear\ndtype: float32\nout_dtype: bfloat16\n" + THREE,
     "out_f16": "merge_method: linear\ndtype: float32\nout_dtype: float16\n" + THREE,
+    "form_single_gradient": "merge_method: linear\n" + models("A weight: [0.3]", "B weight: [1, 0]"),
+    "form_flag_words": "merge_method: ties\nbase_model: BASE\nparameters: {normalize: no, int8_mask: On}\n" + SPARSE,
+    "form_flag_list": "merge_method: ties\nbase_model: BASE\nparameters: {normalize: [true, false]}\n" + SPARSE,
+    "form_yaml11": "merge_method: task_arithmetic\nbase_model: BASE\n"
+                   + models("A weight: 0x1", "B weight: 1_0.5e-1", "C weight: +.25"),
+    "form_minutes": "merge_method: linear\n" + models("A weight: 1:30", "B weight: 010"),
+    "form_lambda_of_model": "merge_method: task_arithmetic\nbase_model: BASE\n"
+                            + models("A weight: 0.5, lambda: 0.1", "B weight: 0.25"),
+    "form_normalize_of_model": "merge_method: linear\n"
+                               + models("A weight: 0.5, normalize: false", "B weight: 0.25"),
+    "form_no_fallback": "merge_method: linear\nmodels:\n- model: A\n  parameters:\n    weight:\n"
+                        "    - {filter: mlp, value: 0.5}\n- model: B\n  parameters: {weight: 1}\n",
+    "form_filter_order": """merge_method: task_arithmetic
+base_model: BASE
+models:
+- model: A
+  parameters:
+    weight:
+    - {filter: layers.1., value: 0.9}
+    - {filter: q_proj, value: [0.1, 0.2, 0.3]}
+    - {value: 0.5}
+    - {filter: mlp, value: 7}
+- model: B
+  parameters: {weight: [{filter: "*", value: 0.2}, {filter: mlp, value: 3}]}
+""",
+    "form_global_gradient_own_scalar": "merge_method: linear\nparameters: {weight: [0, 1]}\n"
+                                       + models("A", "B weight: 0.3"),
+    "form_ints": "merge_method: slerp\nbase_model: A\nparameters: {t: 1}\n" + models("A", "B"),
+    "form_slerp_list": "merge_method: slerp\nbase_model: A\nparameters: {t: [0, 1]}\n" + models("A", "B"),
+    "form_slerp_filters": "merge_method: slerp\nbase_model: A\nparameters:\n  t:\n"
+                          "  - {filter: embed_tokens, value: 0}\n  - {filter: mlp, value: [1, 0]}\n"
+                          "  - {value: 0.25}\n" + models("A", "B"),
+    "form_scale_global": "merge_method: passthrough\nparameters: {scale: [{filter: norm, value: 2}, {value: 1}]}\n"
+                         + models("A"),
+    "form_density_filters": "merge_method: ties\nbase_model: BASE\nparameters: {normalize: true, weight: 0.5, "
+                            "density: [{filter: mlp, value: [0.3, 0.6]}, {value: 0.8}]}\n" + models("A", "B"),
+    "form_weight_zero": "merge_method: ties\nbase_model: BASE\n"
+                        + models("A weight: 0, density: 0.5", "B weight: 1, density: 0.5"),
+    "form_density_text": "merge_method: ties\nbase_model: BASE\n" + models('A weight: 1, density: "0.5"', "B weight: 1"),
+    "form_slices_precedence": """merge_method: task_arithmetic
+base_model: BASE
+slices:
+- sources:
+  - {model: A, layer_range: [0, 2], parameters: {weight: [{filter: mlp, value: 0.7}]}}
+  - {model: B, layer_range: [0, 2]}
+  - {model: BASE, layer_range: [0, 2]}
+  parameters: {weight: 0.2}
+- sources:
+  - {model: A, layer_range: [2, 5]}
+  - {model: B, layer_range: [2, 5], parameters: {weight: 0.1}}
+  - {model: BASE, layer_range: [2, 5]}
+parameters: {weight: [0.4, 0.8], lambda: 0.5}
+""",
+    "form_slices_repeat": """merge_method: passthrough
+slices:
+- sources: [{model: A, layer_range: [0, 4]}]
+- sources: [{model: A, layer_range: [2, 4], parameters: {scale: [{filter: down_proj, value: 0.5}, {value: 1}]}}]
+- sources: [{model: B, layer_range: [4, 5]}]
+""",
+    "form_slerp_slices": """merge_method: slerp
+base_model: A
+slices:
+- sources: [{model: A, layer_range: [0, 3]}, {model: B, layer_range: [0, 3]}]
+  parameters: {t: [0.1, 0.9]}
+- sources: [{model: A, layer_range: [1, 4]}, {model: C, layer_range: [1, 4]}]
+parameters: {t: 0.5}
+""",
+    "form_out_only": "merge_method: linear\nout_dtype: bfloat16\n" + THREE,
+    "form_template": "merge_method: linear\nchat_template: chatml\n" + THREE,
+    "form_moe_keys": "base_model: A\ngate_mode: hidden\nexperts:\n- {source_model: B, positive_prompts: [a]}\n",
     "named": "name: something\nmerge_method: linear\n" + THREE,
 }
 LLAMA_ONLY = ["slerp_curves", "franken", "modules_models", "modules_slices", "slices_linear",
-              "slices_ta", "slices_more", "franken_single_layers"]
+              "slices_ta", "slices_more", "franken_single_layers", "form_filter_order",
+              "form_slices_precedence", "form_slices_repeat", "form_slerp_slices",
+              "form_slerp_filters"]
 
 
 def fill(text: str, prefix: str) -> str:

@@ -20,7 +20,8 @@ import sparse_methods as sm  # noqa: E402
 from safetensors import Tensor, read, write  # noqa: E402
 
 MODELS, SEED = 4, 11
-SHAPES = {"conv": [5, 4, 3, 3], "column": [40, 1], "flat": [30, 20], "long": [3, 5000], "none": [0, 3],
+SHAPES = {"conv": [5, 4, 3, 3], "column": [40, 1], "cube": [6, 7, 50],
+          "deep": [3, 600, 9], "flat": [30, 20], "long": [3, 5000], "none": [0, 3],
           "one": [1], "same": [9, 9], "scalar": [], "still": [8, 8], "vector": [130],
           "wide": [70, 90]}
 WEIGHTS = [0.5, 0.3, -0.2, 0.4]
@@ -59,6 +60,7 @@ class Unit:
         self.sizes = [inputs[0][k].size for k in names]
         shape = [self.base.size] if len(names) > 1 else SHAPES[names[0]]
         self.cols = shape[-1] if shape else 1
+        self.shape = shape
 
     def words(self, method: str, model: int) -> np.ndarray:
         draw = sm.random_pairs if method.startswith("dare") else sm.random_u32
@@ -76,7 +78,7 @@ def sparse(method: str, u: Unit, t: int, p: dict, paper: bool) -> np.ndarray:
         return d * (density > 0)
     chance = np.full(d.size, density)
     if method.startswith("della"):
-        chance = sm.rank_chances(d, density, p.get("epsilon", 0.15), u.cols)
+        chance = sm.rank_chances(d, density, p.get("epsilon", 0.15), u.shape)
     own = paper and p.get("rescale", True)
     return sm.by_chance(d, chance, u.words(method, t), own)
 
@@ -102,7 +104,8 @@ def expected(method: str, u: Unit, p: dict, paper: bool) -> np.ndarray:
         more = (p.get("r", 0.1), p.get("alpha", 0.2)) if method == "ramplus_tl" else ()
         return u.base + sm.ram(u.deltas, p.get("epsilon", 1e-5), *more)
     if method == "emr":
-        return u.base + p.get("lambda", 1) * sm.emr(u.deltas, p.get("task", -1))
+        return u.base + p.get("lambda", 1) * sm.emr(
+            u.deltas, p.get("task", -1), u.sizes if p.get("tensor_means") else [])
     if method == "tall":
         masks = [p.get("mask_lambda", 0.4)] * len(u.deltas)
         return u.base + sm.tall(u.deltas, p.get("lambda", 0.3), masks, p.get("agree", 2),
@@ -187,6 +190,7 @@ def main() -> int:
             run("sce", {"select_topk": 0.3}, scope, paper)
         run("emr", {"lambda": 0.8}, scope)
         run("emr", {"task": 1}, scope, False, 3)
+        run("emr", {"task": 2, "tensor_means": True}, scope)
         run("pcb", {"lambda": 1.2, "pcb_ratio": 0.15}, scope)
         run("pcb", {"pcb_ratio": 0.9}, scope, False, 2)
         run("ramplus_tl", {"epsilon": 0.12, "r": 0.3, "alpha": 0.5}, scope)

@@ -4,6 +4,7 @@
 #include "mpi/runtime.h"
 #include "tests/am_test.h"
 #include "tests/ref_mlp.h"
+#include "tests/ref_state.h"
 
 enum { SAMPLES = 143, BATCH = 30, STEPS_EACH = 5, EPOCHS = 10, CLASSES = 6 };
 
@@ -79,61 +80,6 @@ static void check_same(const run *got, const run *expected)
     AM_CHECK_I64(got->result.steps, expected->result.steps);
     AM_CHECK_I64(got->result.samples, expected->result.samples);
     AM_CHECK(got->result.is_finished);
-}
-
-/* ---- a checkpoint in memory ---- */
-
-typedef struct memory {
-    const am_tensor_table *tensors;
-    unsigned char **data; /* [tensors] */
-    int64_t stores;
-} memory;
-
-static memory memory_make(const am_tensor_table *tensors)
-{
-    memory m = {.tensors = tensors, .data = calloc((size_t)tensors->n, sizeof *m.data)};
-    for (int64_t i = 0; i < tensors->n; i++) {
-        const am_tensor *t = &tensors->t[i];
-        m.data[i] = calloc((size_t)(t->numel * am_dtype_bytes(t->dtype)), 1);
-    }
-    return m;
-}
-
-static void memory_free(memory *m)
-{
-    for (int64_t i = 0; i < m->tensors->n; i++) {
-        free(m->data[i]);
-    }
-    free(m->data);
-}
-
-static int memory_store(void *self, int64_t tensor, int64_t lo, int64_t n, const void *src)
-{
-    memory *m = self;
-    const size_t size = (size_t)am_dtype_bytes(m->tensors->t[tensor].dtype);
-    memcpy(m->data[tensor] + (size_t)lo * size, src, (size_t)n * size);
-    m->stores++;
-    return 0;
-}
-
-static int memory_load(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst)
-{
-    const memory *m = self;
-    const size_t size = (size_t)am_dtype_bytes(m->tensors->t[tensor].dtype);
-    memcpy(dst, m->data[tensor] + (size_t)lo * size, (size_t)n * size);
-    return 0;
-}
-
-/* Every element was stored by one rank, the others hold zeros. */
-static void memory_share_all(memory *m, MPI_Comm comm)
-{
-    for (int64_t i = 0; i < m->tensors->n; i++) {
-        const am_tensor *t = &m->tensors->t[i];
-        AM_CHECK_I64(MPI_Allreduce(MPI_IN_PLACE, m->data[i],
-                                   (int)(t->numel * am_dtype_bytes(t->dtype)), MPI_UNSIGNED_CHAR,
-                                   MPI_BOR, comm),
-                     MPI_SUCCESS);
-    }
 }
 
 /* Train `first` steps on all ranks, save, restore on `comm` with the other kind of state, and train

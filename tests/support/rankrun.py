@@ -94,6 +94,9 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
     status.chmod(0o777)
     full_env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                     OPENBLAS_NUM_THREADS="1", AM_STATUS_FOLDER=str(status), **(env or {}))
+    # Open MPI 4.1 keeps its sessions in one folder a user and host, which the last one to end removes:
+    # beside one that starts, mkdir and rmdir collide ("orte_session_dir failed").
+    full_env.setdefault("OMPI_MCA_orte_tmpdir_base", str(status))
     full_env["AM_PRELOAD"] = preload or ""
     below = HERE / "rank_status"
     if user: # who may not be able to look into the source tree

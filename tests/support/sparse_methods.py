@@ -103,10 +103,11 @@ def by_chance(delta: np.ndarray, p: np.ndarray, word: np.ndarray, own_factor: bo
         return np.where(kept, delta / p if own_factor else delta, 0)
 
 
-def rank_chances(delta: np.ndarray, density: float, epsilon: float, cols: int) -> np.ndarray:
-    rows = magnitude(delta).reshape(-1, cols)
+def rank_chances(delta: np.ndarray, density: float, epsilon: float, shape: list) -> np.ndarray:
+    """Ranks run along the second dimension; along a vector."""
+    rows = magnitude(delta).reshape(shape if len(shape) > 1 else [1, -1])
     rank = np.argsort(np.argsort(rows, axis=1, kind="stable"), axis=1, kind="stable")
-    part = rank / (cols - 1) if cols > 1 else np.full(rank.shape, 0.5)
+    part = rank / (rows.shape[1] - 1) if rows.shape[1] > 1 else np.full(rank.shape, 0.5)
     return (density - epsilon + part * 2 * epsilon).ravel()
 
 
@@ -170,15 +171,17 @@ def ram(deltas: list, epsilon: float, r: float = 0, alpha: float = 0) -> np.ndar
     return (d * active * np.where(count == 1, factor[:, None], 1 / np.maximum(count, 1))).sum(0)
 
 
-def emr(deltas: list, task: int = -1) -> np.ndarray:
+def emr(deltas: list, task: int = -1, sizes: list = ()) -> np.ndarray:
+    """sizes: of the tensors, whose means then make the scale."""
     d = np.array(deltas)
     sign = np.where(d.sum(0) > 0, 1, -1)
     unified = sign * np.where(d * sign > 0, np.abs(d), 0).max(0)
     if task < 0:
         return unified
     masked = unified * (d[task] * unified > 0)
-    total = np.abs(masked).sum()
-    return masked * (np.abs(d[task]).sum() / total if total > 0 else 0)
+    share = np.concatenate([np.full(n, 1 / n) for n in sizes if n > 0]) if len(sizes) else 1.0
+    total = (np.abs(masked) * share).sum()
+    return masked * ((np.abs(d[task]) * share).sum() / total if total > 0 else 0)
 
 
 def tall(deltas: list, lam: float, mask_lambda: list, agree: int, task: int = -1) -> np.ndarray:

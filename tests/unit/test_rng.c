@@ -60,21 +60,21 @@ static void fills(void)
     }
 }
 
-/* Chance draws against their definition, from even and odd indices, in one call and in many. */
+/* Chance draws against their definition, from indices all over a word, in one call and in many. */
 static void chances(void)
 {
     enum { N = 5000 };
-    static const double p[] = {0, 1, .5, .3, 1 - 0x1p-16, 0x1p-20, 0x1p-32, .25 + 0x1p-17, -1, 2};
+    static const double p[] = {0, 1, .5, .3, 1 - 0x1p-16, 0x1p-20, 0x1p-32, .25 + 0x1p-9, -1, 2};
     static uint8_t all[N], part[N];
     const am_rng rng = am_rng_make(7, "chances", 2, 3, "x");
     for (size_t k = 0; k < sizeof p / sizeof p[0]; k++) {
-        const int64_t at = k % 2 == 0 ? 0 : (INT64_C(1) << 40) - 2001;
+        const int64_t at = k % 2 == 0 ? 0 : (INT64_C(1) << 40) - 2000 - (int64_t)(k % 4);
         const double limit = p[k] * 0x1p32;
         am_rng_chance(&rng, at, N, p[k], all);
         for (int64_t i = at; i < at + N; i++) {
-            const uint32_t high = am_rng_u32(&rng, i / 2) >> (i % 2 * 16) & 0xFFFF;
-            const uint32_t low = am_rng_u32(&rng, i + (INT64_C(1) << 62)) & 0xFFFF;
-            AM_CHECK_I64(all[i - at], (double)(high << 16 | low) < floor(limit));
+            const uint32_t high = am_rng_u32(&rng, i / 4) >> (i % 4 * 8) & 0xFF;
+            const uint32_t low = am_rng_u32(&rng, i + (INT64_C(1) << 62)) & 0xFFFFFF;
+            AM_CHECK_I64(all[i - at], (double)(high << 24 | low) < floor(limit));
         }
         for (int64_t lo = 0, n = 1; lo < N; lo += n, n = 2 * n + 1) {
             n = n < N - lo ? n : N - lo;
@@ -84,24 +84,24 @@ static void chances(void)
     }
 }
 
-/* Of 2^25 draws about 512 have the upper 16 bits of the limit; the lower bits decide these. */
+/* Of 2^17 draws about 512 have the upper 8 bits of the limit; the lower bits decide these. */
 static void chances_at_the_limit(void)
 {
-    enum { N = 1 << 12, TURNS = 1 << 13 };
+    enum { N = 1 << 12, TURNS = 1 << 5 };
     static uint8_t low[N], mid[N], high[N];
     const am_rng rng = am_rng_make(am_test_seed(), "limit", 0, 0, "");
     const double p = .4375;
     int64_t met = 0, half = 0;
     for (int64_t k = 0; k < TURNS; k++) {
         am_rng_chance(&rng, k * N, N, p, low);
-        am_rng_chance(&rng, k * N, N, p + 0x1p-17, mid);
-        am_rng_chance(&rng, k * N, N, p + 0x1p-16, high);
+        am_rng_chance(&rng, k * N, N, p + 0x1p-9, mid);
+        am_rng_chance(&rng, k * N, N, p + 0x1p-8, high);
         for (int64_t i = 0; i < N; i++) {
             met += high[i] - low[i];
             half += mid[i] - low[i];
             if (low[i] != high[i]) {
                 const uint32_t more = am_rng_u32(&rng, k * N + i + (INT64_C(1) << 62));
-                AM_CHECK_I64(mid[i], (more & 0xFFFF) < 0x8000);
+                AM_CHECK_I64(mid[i], (more & 0xFFFFFF) < 0x800000);
             }
         }
     }
