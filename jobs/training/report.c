@@ -73,20 +73,22 @@ void am_report_scores(const am_suite *suite, const am_scores *scores, am_json *j
 /* ---- epochs ---- */
 
 /* Squared norm of the updates of every tensor that moved; nothing for a frozen trunk. */
-static void json_energy(const am_tensor_table *tensors, const double *energy, am_json *json)
+static void json_energy(const am_tensor_table *tensors, const am_exact *energy, am_json *json)
 {
-    double all = 0;
+    am_exact sum = {0};
     for (int64_t k = 0; k < tensors->n; k++) {
-        all += energy[k];
+        am_exact_merge(&sum, &energy[k]);
     }
+    const double all = am_exact_round(&sum);
     if (all == 0) {
         return;
     }
     am_json_real(json, "update_energy", all);
     am_json_object(json, "tensor_update_energy");
     for (int64_t k = 0; k < tensors->n; k++) {
-        if (energy[k] > 0) {
-            am_json_real(json, tensors->t[k].name, energy[k]);
+        const double own = am_exact_round(&energy[k]);
+        if (own > 0) {
+            am_json_real(json, tensors->t[k].name, own);
         }
     }
     am_json_end_object(json);
@@ -99,7 +101,7 @@ static void json_record(const am_suite *suite, const am_train_record *r, am_json
     am_json_int(json, "steps", r->steps);
     am_json_int(json, "samples", r->samples);
     am_json_real(json, "loss_nats", r->loss);
-    am_json_real(json, "gradient_norm_mean", r->norm_sum / (double)r->steps);
+    am_json_real(json, "gradient_norm_mean", am_exact_round(&r->norm_sum) / (double)r->steps);
     am_json_real(json, "gradient_norm_most", r->norm_most);
     am_json_real(json, "gradient_norm_last", r->norm_last);
     am_json_real(json, "train_seconds", r->seconds);

@@ -392,18 +392,18 @@ static int am_train_record_all(am_trainer *t, const am_train_record *part, doubl
     const am_param_layout *layout = &t->state->segment[0].layout;
     const int64_t n = layout->tensors.n;
     am_exact *energy = t->stepper.energy;
-    double *sums = am_train_log_energy(log, log->n - 1);
+    am_exact *sums = am_train_log_energy(log, log->n - 1);
     int rc = 0;
     r->steps += part->steps;
     r->samples += part->samples;
-    r->norm_sum += part->norm_sum;
+    am_exact_merge(&r->norm_sum, &part->norm_sum);
     r->norm_most = part->norm_most > r->norm_most ? part->norm_most : r->norm_most;
     r->norm_last = part->norm_last;
     r->seconds += am_seconds() - start;
     AM_TRY(am_train_loss_all(t, &r->loss));
     AM_TRY(t->state->is_sharded ? am_exact_sum_all(t->comm, energy, n) : 0);
     for (int64_t k = 0; k < n; k++) {
-        sums[layout->number[k]] += am_exact_round(&energy[k]);
+        am_exact_merge(&sums[layout->number[k]], &energy[k]);
     }
     memset(energy, 0, (size_t)n * sizeof *energy);
 cleanup:
@@ -428,7 +428,7 @@ static int am_train_epoch_all(am_trainer *t, int64_t *left, bool *diverged)
         state->steps++;
         part.steps++;
         part.norm_last = t->stepper.norm;
-        part.norm_sum += part.norm_last;
+        am_exact_add(&part.norm_sum, part.norm_last);
         part.norm_most = part.norm_last > part.norm_most ? part.norm_last : part.norm_most;
         --*left;
     }

@@ -26,7 +26,7 @@ void am_train_log_clear(am_train_log *log)
     log->n = 0;
 }
 
-double *am_train_log_energy(const am_train_log *log, int64_t k)
+am_exact *am_train_log_energy(const am_train_log *log, int64_t k)
 {
     return log->energy + k * log->tensors;
 }
@@ -36,7 +36,7 @@ am_train_record *am_train_log_at(am_train_log *log, int64_t epoch)
     if (log->n == 0 || log->record[log->n - 1].epoch != epoch) {
         AM_ASSERT(log->n < log->room);
         log->record[log->n++] = (am_train_record){.epoch = epoch};
-        double *energy = am_train_log_energy(log, log->n - 1);
+        am_exact *energy = am_train_log_energy(log, log->n - 1);
         memset(energy, 0, (size_t)log->tensors * sizeof *energy);
     }
     return &log->record[log->n - 1];
