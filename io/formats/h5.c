@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/file.h"
@@ -215,11 +216,37 @@ static int fill_file(int fd, int memory, const char *path, am_layout *out)
     return rc;
 }
 
+/* Of a tensor at most: its header, and the gap before its data. */
+enum { LARGEST_STRUCTURE = 8192 };
+
+/* HDF5 1.10 ends the process when it cannot grow a file, so a limit (ulimit -f) is looked at
+ * before. */
+static int check_limit(const char *path, const am_tensor_table *tensors)
+{
+    struct rlimit limit;
+    int64_t bytes = LARGEST_STRUCTURE * (tensors->n + 1);
+    for (int64_t i = 0; i < tensors->n; i++) {
+        bytes += am_tensor_bytes(&tensors->t[i]);
+    }
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        (int64_t)limit.rlim_cur >= bytes) {
+        return 0;
+    }
+    return am_fail(
+        AM_E_IO,
+        "no space for %s: it needs %lld bytes and files may grow to %lld here: raise the "
+        "limit (ulimit -f)",
+        path, (long long)bytes, (long long)limit.rlim_cur);
+}
+
 static int lay_out(const char *path, const am_tensor_table *tensors, const am_ckpt_options *options,
                    am_layout *out)
 {
-    int rc = 0;
     char name[32];
+    int rc = check_limit(path, tensors);
+    if (rc != 0) {
+        return rc;
+    }
     int fd = am_file_create(path);
     if (fd < 0) {
         return fd;

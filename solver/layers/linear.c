@@ -44,7 +44,8 @@ static unsigned am_linear_uses(const am_layer_site *s)
 {
     const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
     const unsigned y = act == AM_ACT_NONE || AM_R(am_act_needs_z)(act) ? 0 : AM_LAYER_READS_Y;
-    return AM_LAYER_READS_X | AM_LAYER_X_FOR_PARAMS | y | (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
+    return AM_LAYER_READS_X | AM_LAYER_X_FOR_PARAMS | y |
+           (act == AM_ACT_NONE ? 0 : AM_LAYER_SPOILS_DY);
 }
 
 /* act'(z) [B,R,K], where it is made of z */

@@ -8,6 +8,8 @@ usage: campaign.py KIND [COUNT [SEED]]
            it finished or are refused (73)
   damage   COUNT times bytes of what an interrupted merge left are changed, cut off or removed: the merge
            still ends with the right bytes
+  mixed    COUNT jobs; in each, up to four times a kill, an error of a call, a short count or SIGTERM,
+           each while going on from what the one before left
   stop     COUNT times a rank is stopped (SIGSTOP): the watchdog ends the job
 Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so); AM_JOBS, names of jobs with commas between;
 AM_FAULT_TIMEOUT (180 s), more on a machine that is busy. SPDX-License-Identifier: BSD-3-Clause
@@ -159,6 +161,32 @@ class Campaign:
                 self.check_partial(job, f"{job} {done}")
         self.finish(job, f"{job} {done}")
 
+    def mixed(self, job: str) -> None:
+        self.wanted(job)
+        self.reset()
+        done = []
+        for _ in range(self.chance.randint(2, 4)):
+            ranks = self.chance.randint(1, 3)
+            call, do = self.chance.choice([
+                ("pwrite", "kill"), ("rename", "kill"), ("fsync", "kill"), ("pwrite", "ENOSPC"),
+                ("fallocate", "ENOSPC"), ("fsync", "EIO"), ("rename", "EDQUOT"), ("pread", "EIO"),
+                ("pread", "term"), ("pwrite", "term"), ("pwrite", "short"), ("open", "EMFILE")])
+            fault = (f"call={call},nth={int(2 ** self.chance.uniform(0, 5))},do={do},"
+                     f"rank={self.chance.choice([-1, *range(ranks)])}")
+            result = self.run(job, ranks, fault)
+            done.append(f"{fault} of {ranks}")
+            if result.hung:
+                self.fail(f"{job}: hung after {done}", result)
+            elif result.code == 0:
+                self.count("did not matter")
+                break
+            elif do != "kill" and result.code not in (66, 73, 74, 75):
+                self.fail(f"{job}: exit code {result.code} after {done}", result)
+            else:
+                self.count(do)
+                self.check_partial(job, f"{job} {done}")
+        self.finish(job, f"{job} {done}")
+
     def races(self, _job: str) -> None:
         job = self.chance.choice(["linear h5", "linear hf", "ties safetensors"])
         self.wanted(job)
@@ -245,7 +273,7 @@ class Campaign:
         self.finish(job, f"{job}: rank {rank} stopped")
 
 
-NEEDED = {"kills": "killed", "races": "exit 0", "damage": "damaged", "stop": "ended by the watchdog"}
+NEEDED = {"kills": "killed", "mixed": "kill", "races": "exit 0", "damage": "damaged", "stop": "ended by the watchdog"}
 MERGES = [job for job in JOBS if JOBS[job][0] == "merge"]
 
 

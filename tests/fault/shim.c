@@ -39,7 +39,7 @@ static const struct {
 } errnos[] = {
     {"EIO", EIO},       {"ENOSPC", ENOSPC},         {"EDQUOT", EDQUOT}, {"EINTR", EINTR},
     {"EACCES", EACCES}, {"ENOMEM", ENOMEM},         {"EMFILE", EMFILE}, {"ENOENT", ENOENT},
-    {"EROFS", EROFS},   {"EOPNOTSUPP", EOPNOTSUPP}, {"EFBIG", EFBIG}};
+    {"EROFS", EROFS},   {"EOPNOTSUPP", EOPNOTSUPP}, {"EFBIG", EFBIG},   {"ESTALE", ESTALE}};
 
 static void log_line(const char *what, const char *path)
 {
@@ -461,4 +461,28 @@ EXPORT int posix_memalign(void **out, size_t alignment, size_t bytes)
     }
     *out = p;
     return 0;
+}
+
+/* The clock of the day as the main program sees it jumps by years, back and forth: call=clock. */
+EXPORT int clock_gettime(clockid_t id, struct timespec *t)
+{
+    const uintptr_t at = (uintptr_t)__builtin_return_address(0);
+    const int rc = (int)syscall(SYS_clock_gettime, id, t);
+    if (id == CLOCK_REALTIME && is_call("clock") && at >= shim.main_lo && at < shim.main_hi) {
+        t->tv_sec += atomic_fetch_add(&calls, 1) % 2 == 0 ? 100000000 : -100000000;
+    }
+    return rc;
+}
+EXPORT time_t time(time_t *out)
+{
+    const uintptr_t at = (uintptr_t)__builtin_return_address(0);
+    struct timespec t = {0};
+    syscall(SYS_clock_gettime, CLOCK_REALTIME, &t);
+    if (is_call("clock") && at >= shim.main_lo && at < shim.main_hi) {
+        t.tv_sec += atomic_fetch_add(&calls, 1) % 2 == 0 ? 100000000 : -100000000;
+    }
+    if (out != NULL) {
+        *out = t.tv_sec;
+    }
+    return t.tv_sec;
 }
