@@ -218,6 +218,9 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     rc = rank == 0 ? publish_config(partial, config) : 0;
     AM_AGREE(comm);
 cleanup:
+    if (rc != 0 && rank == 0 && partial != NULL) {
+        unlink(partial);
+    }
     am_meta_free(&meta);
     free(path);
     free(config);
