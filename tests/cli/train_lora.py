@@ -69,13 +69,17 @@ def check_adapter(folder: Path, out: str, name: str, ranks: int) -> None:
         check(trunk[key].tobytes() == merged[key].tobytes(), f"{out}: base + adapter is the trunk: {key}")
 
 
-def stop_later(log: Path):
-    """Ask one rank to stop soon after the job has begun, which its log of events tells."""
-    before = log.stat().st_size if log.exists() else 0
+def stop_later(out: Path):
+    """Ask one rank to stop soon after training has begun: this attempt has written its first event."""
+    def size_of_log() -> int:
+        log = out / "events.jsonl"
+        return log.stat().st_size if log.exists() else 0
+
+    before = size_of_log()
 
     def during(pids) -> None:
         end = time.monotonic() + 30
-        while (not log.exists() or log.stat().st_size == before) and time.monotonic() < end:
+        while not ((out / "state").exists() and size_of_log() > before) and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(0.4)
         for pid in list(pids().values())[-1:]:
@@ -91,7 +95,7 @@ def check_stop(folder: Path, name: str, task: str, ranks: list[int]) -> None:
     stops = 0
     for n in (ranks[-1], ranks[0], ranks[-1]):
         result = rankrun.run(command.replace("OUT", "stopped").split(), n, folder, timeout=120,
-                             during=stop_later(folder / "stopped" / "events.jsonl"))
+                             during=stop_later(folder / "stopped"))
         stops += result.code == 75
         check(result.code in (0, 75), f"{name}: stopped: {result.code}", result)
     run(command.replace("OUT", "stopped"), ranks[0], folder)
