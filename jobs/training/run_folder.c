@@ -177,6 +177,32 @@ static bool is_ours(const char *name)
     return false;
 }
 
+/* The lock of the last model of a folder goes after the last sync of the folder: a power loss may
+ * bring it back, and a finished run looks at no model again that would take it along. */
+static void tidy_locks(const am_run_folder *folder)
+{
+    static const char *const subs[] = {".", "rounds", "tuned", "joint"};
+    static const char suffix[] = ".lock";
+    char path[AM_RUN_PATH];
+    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
+        DIR *open_folder =
+            am_run_folder_file(folder, path, "%s", subs[i]) == AM_OK ? opendir(path) : NULL;
+        for (struct dirent *entry = open_folder != NULL ? readdir(open_folder) : NULL;
+             entry != NULL; entry = readdir(open_folder)) {
+            const int model = (int)(strlen(entry->d_name) - strlen(suffix));
+            if (fnmatch("*.h5.lock", entry->d_name, 0) == 0 &&
+                am_run_folder_file(folder, path, "%s/%.*s", subs[i], model, entry->d_name) ==
+                    AM_OK) {
+                am_publish_tidy(path, false);
+            }
+        }
+        if (open_folder != NULL) {
+            closedir(open_folder);
+        }
+    }
+    am_error_clear();
+}
+
 static int remove_ours(const am_run_folder *folder, const char *sub)
 {
     char path[AM_RUN_PATH];
@@ -228,7 +254,9 @@ static int open_here(am_run_folder *folder, const char *recipe, const char *iden
     if (rc == AM_OK && !is_there) {
         rc = start_over(folder, recipe, identity);
     }
-    if (rc == AM_OK && !folder->is_finished) {
+    if (rc == AM_OK && folder->is_finished) {
+        tidy_locks(folder);
+    } else if (rc == AM_OK) {
         if (is_there) {
             am_info("%s: going on from the models that are there", folder->path);
         }

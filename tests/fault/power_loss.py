@@ -286,24 +286,26 @@ class Campaign:
         for line in rankrun.changes(self.right(job), found):
             self.fail(f"{job}: {line}")
 
-    def cut(self, records: list[tuple], start: Path, near: list[int] | None = None) -> tuple[Node, bool]:
+    def cut(self, records: list[tuple], start: Path, near: list[int] | None = None,
+            is_end: bool = False) -> tuple[Node, bool]:
         """The disk after a crash at a random moment, and whether the job had ended.  near: records after
-        which the crash comes soon, mostly."""
+        which the crash comes soon, mostly; is_end: right after the end, and all is lost that can be."""
         disk = Disk(start)
         disk.root = str(self.work)
         last = len(records) - 12 if self.chance.random() < 0.4 else 0  # the commit, or anywhere
         at = len(records) if self.chance.random() < 0.1 else self.chance.randint(max(last, 0), len(records))
         if near and self.chance.random() < 0.7:
             at = min(self.chance.choice(near) + self.chance.randint(0, 8), len(records))
+        at = len(records) if is_end else at
         for r in records[:at]:
             disk.do(*r[1:])
-        kept = self.chance.choice((0.0, 0.3, 0.7, 1.0))
+        kept = 0.0 if is_end else self.chance.choice((0.0, 0.3, 0.7, 1.0))
         return crash(disk.top, self.chance, kept, {}), at == len(records)
 
     def crash_states(self, job: str, records: list[tuple], start: Path, n: int, depth: int) -> None:
         """Cut the power n times during what was recorded from the state in `start`; go on after each."""
-        for _ in range(n):
-            left, has_ended = self.cut(records, start)
+        for i in range(n):
+            left, has_ended = self.cut(records, start, is_end=depth == 0 and i == 0)
             self.states += 1
             for line in self.violations(job, contents(left), has_ended):
                 self.fail(f"{job}: after a crash: {line}")
