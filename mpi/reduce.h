@@ -67,6 +67,13 @@ void am_tree_part(int64_t n, int size, int rank, int64_t *lo, int64_t *hi);
  * ranks share a node the vectors and one more for the root lie in shared memory, without an inbox.
  * Errors: AM_E_NOMEM, agreed. */
 int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_real, am_tree **out);
+/* How a sum on a tree ends: am_tree_root_all, am_tree_sum_all everywhere, or in parts. */
+typedef enum am_tree_end { AM_TREE_ROOT, AM_TREE_EVERYWHERE, AM_TREE_PARTS } am_tree_end;
+/** Bytes that rank `rank` of `size` touches in a sum, for plans: vectors, inbox or shared memory,
+ * and the caller's buffer. is_shared: all ranks are on one node. Pure but for memory. Errors:
+ * AM_E_NOMEM. */
+int am_tree_bytes(int64_t leaves, int64_t n, int bytes_per_real, int size, int rank, bool is_shared,
+                  am_tree_end end, int64_t *out);
 void am_tree_free(am_tree **tree);
 /** This rank's leaves [*lo, *hi). */
 void am_tree_leaves(const am_tree *tree, int64_t *lo, int64_t *hi);

@@ -305,6 +305,34 @@ static int make_private(am_tree *tree)
     return rc;
 }
 
+int am_tree_bytes(int64_t leaves, int64_t n, int bytes_per_real, int size, int rank, bool is_shared,
+                  am_tree_end end, int64_t *out)
+{
+    am_tree tree = {
+        .leaves = leaves, .n = n, .bytes_per_real = bytes_per_real, .rank = rank, .size = size};
+    int rc = make_lists(&tree);
+    const int64_t vector = (int64_t)vector_bytes(&tree);
+    int64_t lo = 0, hi = 0;
+    am_tree_part(n, size, rank, &lo, &hi);
+    const int64_t part = (hi - lo) * bytes_per_real, sum = end == AM_TREE_PARTS ? part : vector;
+    *out = tree.buffers * vector;
+    if (size == 1) {
+        *out += end == AM_TREE_ROOT ? 0 : vector;
+    } else if (rc == 0 && is_shared) { /* the own part of the others' subtrees; the root */
+        const int64_t foreign = tree.nodes - (tree.first[rank + 1] - tree.first[rank]);
+        *out += foreign * part + sum + (end == AM_TREE_EVERYWHERE ? vector : 0);
+    } else if (rc == 0) {
+        rc = make_inbox(&tree);
+        *out += (int64_t)tree.inbox.capacity + sum;
+    }
+    free(tree.all);
+    free(tree.first);
+    free(tree.lengths);
+    free(tree.vectors_at);
+    am_arena_destroy(&tree.inbox);
+    return rc;
+}
+
 int am_tree_create_all(MPI_Comm comm, int64_t leaves, int64_t n, int bytes_per_real, am_tree **out)
 {
     int rc = 0;

@@ -369,6 +369,8 @@ int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table
     rc = read_config(config_path, text, n, &c);
     AM_AGREE(comm);
     AM_TRY(am_ckpt_open_all(comm, factors_path, &adapter->ckpt));
+    adapter->alpha = c.alpha;
+    adapter->is_rs = c.is_rs;
     rc = match(adapter, &c, model, model_path);
     AM_AGREE(comm);
     *out = adapter;

@@ -5,6 +5,7 @@
 #define AM_IO_CHECKPOINT_ADAPTER_H
 
 #include "io/checkpoint/checkpoint.h"
+#include "mpi/jsonw.h"
 
 /* What an adapter does to one tensor W of the model, seen as a matrix [rows, cols]:
  *   W + scale * B A                       A [rank, cols], B [rows, rank]
@@ -20,6 +21,8 @@ typedef struct am_adapter_part {
 typedef struct am_adapter {
     am_ckpt *ckpt;         /* owned; the factors */
     am_adapter_part *part; /* [model's tensors] owned */
+    double alpha;          /* lora_alpha of the configuration */
+    bool is_rs;            /* use_rslora */
 } am_adapter;
 
 /** Open the adapter in `folder` and match it with the tensors of a model.
@@ -32,5 +35,18 @@ typedef struct am_adapter {
 int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table *model,
                         const char *model_path, am_adapter **out);
 void am_adapter_close(am_adapter **adapter); /* accepts a pointer to NULL */
+
+/* What adapter_config.json of an adapter to be written says. */
+typedef struct am_adapter_config {
+    int64_t r;
+    double alpha, dropout;
+    bool is_rs, fan_in_fan_out;
+} am_adapter_config;
+
+/** The text of adapter_config.json: begin, each module by the name of its weight, end. The last one
+ * returns AM_E_NOMEM if memory ran out on the way. Local. */
+void am_adapter_config_begin(const am_adapter_config *config, am_json *json);
+void am_adapter_config_add(const char *weight, am_json *json);
+int am_adapter_config_end(am_json *json);
 
 #endif

@@ -131,6 +131,40 @@ cleanup:
     return rc;
 }
 
+int am_dataset_shape_all(MPI_Comm comm, const char *path, const int64_t limit[AM_SPLITS],
+                         am_dataset_shape *out)
+{
+    am_dataset_raw raw = {0};
+    int rc = 0, rank = 0;
+    *out = (am_dataset_shape){0};
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0) {
+        rc = am_dataset_read_head(path, limit, &raw);
+        *out = (am_dataset_shape){
+            .features = raw.features, .classes = raw.classes, .is_text = raw.is_text};
+        for (int s = 0; s < AM_SPLITS; s++) {
+            out->n[s] = raw.part[s].n;
+            out->value_bytes[s] = raw.part[s].value_bytes;
+        }
+        am_dataset_raw_free(&raw);
+    }
+    AM_AGREE(comm);
+    AM_TRY(am_bcast_all(comm, 0, out, (int64_t)sizeof *out));
+cleanup:
+    return rc;
+}
+
+int64_t am_dataset_shape_bytes(const am_dataset_shape *shape)
+{
+    const int64_t width = shape->features + (shape->is_text ? 1 : 0);
+    int64_t bytes = 0;
+    for (int s = 0; s < AM_SPLITS; s++) {
+        bytes += shape->n[s] *
+                 (width * shape->value_bytes[s] + (shape->is_text ? 0 : (int64_t)sizeof(int32_t)));
+    }
+    return bytes;
+}
+
 void am_dataset_close(am_dataset **data)
 {
     if (*data != NULL) {

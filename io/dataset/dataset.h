@@ -25,6 +25,19 @@ typedef struct am_dataset am_dataset; /* all splits of one task, in memory on ev
 int am_dataset_open_all(MPI_Comm comm, const char *path, const int64_t limit[AM_SPLITS],
                         am_dataset **out);
 void am_dataset_close(am_dataset **data);
+
+/* What the headers of a file say. */
+typedef struct am_dataset_shape {
+    int64_t n[AM_SPLITS], value_bytes[AM_SPLITS];
+    int64_t features, classes;
+    bool is_text;
+} am_dataset_shape;
+
+/** Shapes without values. Collective [comm]; arguments and errors as am_dataset_open_all. */
+int am_dataset_shape_all(MPI_Comm comm, const char *path, const int64_t limit[AM_SPLITS],
+                         am_dataset_shape *out);
+/** Bytes that am_dataset_open_all keeps on every rank. Pure. */
+int64_t am_dataset_shape_bytes(const am_dataset_shape *shape);
 const char *am_dataset_name(const am_dataset *data);
 int64_t am_dataset_classes(const am_dataset *data);
 int64_t am_dataset_features(const am_dataset *data);

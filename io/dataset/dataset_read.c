@@ -21,6 +21,7 @@ static const char *const split_names[AM_SPLITS] = {"train", "validation", "test"
 typedef struct am_reader {
     hid_t file;
     const char *path;
+    bool is_head; /* no values */
 } am_reader;
 
 static int fail_damaged(const am_reader *r, const char *what)
@@ -310,22 +311,25 @@ static int check_arrays(const am_reader *r, const am_array *x, const am_array *y
     return 0;
 }
 
-static int read_part(const am_reader *r, int split, int64_t limit, int64_t *features,
-                     am_dataset_part *part)
+static int read_part(const am_reader *r, int split, int64_t limit, bool has_classes,
+                     int64_t *features, am_dataset_part *part)
 {
     int rc = 0;
     am_array x = {.set = -1, .space = -1}, y = {.set = -1, .space = -1};
     AM_TRY(array_open(r, split, "x", &x));
     AM_TRY(array_open(r, split, "y", &y));
     AM_TRY(check_arrays(r, &x, &y, limit, features, part));
-    part->x = am_new(part->n, (size_t)(*features * part->value_bytes), "inputs");
-    part->y = am_new(part->n, sizeof *part->y, "labels");
-    if (part->x == NULL || part->y == NULL) {
-        AM_TRY(AM_E_NOMEM);
+    if (!r->is_head || !has_classes) {
+        part->y = am_new(part->n, sizeof *part->y, "labels");
+        AM_TRY(part->y == NULL ? AM_E_NOMEM : 0);
+        AM_TRY(read_labels(r, &y, part->n, part->y));
     }
-    AM_TRY(part->value_bytes == 1 ? array_read(r, &x, part->n, H5T_NATIVE_UINT8, part->x)
-                                  : read_floats(r, &x, part->n, *features, part->x));
-    AM_TRY(read_labels(r, &y, part->n, part->y));
+    if (!r->is_head) {
+        part->x = am_new(part->n, (size_t)(*features * part->value_bytes), "inputs");
+        AM_TRY(part->x == NULL ? AM_E_NOMEM : 0);
+        AM_TRY(part->value_bytes == 1 ? array_read(r, &x, part->n, H5T_NATIVE_UINT8, part->x)
+                                      : read_floats(r, &x, part->n, *features, part->x));
+    }
 cleanup:
     array_close(&x);
     array_close(&y);
@@ -354,11 +358,11 @@ static int read_text_part(const am_reader *r, int split, int64_t limit, int64_t 
     *features = T;
     part->n = limit > 0 && (hsize_t)limit < a.shape[0] ? limit : (int64_t)a.shape[0];
     part->value_bytes = 1;
-    part->x = am_new(part->n, (size_t)T + 1, "tokens");
-    if (part->x == NULL) {
-        AM_TRY(AM_E_NOMEM);
+    if (!r->is_head) {
+        part->x = am_new(part->n, (size_t)T + 1, "tokens");
+        AM_TRY(part->x == NULL ? AM_E_NOMEM : 0);
+        AM_TRY(array_read(r, &a, part->n, H5T_NATIVE_UINT8, part->x));
     }
-    AM_TRY(array_read(r, &a, part->n, H5T_NATIVE_UINT8, part->x));
 cleanup:
     array_close(&a);
     return rc;
@@ -371,7 +375,7 @@ static int check_tokens(const am_reader *r, am_dataset_raw *out)
     out->classes = out->classes == 0 ? 256 : out->classes;
     for (int s = 0; s < AM_SPLITS; s++) {
         const uint8_t *x = out->part[s].x;
-        for (int64_t i = 0; i < out->part[s].n * width; i++) {
+        for (int64_t i = 0; !r->is_head && i < out->part[s].n * width; i++) {
             if (x[i] >= out->classes) {
                 return am_fail(AM_E_DATA,
                                "%s: %s/tokens holds %d in sample %lld, there are %lld "
@@ -390,7 +394,7 @@ static int check_labels(const am_reader *r, am_dataset_raw *out)
     int64_t largest = 0;
     for (int s = 0; s < AM_SPLITS; s++) {
         const am_dataset_part *part = &out->part[s];
-        for (int64_t i = 0; i < part->n; i++) {
+        for (int64_t i = 0; part->y != NULL && i < part->n; i++) {
             if (out->classes > 0 && part->y[i] >= out->classes) {
                 return am_fail(AM_E_DATA, "%s: %s/y[%lld] is %d but there are %lld classes",
                                r->path, split_names[s], (long long)i, part->y[i],
@@ -405,30 +409,51 @@ static int check_labels(const am_reader *r, am_dataset_raw *out)
     return 0;
 }
 
-static int read_file(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+/* All of an open file. */
+static int read_open(const am_reader *r, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
 {
     int rc = 0;
-    am_reader r = {.path = path};
-    int memory = am_h5_memory_open(path, &r.file);
-    if (memory < 0) {
-        return memory;
-    }
-    AM_TRY(read_head(&r, out));
-    out->is_text = H5Lexists(r.file, "train", H5P_DEFAULT) > 0 &&
-                   H5Lexists(r.file, "train/tokens", H5P_DEFAULT) > 0;
+    AM_TRY(read_head(r, out));
+    out->is_text = H5Lexists(r->file, "train", H5P_DEFAULT) > 0 &&
+                   H5Lexists(r->file, "train/tokens", H5P_DEFAULT) > 0;
+    const bool has_classes = out->classes > 0;
     for (int s = 0; s < AM_SPLITS; s++) {
         const int64_t most = limit != NULL ? limit[s] : 0;
-        AM_TRY(out->is_text ? read_text_part(&r, s, most, &out->features, &out->part[s])
-                            : read_part(&r, s, most, &out->features, &out->part[s]));
+        AM_TRY(out->is_text ? read_text_part(r, s, most, &out->features, &out->part[s])
+                            : read_part(r, s, most, has_classes, &out->features, &out->part[s]));
     }
-    AM_TRY(out->is_text ? check_tokens(&r, out) : check_labels(&r, out));
+    AM_TRY(out->is_text ? check_tokens(r, out) : check_labels(r, out));
 cleanup:
-    (void)H5Fclose(r.file);
-    close(memory);
     return rc;
 }
 
-int am_dataset_read(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+/* A head is read where it lies; a whole file is copied first, so that its read errors are ours. */
+static int read_file(const char *path, const int64_t limit[AM_SPLITS], bool is_head,
+                     am_dataset_raw *out)
+{
+    am_reader r = {.path = path, .is_head = is_head};
+    int memory = -1;
+    if (is_head) {
+        r.file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        if (r.file < 0) {
+            return am_fail(AM_E_DATA, "%s: not an HDF5 file, or truncated", path);
+        }
+    } else {
+        memory = am_h5_memory_open(path, &r.file);
+        if (memory < 0) {
+            return memory;
+        }
+    }
+    const int rc = read_open(&r, limit, out);
+    (void)H5Fclose(r.file);
+    if (!is_head) {
+        close(memory);
+    }
+    return rc;
+}
+
+static int read_path(const char *path, const int64_t limit[AM_SPLITS], bool is_head,
+                     am_dataset_raw *out)
 {
     int rc = 0;
     *out = (am_dataset_raw){0};
@@ -438,13 +463,23 @@ int am_dataset_read(const char *path, const int64_t limit[AM_SPLITS], am_dataset
     }
     H5E_BEGIN_TRY
     {
-        rc = read_file(path, limit, out);
+        rc = read_file(path, limit, is_head, out);
     }
     H5E_END_TRY;
     if (rc != 0) {
         am_dataset_raw_free(out);
     }
     return rc;
+}
+
+int am_dataset_read(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+{
+    return read_path(path, limit, false, out);
+}
+
+int am_dataset_read_head(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out)
+{
+    return read_path(path, limit, true, out);
 }
 
 void am_dataset_raw_free(am_dataset_raw *raw)

@@ -29,6 +29,8 @@ static inline int64_t am_dataset_width(const am_dataset_raw *raw)
 /** Read and check a whole file with the serial HDF5 driver. Local.
  * Errors: AM_E_NOINPUT; AM_E_DATA naming file, dataset and rule; AM_E_NOMEM. */
 int am_dataset_read(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out);
+/** The same without values: x is NULL, and so is y unless the file names no classes. */
+int am_dataset_read_head(const char *path, const int64_t limit[AM_SPLITS], am_dataset_raw *out);
 void am_dataset_raw_free(am_dataset_raw *raw);
 
 #endif

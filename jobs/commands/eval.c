@@ -30,7 +30,8 @@ static const am_param options[] = {
 static int eval_one_all(const am_suite *suite, const char *path, am_split split, am_table *table)
 {
     am_scores scores = {0};
-    am_table_choice how = {.alpha = NAN, .epochs = -1, .round = -1, .validation = NAN};
+    am_table_choice how = {
+        .alpha = NAN, .epochs = -1, .round = -1, .validation = NAN, .validation_loss = NAN};
     void *trunk = am_suite_trunk_new(suite);
     int rc = trunk == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(suite->comm);
@@ -88,6 +89,7 @@ static int run_all(const am_args *args, int *exit_status)
     AM_TRY(am_suite_open_all(am_world(), recipe.folder, (const char *const *)recipe.task,
                              recipe.n_tasks, recipe.limit, &recipe.model.net, recipe.dtype,
                              &suite));
+    table.by_loss = am_train_recipe_by_loss(&recipe, am_suite_is_text(&suite));
     AM_TRY(am_suite_load_heads_all(&suite, heads));
     if (given->model != NULL) {
         AM_TRY(eval_one_all(&suite, given->model, split, &table));

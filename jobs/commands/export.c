@@ -1,4 +1,5 @@
-/* allmerge export TRUNK OUT --like FOLDER: a trained or merged trunk in Hugging Face layout.
+/* allmerge export TRUNK OUT --like FOLDER: a trained or merged trunk in Hugging Face layout; or the
+ * adapters of a trained one.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
 #include <stdio.h>
@@ -6,6 +7,7 @@
 #include <string.h>
 #include "io/checkpoint/companion.h"
 #include "jobs/command.h"
+#include "jobs/interop/hf_adapter.h"
 #include "jobs/interop/hf_model.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -136,8 +138,22 @@ static int run_all(const am_args *args, int *exit_status)
     am_hf_model m = {0};
     double *theirs = NULL, *trunk = NULL, *head = NULL;
     int64_t context = 0;
+    bool is_adapter = false;
     int rc = check_options(o, output);
     AM_AGREE(comm);
+    AM_TRY(am_hf_is_adapter_all(comm, source, &is_adapter));
+    if (is_adapter) {
+        rc = o->heads == NULL
+                 ? 0
+                 : am_fail(AM_E_USAGE,
+                           "%s is an adapter, without heads: leave out --heads and --task", source);
+        AM_AGREE(comm);
+        AM_TRY(am_hf_model_open_all(comm, o->like, 0, &m));
+        AM_TRY(am_hf_adapter_export_all(comm, &m, source, output, o->overwrite));
+        rc = report(&m, output);
+        AM_AGREE(comm);
+        goto cleanup; /* done */
+    }
     AM_TRY(find_context_all(comm, source, o->like, &context));
     AM_TRY(am_hf_model_open_all(comm, o->like, context, &m));
     theirs = am_new(m.reals + 1, sizeof *theirs, output);
@@ -167,10 +183,12 @@ cleanup:
 
 const am_command am_command_export = {
     .name = "export",
-    .synopsis = "TRUNK OUT --like FOLDER [--heads FILE --task NAME] [--overwrite]",
+    .synopsis = "TRUNK|ADAPTER OUT --like FOLDER [--heads FILE --task NAME] [--overwrite]",
     .summary = "Write a trained or merged trunk back as a folder in Hugging Face layout.",
-    .help = "Names, float types, configuration and tokenizer are those of FOLDER, which the model "
-            "was imported from; tensors that training does not know are copied.",
+    .help =
+        "Names, float types, configuration and tokenizer are those of FOLDER, which the model "
+        "was imported from; tensors that training does not know are copied. ADAPTER is the folder "
+        "RUN/adapter of a run with adapters: OUT is then a PEFT adapter of FOLDER.",
     .min_positional = 2,
     .max_positional = 2,
     .options = options,

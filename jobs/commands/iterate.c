@@ -1,13 +1,9 @@
 /* allmerge iterate RECIPE -o RUN/: iterative task arithmetic and what it is compared with.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
-#include <stdlib.h>
-#include "jobs/command.h"
-#include "jobs/training/iterate.h"
+#include "jobs/training/job.h"
 #include "jobs/training/room.h"
 #include "mpi/agree.h"
-#include "mpi/log.h"
-#include "mpi/runtime.h"
 
 typedef struct iterate_options {
     char *output;
@@ -28,67 +24,27 @@ static const am_param options[] = {
     {0},
 };
 
-/* The table for people, result.json, and the line for programs. */
-static int report_all(const am_iterate *it, const am_run_folder *folder)
+static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
-    am_json json = {0};
-    char *text = am_table_text(&it->table), final[AM_RUN_PATH];
-    int rc = text == NULL ? AM_E_NOMEM : AM_OK;
-    AM_KEEP(am_run_folder_file(folder, final, "final.h5"));
-    am_json_object(&json, NULL);
-    am_json_string(&json, "job", "iterate");
-    am_json_int(&json, "seed", it->recipe->seed);
-    am_iterate_json(it, &json);
-    am_json_end_object(&json);
-    AM_KEEP(am_json_finish(&json));
-    AM_AGREE(it->suite.comm);
-    AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "table.txt", text));
-    AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "result.json", json.text));
-    am_info("\n%s", text);
-    am_info("merged model: %s", final);
-    am_result(&json);
+    int rc = AM_OK;
+    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_iterate(it)));
+    AM_TRY(am_iterate_run_all(it, folder, job->save_every));
 cleanup:
-    free(text);
-    am_json_free(&json);
     return rc;
 }
 
 static int run_all(const am_args *args, int *exit_status)
 {
     const iterate_options *given = args->options;
-    am_train_recipe recipe = {0};
-    am_run_folder folder = {.lock = -1};
-    am_iterate it = {0};
-    char **inputs = NULL;
-    bool is_open = false;
-    int rc = AM_OK;
+    const am_job job = {.name = "iterate",
+                        .output = given->output,
+                        .overwrite = given->overwrite || given->fresh,
+                        .work_all = work_all,
+                        .describe = am_iterate_json,
+                        .model = "final.h5",
+                        .save_every = given->save_every};
     (void)exit_status;
-    AM_TRY(
-        am_train_recipe_read_all(am_world(), args->positional[0], args->set, args->n_set, &recipe));
-    AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
-    is_open = true;
-    inputs = am_train_recipe_inputs(&recipe);
-    rc = inputs == NULL ? AM_E_NOMEM : AM_OK;
-    AM_AGREE(am_world());
-    AM_TRY(am_run_folder_open_all(am_world(), given->output, "iterate", recipe.text,
-                                  (const char *const *)inputs, given->overwrite || given->fresh,
-                                  &folder));
-    if (folder.is_finished) {
-        am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
-        AM_TRY(am_run_folder_result_all(am_world(), &folder));
-    } else {
-        AM_TRY(am_room_check_all(am_world(), &folder, am_room_of_iterate(&it)));
-        AM_TRY(am_iterate_run_all(&it, &folder, given->save_every));
-        AM_TRY(report_all(&it, &folder));
-    }
-cleanup:
-    if (is_open) {
-        am_iterate_close_all(&it);
-    }
-    am_run_folder_close(&folder);
-    am_train_recipe_inputs_free(inputs);
-    am_train_recipe_free(&recipe);
-    return rc;
+    return am_job_run_all(args, &job);
 }
 
 const am_command am_command_iterate = {

@@ -1,25 +1,35 @@
-/* allmerge plan RECIPE: what a merge would take, from the headers of its inputs.
+/* allmerge plan RECIPE: what a merge or a training job would take, from the headers of its inputs.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <stddef.h>
 #include "jobs/command.h"
 #include "jobs/merge/memory.h"
+#include "jobs/training/job.h"
+#include "jobs/training/memory.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
 
 typedef struct plan_options {
     int64_t ranks, memory, block_bytes;
+    int job;
+    char *task;
     bool json;
 } plan_options;
 
+enum { AUTO, MERGE, TRAIN, ITERATE };
+static const char jobs[] = "auto|merge|train|iterate";
+
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
-    {"ranks", AM_PARAM_INT, AM_AT(ranks), "1", 1, 1 << 20, NULL, "ranks of the merge"},
+    {"ranks", AM_PARAM_INT, AM_AT(ranks), "1", 1, 1 << 20, NULL, "ranks of the job"},
     {"memory", AM_PARAM_BYTES, AM_AT(memory), "256MiB", 1 << 20, INT64_MAX, NULL,
-     "what a rank may take"},
+     "what a rank of a merge may take"},
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
      "batch, 8 bytes an element; 0: as --memory allows"},
+    {"job", AM_PARAM_CHOICE, AM_AT(job), "auto", 0, 0, jobs,
+     "what the recipe is for; auto: iterate if it has data, else merge"},
+    {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL, "of train: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
     {0}};
 #undef AM_AT
@@ -56,7 +66,7 @@ static int report(const plan_options *o, const am_merge_plan *plan, const am_mer
     return 0;
 }
 
-static int run_all(const am_args *args, int *exit_status)
+static int plan_merge_all(const am_args *args)
 {
     const plan_options *o = args->options;
     const am_merge_options mo = {.block = (o->block_bytes + 7) / (int64_t)sizeof(double),
@@ -67,7 +77,6 @@ static int run_all(const am_args *args, int *exit_status)
     am_merge_need need = {0};
     am_process process = {0};
     int rc = 0;
-    (void)exit_status;
     am_memory_keep_no_holes();
     AM_TRY(am_merge_plan_all(am_world(), args->positional[0], &mo, &plan));
     AM_TRY(am_memory_process_all(am_world(), &process));
@@ -79,12 +88,100 @@ cleanup:
     return rc;
 }
 
+/* ---- training ---- */
+
+static int report_training(const plan_options *o, const char *job, const am_train_need *need,
+                           const am_process *process)
+{
+    const double mib = 1 << 20;
+    if (!o->json) {
+        am_info("%s on %" PRId64
+                " ranks, at most on any rank, in the phase %s: memory %.1f MiB, of "
+                "it data %.1f, parameters %.1f, gradients %.1f, optimiser %.1f, activations %.1f",
+                job, o->ranks, need->phase, (double)need->peak / mib, (double)need->data / mib,
+                (double)need->parameters / mib, (double)need->gradients / mib,
+                (double)need->optimizer / mib, (double)need->activations / mib);
+        return 0;
+    }
+    am_json j = {0};
+    am_json_object(&j, NULL);
+    am_json_string(&j, "job", job);
+    am_json_int(&j, "ranks", o->ranks);
+    am_json_string(&j, "phase", need->phase);
+    am_json_int(&j, "peak_bytes", need->peak);
+    am_json_int(&j, "process_bytes", process->now);
+    am_json_int(&j, "data_bytes", need->data);
+    am_json_int(&j, "parameter_bytes", need->parameters);
+    am_json_int(&j, "gradient_bytes", need->gradients);
+    am_json_int(&j, "optimizer_bytes", need->optimizer);
+    am_json_int(&j, "activation_bytes", need->activations);
+    am_json_end_object(&j);
+    int rc = am_json_finish(&j);
+    if (rc == 0) {
+        am_result(&j);
+    }
+    am_json_free(&j);
+    return rc;
+}
+
+static int plan_training_all(const am_args *args, am_train_job job)
+{
+    const plan_options *o = args->options;
+    am_train_recipe recipe = {0};
+    am_train_need need = {0};
+    am_process process = {0};
+    int rc = 0;
+    am_memory_keep_no_holes();
+    AM_TRY(am_job_recipe_all(args, o->task, &recipe));
+    AM_TRY(am_memory_process_all(am_world(), &process));
+    AM_TRY(am_train_plan_all(am_world(), &recipe, job, (int)o->ranks, &process, &need));
+    rc = report_training(o, job == AM_JOB_TRAIN ? "train" : "iterate", &need, &process);
+    AM_AGREE(am_world());
+cleanup:
+    am_train_recipe_free(&recipe);
+    return rc;
+}
+
+/* Recipes of training have data. */
+static int find_job_all(const am_args *args, int *job)
+{
+    const plan_options *o = args->options;
+    am_yaml *yaml = NULL;
+    int rc = 0;
+    *job = o->job;
+    if (o->job == AUTO) {
+        AM_TRY(am_yaml_read_all(am_world(), args->positional[0], &yaml));
+        *job = am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE : MERGE;
+    }
+    if (o->task != NULL && *job != TRAIN) {
+        rc = am_fail(AM_E_USAGE, "--task goes with --job train"); /* equal on all ranks */
+    }
+cleanup:
+    am_yaml_free(&yaml);
+    return rc;
+}
+
+static int run_all(const am_args *args, int *exit_status)
+{
+    int job = AUTO, rc = 0;
+    (void)exit_status;
+    AM_TRY(find_job_all(args, &job));
+    rc = job == MERGE ? plan_merge_all(args)
+                      : plan_training_all(args, job == TRAIN ? AM_JOB_TRAIN : AM_JOB_ITERATE);
+cleanup:
+    return rc;
+}
+
 const am_command am_command_plan = {
     .name = "plan",
-    .synopsis = "RECIPE [--ranks N] [--memory SIZE] [--set KEY=VALUE]... [--block SIZE] [--json]",
-    .summary = "Say what a merge would take: memory, bytes read and written.",
-    .help = "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
-            "of the rank that takes most. A budget that does not do is refused, as by merge.",
+    .synopsis =
+        "RECIPE [--ranks N] [--memory SIZE] [--set KEY=VALUE]... [--block SIZE] [--job train "
+        "[--task NAME]] [--json]",
+    .summary = "Say what a merge or a training job would take: memory, bytes read and written.",
+    .help =
+        "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
+        "of the rank that takes most. A budget that does not do is refused, as by merge. Of train "
+        "and iterate: the memory of their largest phase.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

@@ -2,16 +2,13 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-#include "jobs/command.h"
 #include "jobs/training/adapt.h"
-#include "jobs/training/iterate.h"
+#include "jobs/training/job.h"
 #include "jobs/training/room.h"
 #include "jobs/training/session.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
-#include "mpi/runtime.h"
 
 typedef struct train_options {
     char *output, *task;
@@ -32,31 +29,6 @@ static const am_param options[] = {
      "seconds between saved states; -1: as often as costs less than 2 % of the time"},
     {0},
 };
-
-/* Reduce the recipe to one of its tasks. */
-static int keep_task(am_train_recipe *recipe, const char *name)
-{
-    int found = -1;
-    const char *names[AM_RECIPE_MAX_TASKS + 1] = {0};
-    for (int i = 0; i < recipe->n_tasks; i++) {
-        names[i] = recipe->task[i];
-        found = strcmp(recipe->task[i], name) == 0 ? i : found;
-    }
-    if (found < 0) {
-        const char *nearest = am_nearest(names, name);
-        return am_fail(AM_E_USAGE, "--task %s is not a task of the recipe%s%s%s", name,
-                       nearest ? "; did you mean '" : "", nearest ? nearest : "",
-                       nearest ? "'?" : "");
-    }
-    char *kept = recipe->task[found];
-    recipe->task[found] = recipe->task[0];
-    recipe->task[0] = kept;
-    for (int i = 1; i < recipe->n_tasks; i++) {
-        free(recipe->task[i]);
-    }
-    recipe->n_tasks = 1;
-    return AM_OK;
-}
 
 static int epochs_all(am_iterate *it, const am_train_section *section, int64_t epochs,
                       double save_every)
@@ -80,8 +52,8 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
         rc = am_adapt_end(&it->suite, trained, it->final);
         AM_AGREE(it->suite.comm);
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
-        am_info("epoch %lld of %lld: validation accuracy %.4f", (long long)epoch, (long long)epochs,
-                how.validation);
+        am_info("epoch %lld of %lld: validation accuracy %.4f, loss %.4f bits", (long long)epoch,
+                (long long)epochs, how.validation, am_table_bits(how.validation_loss));
     }
     rc = am_adapt_end(&it->suite, trained, it->final); /* the session may have had all epochs */
     AM_AGREE(it->suite.comm);
@@ -94,79 +66,44 @@ cleanup:
     return rc;
 }
 
-static int train_all(am_iterate *it, const am_run_folder *folder, double save_every)
+static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
     const am_train_recipe *recipe = it->recipe;
     const am_train_section *section = recipe->n_tasks == 1 ? &recipe->finetune : &recipe->joint;
     am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
-    am_json json = {0};
-    char *text = NULL;
     int rc = AM_OK;
     AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_train(it, section)));
-    AM_TRY(am_iterate_prepare_all(it, folder, save_every));
+    AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
     AM_TRY(
         epochs_all(it, section,
                    section->epochs > 0 ? section->epochs : recipe->rounds * recipe->finetune.epochs,
-                   save_every));
+                   job->save_every));
     AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
     AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
-    text = am_table_text(&it->table);
-    am_json_object(&json, NULL);
-    am_json_string(&json, "job", "train");
-    am_json_int(&json, "seed", recipe->seed);
-    am_table_json(&it->table, &json);
-    am_json_end_object(&json);
-    rc = text == NULL ? AM_E_NOMEM : am_json_finish(&json);
-    AM_AGREE(it->suite.comm);
-    AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "result.json", json.text));
-    am_info("\n%s", text);
-    am_result(&json);
 cleanup:
-    free(text);
-    am_json_free(&json);
     return rc;
+}
+
+static void describe(const am_iterate *it, am_json *json)
+{
+    am_table_json(&it->table, json);
 }
 
 static int run_all(const am_args *args, int *exit_status)
 {
     const train_options *given = args->options;
-    am_train_recipe recipe = {0};
-    am_run_folder folder = {.lock = -1};
-    am_iterate it = {0};
-    char **inputs = NULL;
-    bool is_open = false;
-    int rc = AM_OK;
+    const am_job job = {.name = "train",
+                        .output = given->output,
+                        .task = given->task,
+                        .overwrite = given->overwrite || given->fresh,
+                        .work_all = work_all,
+                        .describe = describe,
+                        .model = "trunk.h5",
+                        .save_every = given->save_every};
     (void)exit_status;
-    AM_TRY(
-        am_train_recipe_read_all(am_world(), args->positional[0], args->set, args->n_set, &recipe));
-    if (given->task != NULL) {
-        AM_TRY(keep_task(&recipe, given->task)); /* the same on all ranks */
-        AM_TRY(am_train_recipe_resolve(&recipe));
-    }
-    AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
-    is_open = true;
-    inputs = am_train_recipe_inputs(&recipe);
-    rc = inputs == NULL ? AM_E_NOMEM : AM_OK;
-    AM_AGREE(am_world());
-    AM_TRY(am_run_folder_open_all(am_world(), given->output, "train", recipe.text,
-                                  (const char *const *)inputs, given->overwrite || given->fresh,
-                                  &folder));
-    if (folder.is_finished) {
-        am_info("%s is finished: nothing to do (--overwrite starts over)", folder.path);
-        AM_TRY(am_run_folder_result_all(am_world(), &folder));
-    } else {
-        AM_TRY(train_all(&it, &folder, given->save_every));
-    }
-cleanup:
-    if (is_open) {
-        am_iterate_close_all(&it);
-    }
-    am_run_folder_close(&folder);
-    am_train_recipe_inputs_free(inputs);
-    am_train_recipe_free(&recipe);
-    return rc;
+    return am_job_run_all(args, &job);
 }
 
 const am_command am_command_train = {

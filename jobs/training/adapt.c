@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "io/checkpoint/adapter.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 
@@ -128,36 +129,6 @@ int am_adapt_end(const am_suite *suite, void *trunk, void *whole)
 
 /* ---- the adapter as a folder ---- */
 
-static int config_text(const am_suite *suite, const am_lora_pair *pair, int n, am_json *j)
-{
-    static const char *const nothing[] = {"auto_mapping", "base_model_name_or_path",
-                                          "modules_to_save", "revision", "task_type"};
-    const am_lora_options *o = suite->adapters.lora;
-    am_json_object(j, NULL);
-    am_json_string(j, "peft_type", "LORA");
-    am_json_int(j, "r", o->r);
-    am_json_real(j, "lora_alpha", o->lora_alpha);
-    am_json_real(j, "lora_dropout", o->lora_dropout);
-    am_json_bool(j, "use_rslora", o->use_rslora);
-    am_json_string(j, "bias", "none");
-    am_json_bool(j, "fan_in_fan_out", false);
-    am_json_bool(j, "inference_mode", true);
-    am_json_bool(j, "init_lora_weights", true);
-    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
-        am_json_raw(j, nothing[i], "null");
-    }
-    am_json_array(j, "target_modules");
-    for (int i = 0; i < n; i++) {
-        const char *name = suite->adapters.net.trunk.tensors.t[pair[i].w].name;
-        char module[AM_MAX_NAME];
-        snprintf(module, sizeof module, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
-        am_json_string(j, NULL, module);
-    }
-    am_json_end_array(j);
-    am_json_end_object(j);
-    return am_json_finish(j);
-}
-
 /* "base_model.model.MODULE.lora_A.weight"; B of a convolution is [out, r, 1, 1]. */
 static int factor_table(const am_suite *suite, const am_lora_pair *pair, int n,
                         am_tensor_table *out, int64_t **offset)
@@ -205,7 +176,15 @@ int am_adapt_save_all(const am_suite *suite, const am_run_folder *folder, const 
     }
     pair = am_new(suite->adapters.net.n, sizeof *pair, "adapters");
     const int n = pair != NULL ? am_lora_pairs(&suite->adapters.net, pair) : 0;
-    rc = pair == NULL ? AM_E_NOMEM : config_text(suite, pair, n, &json);
+    const am_lora_options *o = suite->adapters.lora;
+    const am_adapter_config config = {
+        .r = o->r, .alpha = o->lora_alpha, .dropout = o->lora_dropout, .is_rs = o->use_rslora};
+    rc = pair == NULL ? AM_E_NOMEM : AM_OK;
+    am_adapter_config_begin(&config, &json);
+    for (int i = 0; i < n; i++) {
+        am_adapter_config_add(suite->adapters.net.trunk.tensors.t[pair[i].w].name, &json);
+    }
+    AM_KEEP(am_adapter_config_end(&json));
     AM_KEEP(factor_table(suite, pair, n, &table, &offset));
     AM_KEEP(am_meta_set(&meta, "format", "pt"));
     AM_KEEP(am_run_folder_file(folder, path, "adapter/adapter_model.safetensors"));

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -41,10 +42,25 @@ void am_iterate_start_tasks(am_iterate *it, const void *from)
     }
 }
 
+double am_choice_score(const am_iterate *it, const am_table_choice *how)
+{
+    return it->table.by_loss ? -how->validation_loss : how->validation;
+}
+
+const char *am_choice_text(const am_iterate *it, const am_table_choice *how, char *text)
+{
+    if (it->table.by_loss) {
+        snprintf(text, AM_CHOICE_TEXT, "%.4f bits", am_table_bits(how->validation_loss));
+    } else {
+        snprintf(text, AM_CHOICE_TEXT, "%.4f", how->validation);
+    }
+    return text;
+}
+
 /* Keep `trunk` if it beats the choice on validation data; the earlier one wins ties. */
 void am_choice_offer(const am_iterate *it, am_choice *best, const void *trunk, am_table_choice how)
 {
-    if (!best->is_set || how.validation > best->how.validation) {
+    if (!best->is_set || am_choice_score(it, &how) > am_choice_score(it, &best->how)) {
         am_iterate_copy(it, best->trunk, trunk);
         best->how = how;
         best->is_set = true;
@@ -278,7 +294,8 @@ cleanup:
     return rc;
 }
 
-static void report_scores(const char *phase, am_table_choice how, const am_scores *scores)
+static void report_scores(const am_suite *suite, const char *phase, am_table_choice how,
+                          const am_scores *scores)
 {
     am_json json = {0};
     am_json_string(&json, "phase", phase);
@@ -287,17 +304,12 @@ static void report_scores(const char *phase, am_table_choice how, const am_score
     am_json_int(&json, "round", how.round);
     am_json_real(&json, "validation_accuracy", scores->accuracy);
     am_json_real(&json, "validation_loss_nats", scores->loss);
-    am_json_array(&json, "task_accuracy");
-    for (int i = 0; i < scores->n; i++) {
-        const am_eval_result *task = &scores->task[i];
-        am_json_real(&json, NULL, task->n > 0 ? (double)task->correct / (double)task->n : 0.0);
-    }
-    am_json_end_array(&json);
+    am_report_scores(suite, scores, &json);
     am_event("validation", &json);
     am_json_free(&json);
 }
 
-/* Validation accuracy of one trunk on all tasks, into how->validation. */
+/* Validation accuracy and loss of one trunk on all tasks, into `how`. */
 int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
                             am_table_choice *how)
 {
@@ -305,7 +317,8 @@ int am_iterate_validate_all(const am_iterate *it, const char *phase, const void 
     int rc = am_suite_eval_all(&it->suite, trunk, AM_VALIDATION, &scores);
     if (rc == AM_OK) {
         how->validation = scores.accuracy;
-        report_scores(phase, *how, &scores);
+        how->validation_loss = scores.loss;
+        report_scores(&it->suite, phase, *how, &scores);
         am_scores_free(&scores);
     }
     return rc;
@@ -324,15 +337,17 @@ int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const
 
 /* ---- one shot, and individual models ---- */
 
-/* Keep the snapshot of each own task that has the best validation accuracy so far. */
-static int keep_individuals_all(am_iterate *it, double *best_accuracy)
+/* Keep the snapshot of each own task that is the best on validation data so far; best[tasks]. */
+static int keep_individuals_all(am_iterate *it, am_table_choice *best)
 {
     am_scores scores = {0};
     int rc = am_suite_eval_own_all(&it->suite, it->trunk, AM_VALIDATION, &scores);
     for (int i = 0; i < it->suite.n && rc == AM_OK; i++) {
-        double accuracy = (double)scores.task[i].correct / (double)scores.task[i].n;
-        if (accuracy > best_accuracy[i]) {
-            best_accuracy[i] = accuracy;
+        const am_eval_result *task = &scores.task[i];
+        const am_table_choice how = {.validation = (double)task->correct / (double)task->n,
+                                     .validation_loss = task->loss};
+        if (best[i].validation < 0 || am_choice_score(it, &how) > am_choice_score(it, &best[i])) {
+            best[i] = how;
             if (is_mine(it, i)) {
                 am_iterate_copy(it, it->best[i], it->trunk[i]);
             }
@@ -345,6 +360,7 @@ static int keep_individuals_all(am_iterate *it, double *best_accuracy)
 /* The best merge of what the pool holds, over all alphas. */
 static int best_merge_all(am_iterate *it, int64_t epochs, am_choice *best)
 {
+    char text[AM_CHOICE_TEXT];
     int rc = AM_OK;
     for (int a = 0; a < it->recipe->n_alphas; a++) {
         am_table_choice how = {.alpha = it->recipe->alpha[a], .epochs = epochs, .round = -1};
@@ -352,19 +368,20 @@ static int best_merge_all(am_iterate *it, int64_t epochs, am_choice *best)
         AM_TRY(am_iterate_validate_all(it, "one_shot", it->merged, &how));
         am_choice_offer(it, best, it->merged, how);
     }
-    am_info("one-shot merge of %lld-epoch models: validation %.4f at alpha %g", (long long)epochs,
-            best->how.validation, best->how.alpha);
+    am_info("one-shot merge of %lld-epoch models: validation %s at alpha %g", (long long)epochs,
+            am_choice_text(it, &best->how, text), best->how.alpha);
 cleanup:
     return rc;
 }
 
-static int test_individuals_all(am_iterate *it, const double *best_accuracy)
+static int test_individuals_all(am_iterate *it, const am_table_choice *best)
 {
     am_scores scores = {0};
     am_table_choice how = {.alpha = NAN, .epochs = -1, .round = -1};
     int rc = am_suite_eval_own_all(&it->suite, it->best, AM_TEST, &scores);
     for (int i = 0; i < it->suite.n; i++) {
-        how.validation += best_accuracy[i] / it->suite.n;
+        how.validation += best[i].validation / it->suite.n;
+        how.validation_loss += best[i].validation_loss / it->suite.n;
     }
     AM_KEEP(am_table_add(&it->table, "individual", "individual models", how, &scores));
     am_scores_free(&scores);
@@ -426,19 +443,19 @@ static int one_shot_all(am_iterate *it)
     const am_train_recipe *recipe = it->recipe;
     am_choice best = {0}, overall = {0};
     int64_t done = 0;
-    double best_accuracy[AM_RECIPE_MAX_TASKS];
+    am_table_choice individual[AM_RECIPE_MAX_TASKS] = {0};
     int rc = am_choice_new(it, &best);
     AM_KEEP(am_choice_new(it, &overall));
     AM_AGREE(it->suite.comm);
     for (int i = 0; i < it->suite.n; i++) {
-        best_accuracy[i] = -1.0;
+        individual[i].validation = -1.0; /* none yet */
     }
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "tuned"));
     am_iterate_start_tasks(it, it->base);
     for (int k = 0; k < recipe->n_epochs; k++) {
         AM_TRY(tune_all(it, done, recipe->one_shot_epochs[k]));
         done = recipe->one_shot_epochs[k];
-        AM_TRY(keep_individuals_all(it, best_accuracy));
+        AM_TRY(keep_individuals_all(it, individual));
         AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
         AM_TRY(am_iterate_vectors_all(it, "one_shot", NAN, done));
         best.is_set = false;
@@ -454,7 +471,7 @@ static int one_shot_all(am_iterate *it)
         AM_TRY(am_iterate_save_all(it, "one-shot.h5", overall.trunk));
         AM_TRY(am_iterate_test_all(it, "one_shot", "one-shot merge, best", overall.trunk,
                                    overall.how));
-        AM_TRY(test_individuals_all(it, best_accuracy));
+        AM_TRY(test_individuals_all(it, individual));
     }
 cleanup:
     free(best.trunk);
@@ -495,6 +512,7 @@ cleanup:
 
 static int joint_phase_all(am_iterate *it)
 {
+    char text[AM_CHOICE_TEXT];
     const am_train_recipe *recipe = it->recipe;
     am_choice best = {0};
     void *current = am_suite_trunk_new(&it->suite);
@@ -510,7 +528,7 @@ static int joint_phase_all(am_iterate *it)
         AM_TRY(am_iterate_validate_all(it, "joint", current, &how));
         am_choice_offer(it, &best, current, how);
     }
-    am_info("joint training: validation %.4f after %lld epochs", best.how.validation,
+    am_info("joint training: validation %s after %lld epochs", am_choice_text(it, &best.how, text),
             (long long)best.how.epochs);
     AM_TRY(am_iterate_test_all(it, "joint", "joint training", best.trunk, best.how));
     AM_TRY(am_iterate_save_all(it, "joint.h5", best.trunk));
@@ -540,6 +558,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
                              &it->suite));
     it->suite.divergence = recipe->divergence;
     it->table.suite = &it->suite;
+    it->table.by_loss = am_train_recipe_by_loss(recipe, am_suite_is_text(&it->suite));
     rc = allocate(it);
     AM_KEEP(am_adapt_open(&it->suite, &recipe->model.lora));
     AM_AGREE(comm);
@@ -595,22 +614,30 @@ cleanup:
     return rc;
 }
 
+/* What a comparison subtracts, the larger the better. */
+static double gain(const am_iterate *it, const am_table_row *row)
+{
+    return it->table.by_loss ? -am_table_bits(row->scores.loss) : row->scores.accuracy;
+}
+
 void am_iterate_json(const am_iterate *it, am_json *json)
 {
+    const bool by_loss = it->table.by_loss;
     am_table_json(&it->table, json);
     const am_table_row *one_shot = am_table_find(&it->table, "one_shot");
     const am_table_row *iterative = am_table_find(&it->table, "iterative");
     const am_table_row *joint = am_table_find(&it->table, "joint");
     if (one_shot && iterative) {
-        am_json_real(json, "gain_over_one_shot",
-                     iterative->scores.accuracy - one_shot->scores.accuracy);
+        am_json_real(json, by_loss ? "gain_over_one_shot_bits" : "gain_over_one_shot",
+                     gain(it, iterative) - gain(it, one_shot));
     }
     if (joint && iterative) {
-        am_json_real(json, "below_joint", joint->scores.accuracy - iterative->scores.accuracy);
+        am_json_real(json, by_loss ? "above_joint_bits" : "below_joint",
+                     gain(it, joint) - gain(it, iterative));
     }
     if (one_shot && iterative && joint) {
         am_json_real(json, "gap_closed",
-                     (iterative->scores.accuracy - one_shot->scores.accuracy) /
-                         (joint->scores.accuracy - one_shot->scores.accuracy));
+                     (gain(it, iterative) - gain(it, one_shot)) /
+                         (gain(it, joint) - gain(it, one_shot)));
     }
 }

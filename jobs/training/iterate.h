@@ -40,7 +40,7 @@ void am_iterate_close_all(am_iterate *it);
  * states of what trains, or AM_PACE_AUTO. */
 int am_iterate_prepare_all(am_iterate *it, const am_run_folder *folder, double save_every);
 
-/** Validation accuracy of a trunk, into how->validation and as an event of `phase`. Collective. */
+/** Validation accuracy and loss of a trunk, into `how` and as an event of `phase`. Collective. */
 int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
                             am_table_choice *how);
 /** Test accuracy of a chosen trunk: one more row of the table. Collective. */

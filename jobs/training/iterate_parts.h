@@ -4,6 +4,8 @@
 
 #include "jobs/training/iterate.h"
 
+enum { AM_CHOICE_TEXT = 32 };
+
 /* A model chosen on validation data. */
 typedef struct am_choice {
     void *trunk; /* owned */
@@ -13,6 +15,11 @@ typedef struct am_choice {
 
 /** Room for a trunk; free out->trunk. Local. Errors: AM_E_NOMEM. */
 int am_choice_new(const am_iterate *it, am_choice *out);
+/** What a choice compares, the larger the better: mean validation accuracy, or with by_loss the
+ * negative mean loss. Pure. */
+double am_choice_score(const am_iterate *it, const am_table_choice *how);
+/** The same for people: "0.8123", or "2.1034 bits". Into text[AM_CHOICE_TEXT]; returns it. */
+const char *am_choice_text(const am_iterate *it, const am_table_choice *how, char *text);
 /** Keep `trunk` if it beats the choice on validation data; the earlier one wins ties. Local. */
 void am_choice_offer(const am_iterate *it, am_choice *best, const void *trunk, am_table_choice how);
 

@@ -54,12 +54,13 @@ static const am_param *section_table(void)
 typedef struct top_keys {
     int64_t seed;
     am_dtype dtype;
-    int on_divergence;
+    int on_divergence, choose_by;
     am_divergence divergence;
 } top_keys;
 
 enum { STOP };
 static const char on_divergence[] = "stop|rollback";
+static const char choose_by[] = "auto|accuracy|loss"; /* AM_CHOOSE_* */
 
 static const am_param top_table[] = {
     {"seed", AM_PARAM_INT, offsetof(top_keys, seed), "0", 0, 9007199254740992.0, NULL,
@@ -72,6 +73,8 @@ static const am_param top_table[] = {
      "rollbacks of a step, or of a train, at most; then stop"},
     {"loss_limit", AM_PARAM_REAL, offsetof(top_keys, divergence.loss_limit), "0", 0, 1e300, NULL,
      "a mean training loss above this is divergence; 0: only NaN and infinity"},
+    {"choose_by", AM_PARAM_CHOICE, offsetof(top_keys, choose_by), "auto", 0, 0, choose_by,
+     "what alpha, round and epochs are chosen by, on validation data; auto: loss for text"},
     {0},
 };
 static const char *const top_sections[] = {"model", "data",     "base",    "heads", "finetune",
@@ -461,6 +464,7 @@ static void json_reals(am_json *json, const char *key, const double *values, int
 static void json_head(const am_train_recipe *r, am_json *json)
 {
     static const char *const splits[] = {"train", "validation", "test"};
+    static const char *const choices[] = {"auto", "accuracy", "loss"};
     am_json_int(json, "seed", r->seed);
     am_json_string(json, "dtype", r->dtype == AM_DTYPE_F64 ? "float64" : "float32");
     am_json_string(json, "on_divergence", r->divergence.rollbacks > 0 ? "rollback" : "stop");
@@ -468,6 +472,7 @@ static void json_head(const am_train_recipe *r, am_json *json)
         am_json_int(json, "rollbacks", r->divergence.rollbacks);
     }
     am_json_real(json, "loss_limit", r->divergence.loss_limit);
+    am_json_string(json, "choose_by", choices[r->choose_by]);
     am_model_print(&r->model, json);
     am_json_object(json, "data");
     am_json_string(json, "folder", r->folder);
@@ -548,6 +553,11 @@ int am_train_recipe_resolve(am_train_recipe *r)
 
 /* ---- public ---- */
 
+bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text)
+{
+    return recipe->choose_by == AM_CHOOSE_LOSS || (recipe->choose_by == AM_CHOOSE_AUTO && is_text);
+}
+
 static int read_root(const am_node *root, am_train_recipe *out)
 {
     top_keys top = {0};
@@ -556,6 +566,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     out->seed = top.seed;
     out->dtype = top.dtype;
     out->divergence = top.divergence;
+    out->choose_by = top.choose_by;
     if (top.on_divergence == STOP) {
         out->divergence.rollbacks = 0;
     }

@@ -11,6 +11,9 @@
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
+/* What alpha, round and epochs are chosen by, on validation data. */
+enum { AM_CHOOSE_AUTO, AM_CHOOSE_ACCURACY, AM_CHOOSE_LOSS };
+
 enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 
 /* One training section: base, heads, finetune, joint. */
@@ -28,6 +31,7 @@ typedef struct am_train_recipe {
     int64_t seed;
     am_dtype dtype;
     am_divergence divergence; /* on_divergence */
+    int choose_by;            /* AM_CHOOSE_* */
     am_model model;
 
     char *folder; /* owned */
@@ -59,6 +63,9 @@ typedef struct am_train_recipe {
  * Errors: AM_E_NOINPUT; AM_E_RECIPE with file:line:column; agreed. */
 int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, int n_set,
                              am_train_recipe *out);
+/** Models are chosen by loss, not by accuracy: as the recipe says, or for tasks that are all text.
+ * Pure. */
+bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text);
 /** Make recipe->text anew, after a change. Local. Errors: AM_E_NOMEM. */
 int am_train_recipe_resolve(am_train_recipe *recipe);
 /** Paths of all that a job of this recipe reads, NULL-terminated, freed by

@@ -16,17 +16,18 @@
 #include "mpi/progress.h"
 
 static const char best_round_key[] = "allmerge.best_round",
-                  best_validation_key[] = "allmerge.best_validation";
+                  best_validation_key[] = "allmerge.best_validation",
+                  best_loss_key[] = "allmerge.best_validation_loss";
 
 /* The run of one alpha. */
 typedef struct run {
     am_iterate *it;
     double alpha;
-    void *current;     /* borrowed trunk: the model of `round` */
-    int64_t round;     /* the last that is done */
-    int64_t best;      /* round with the best validation, 0: none */
-    double validation; /* its accuracy */
-    int64_t *named;    /* [rounds + 1] owned: the best up to each round, 0: not known */
+    void *current; /* borrowed trunk: the model of `round` */
+    int64_t round; /* the last that is done */
+    int64_t best;  /* round with the best validation, 0: none */
+    am_table_choice best_how;
+    int64_t *named; /* [rounds + 1] owned: the best up to each round, 0: not known */
 } run;
 
 enum { NAME = 128 };
@@ -87,14 +88,16 @@ static int prune_all(const run *r, int64_t from, int64_t to)
 static int save_round_all(const run *r)
 {
     const am_iterate *it = r->it;
-    char name[NAME], path[AM_RUN_PATH], round[32], validation[32];
+    char name[NAME], path[AM_RUN_PATH], round[32], validation[32], loss[32];
     am_meta meta = {0};
     round_name(r, r->round, name);
     snprintf(round, sizeof round, "%" PRId64, r->best);
-    snprintf(validation, sizeof validation, "%.17g", r->validation);
+    snprintf(validation, sizeof validation, "%.17g", r->best_how.validation);
+    snprintf(loss, sizeof loss, "%.17g", r->best_how.validation_loss);
     int rc = am_run_folder_file(it->folder, path, "%s", name);
     AM_KEEP(am_meta_set(&meta, best_round_key, round));
     AM_KEEP(am_meta_set(&meta, best_validation_key, validation));
+    AM_KEEP(am_meta_set(&meta, best_loss_key, loss));
     AM_AGREE(it->suite.comm);
     const am_ckpt_options options = {.overwrite = true, .recipe = it->recipe->text, .meta = &meta};
     AM_TRY(am_suite_save_trunk_all(&it->suite, path, r->current, &options));
@@ -103,16 +106,14 @@ cleanup:
     return rc;
 }
 
-static am_table_choice how_of(const run *r, int64_t round, double validation)
+static am_table_choice how_of(const run *r, int64_t round)
 {
-    return (am_table_choice){.alpha = r->alpha,
-                             .epochs = round * r->it->recipe->finetune.epochs,
-                             .round = round,
-                             .validation = validation};
+    return (am_table_choice){
+        .alpha = r->alpha, .epochs = round * r->it->recipe->finetune.epochs, .round = round};
 }
 
-/* The best round that a sound model names, 0: none, and its accuracy. */
-static int read_best_all(const run *r, const char *name, int64_t *round, double *accuracy)
+/* The best round that a sound model names, 0: none, and how it was chosen. */
+static int read_best_all(const run *r, const char *name, int64_t *round, am_table_choice *how)
 {
     char path[AM_RUN_PATH];
     am_ckpt *ckpt = NULL;
@@ -121,9 +122,12 @@ static int read_best_all(const run *r, const char *name, int64_t *round, double 
     AM_TRY(am_ckpt_open_all(r->it->suite.comm, path, &ckpt));
     const char *best = am_meta_get(am_ckpt_meta(ckpt), best_round_key);
     const char *validation = am_meta_get(am_ckpt_meta(ckpt), best_validation_key);
-    if (best != NULL && validation != NULL) {
+    const char *loss = am_meta_get(am_ckpt_meta(ckpt), best_loss_key);
+    if (best != NULL && validation != NULL && loss != NULL) {
         *round = strtoll(best, NULL, 10);
-        *accuracy = strtod(validation, NULL);
+        *how = how_of(r, *round);
+        how->validation = strtod(validation, NULL);
+        how->validation_loss = strtod(loss, NULL);
     }
 cleanup:
     am_ckpt_close(&ckpt);
@@ -141,7 +145,7 @@ static int try_round_all(run *r, int64_t round, am_choice *best, bool *is_found)
     round_name(r, round, name);
     AM_TRY(am_iterate_read_all(r->it, name, r->current, &is_sound));
     if (is_sound) {
-        AM_TRY(read_best_all(r, name, &r->best, &r->validation));
+        AM_TRY(read_best_all(r, name, &r->best, &r->best_how));
     }
     if (r->best < 1 || r->best > round) {
         goto cleanup; /* ordinary */
@@ -152,7 +156,7 @@ static int try_round_all(run *r, int64_t round, am_choice *best, bool *is_found)
     }
     if (is_sound) {
         const void *trunk = r->best < round ? r->it->merged : r->current;
-        am_choice_offer(r->it, best, trunk, how_of(r, r->best, r->validation));
+        am_choice_offer(r->it, best, trunk, r->best_how);
         r->round = round;
         r->named[round] = r->best;
         *is_found = true;
@@ -169,12 +173,12 @@ static int tidy_all(run *r)
     MPI_Comm_rank(suite->comm, &rank);
     for (int64_t i = r->round - 1; i > 0 && is_newest(r, i); i--) {
         char name[NAME];
-        double accuracy;
+        am_table_choice how;
         bool is_sound = false;
         round_name(r, i, name);
         AM_TRY(am_run_folder_has_sound_all(suite->comm, r->it->folder, name, &is_sound));
         if (is_sound) {
-            AM_TRY(read_best_all(r, name, &r->named[i], &accuracy));
+            AM_TRY(read_best_all(r, name, &r->named[i], &how));
             continue;
         }
         rc = rank == 0 ? remove_round(r, i) : AM_OK;
@@ -199,7 +203,6 @@ static int begin_all(run *r, am_choice *best)
         AM_TRY(tidy_all(r));
     } else {
         r->round = r->best = 0;
-        r->validation = -1.0;
         am_iterate_copy(r->it, r->current, r->it->base);
     }
 cleanup:
@@ -234,18 +237,20 @@ cleanup:
 /* The next round: done, validated, saved. */
 static int next_round_all(run *r, am_choice *best)
 {
-    am_table_choice how = how_of(r, r->round + 1, 0);
+    am_table_choice how = how_of(r, r->round + 1);
+    char text[AM_CHOICE_TEXT];
     int rc = AM_OK;
     am_saver_step(&r->it->saver, true, "alpha %g, round %" PRId64, r->alpha, r->round + 1);
     AM_TRY(round_all(r->it, r->alpha, r->round + 1, r->current));
     AM_TRY(am_iterate_validate_all(r->it, "iterate", r->current, &how));
     am_choice_offer(r->it, best, r->current, how);
     r->round++;
-    if (how.validation > r->validation) {
-        r->validation = how.validation;
+    if (r->best == 0 || am_choice_score(r->it, &how) > am_choice_score(r->it, &r->best_how)) {
+        r->best_how = how;
         r->best = r->round;
     }
-    am_debug("alpha %g, round %" PRId64 ": validation %.4f", r->alpha, r->round, how.validation);
+    am_debug("alpha %g, round %" PRId64 ": validation %s", r->alpha, r->round,
+             am_choice_text(r->it, &how, text));
     r->named[r->round] = r->best;
     AM_TRY(save_round_all(r));
     AM_TRY(am_saver_done_all(&r->it->saver, r->it->suite.comm));
@@ -265,6 +270,7 @@ static int rounds_all(am_iterate *it, double alpha, void *current, am_choice *be
 {
     const am_train_recipe *recipe = it->recipe;
     run r = {.it = it, .alpha = alpha, .current = current};
+    char text[AM_CHOICE_TEXT];
     r.named = am_new(recipe->rounds + 1, sizeof *r.named, "rounds");
     int rc = r.named == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(it->suite.comm);
@@ -275,7 +281,8 @@ static int rounds_all(am_iterate *it, double alpha, void *current, am_choice *be
         AM_TRY(next_round_all(&r, best));
         am_progress_add(progress, 1);
     }
-    am_info("iterative, alpha %g: validation %.4f in round %" PRId64, alpha, r.validation, r.best);
+    am_info("iterative, alpha %g: validation %s in round %" PRId64, alpha,
+            am_choice_text(it, &r.best_how, text), r.best);
 cleanup:
     free(r.named);
     if (rc == AM_E_NUMERIC) { /* this alpha is too large; the others may do */

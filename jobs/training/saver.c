@@ -325,6 +325,9 @@ static int steps_all(attempt *a, am_train_result *result)
     result->diverged = am_rollback_is_due(call->policy, result);
     if (rc == AM_OK && result->diverged && a->rollbacks < call->policy->rollbacks) {
         copy_parts(a, true);
+        if (part.log != NULL) {
+            am_train_log_clear(part.log);
+        }
         am_train_state_reset(a->state);
         a->rollbacks++;
     } else {

@@ -2,12 +2,15 @@
 #include "jobs/training/session.h"
 
 #include <inttypes.h>
+#include "jobs/training/adapt.h"
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/clock.h"
 #include "mpi/log.h"
 
 static const double look_seconds = 0.5; /* between two looks at the clock, about */
+static const double log_seconds = 30;   /* between two events of a long epoch, about */
 static const int64_t most_steps = (int64_t)1 << 30;
 static const char epoch_key[] = "allmerge.epoch", saves_key[] = "allmerge.saves",
                   rollbacks_key[] = "allmerge.rollbacks";
@@ -85,6 +88,8 @@ int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trun
         suite->comm, out->state, 1,
         &(am_snapshot_part){.name = "trunk", .layout = &suite->moved, .params = trunk},
         &out->snapshot);
+    AM_KEEP(am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, 1, &out->log));
+    out->logged = am_seconds();
     AM_AGREE(suite->comm);
     AM_TRY(am_run_folder_sub_all(suite->comm, folder, "state"));
     for (int slot = 0; slot < SLOTS; slot++) {
@@ -104,15 +109,17 @@ void am_session_close(am_session *session)
 {
     am_train_state_free(&session->state);
     am_snapshot_free(&session->snapshot);
+    am_train_log_free(&session->log);
     *session = (am_session){0};
 }
 
 /* ---- training ---- */
 
 /* Rank 0 decides for all, by its clock: the next chunk, and whether to save before it. */
-static int decide_all(am_session *s, double seconds, bool *is_due)
+static int decide_all(am_session *s, double seconds, bool *is_due, bool *is_log_due)
 {
-    int64_t decision[2] = {s->chunk, am_pace_is_due(&s->pace)};
+    int64_t decision[3] = {s->chunk, am_pace_is_due(&s->pace),
+                           am_seconds() - s->logged >= log_seconds};
     if (seconds < look_seconds / 2 && s->chunk < most_steps) {
         decision[0] = 2 * s->chunk;
     } else if (seconds > 2 * look_seconds && s->chunk > 1) {
@@ -121,6 +128,7 @@ static int decide_all(am_session *s, double seconds, bool *is_due)
     const int rc = am_bcast_all(s->suite->comm, 0, decision, (int64_t)sizeof decision);
     s->chunk = decision[0];
     *is_due = decision[1] != 0;
+    *is_log_due = decision[2] != 0;
     return rc;
 }
 
@@ -146,6 +154,7 @@ static int roll_back_all(am_session *s, const am_train_options *options)
     AM_TRY(load_all(s, EPOCH));
     s->saves = saves; /* newer than all that is on disk */
     s->rollbacks = rollbacks;
+    am_train_log_clear(&s->log);
     am_rollback_report(options->purpose, NULL, rollbacks,
                        am_rollback_lr(options->optim.lr, rollbacks));
 cleanup:
@@ -158,6 +167,7 @@ static int steps_all(am_session *s, const am_train_options *options)
     am_train_options part = *options;
     part.state = s->state;
     part.most_steps = s->chunk;
+    part.log = &s->log;
     part.optim.lr = am_rollback_lr(options->optim.lr, s->rollbacks);
     int rc = am_suite_joint_all(s->suite, s->trunk, &part);
     if (rc == AM_E_NUMERIC) {
@@ -175,14 +185,19 @@ int am_session_epoch_all(am_session *s, const am_train_options *options)
 {
     const int64_t epoch = s->epoch;
     int rc = AM_OK;
-    bool is_due = false;
+    bool is_due = false, is_log_due = false;
     if (s->suite->divergence.rollbacks > 0 && is_at_start(s)) {
         AM_TRY(save_all(s, EPOCH));
     }
     while (s->epoch == epoch) {
         const double start = am_seconds();
         AM_TRY(steps_all(s, options));
-        AM_TRY(decide_all(s, am_seconds() - start, &is_due));
+        AM_TRY(decide_all(s, am_seconds() - start, &is_due, &is_log_due));
+        if (s->epoch != epoch || is_log_due) {
+            am_report_epochs(s->suite, options, NULL, &s->log);
+            am_train_log_clear(&s->log);
+            s->logged = am_seconds();
+        }
         if (is_due) {
             AM_TRY(save_all(s, (int)(s->saves % TURNS)));
         }

@@ -21,6 +21,8 @@ typedef struct am_session {
     int64_t epoch;               /* under way, from 1 */
     int64_t rollbacks;           /* so far */
     int64_t chunk;               /* steps between two looks at the clock */
+    am_train_log log;            /* owned: of the epoch, since the last event */
+    double logged;               /* seconds: when that was, rank 0's clock */
     am_pace pace;                /* rank 0's counts */
 } am_session;
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/training/adapt.h"
+#include "jobs/training/report.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -22,6 +23,15 @@ int64_t am_suite_real_bytes(const am_suite *suite)
 const char *am_suite_task(const am_suite *suite, int i)
 {
     return am_dataset_name(suite->data[i]);
+}
+
+bool am_suite_is_text(const am_suite *suite)
+{
+    bool is_text = true;
+    for (int i = 0; i < suite->n; i++) {
+        is_text = is_text && am_dataset_is_text(suite->data[i]);
+    }
+    return is_text;
 }
 
 void *am_suite_trunk_new(const am_suite *suite)
@@ -104,9 +114,11 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
     out->head_params = am_new(n, sizeof *out->head_params, "heads");
     out->owner = am_new(n, sizeof *out->owner, "tasks");
     out->rollbacks = am_new(n, sizeof *out->rollbacks, "tasks");
-    rc = !out->data || !out->head || !out->head_params || !out->owner || !out->rollbacks
-             ? AM_E_NOMEM
-             : AM_OK;
+    out->log = am_new(n, sizeof *out->log, "tasks");
+    rc =
+        !out->data || !out->head || !out->head_params || !out->owner || !out->rollbacks || !out->log
+            ? AM_E_NOMEM
+            : AM_OK;
     AM_AGREE(comm);
     for (int i = 0; i < n; i++) {
         char path[4096];
@@ -149,6 +161,9 @@ void am_suite_close_all(am_suite *suite)
         if (suite->head_params) {
             free(suite->head_params[i]);
         }
+        if (suite->log) {
+            am_train_log_free(&suite->log[i]);
+        }
     }
     am_adapt_close(suite);
     am_param_layout_free(&suite->trunk);
@@ -159,6 +174,7 @@ void am_suite_close_all(am_suite *suite)
     free(suite->head_params);
     free(suite->owner);
     free(suite->rollbacks);
+    free(suite->log);
     *suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
 }
 
@@ -172,15 +188,24 @@ static am_task task_of(const am_suite *suite, int i)
                      .classes = am_dataset_classes(suite->data[i])};
 }
 
+static int new_log(const am_suite *suite, const am_train_options *options, am_train_log *out)
+{
+    am_train_log_free(out);
+    return am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, options->epochs, out);
+}
+
 /* Train task i on this group's ranks; a diverged run is an error that names the task. */
 static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_options *options)
 {
     am_task task = task_of(suite, i);
     am_train_result result = {0};
+    am_train_options logged = *options;
     int64_t rollbacks = 0;
     void *trained = trunk;
     int rc = options->train_trunk ? am_adapt_begin(suite, i, trunk, options, &trained) : AM_OK;
+    AM_KEEP(new_log(suite, options, &suite->log[i]));
     AM_AGREE(suite->group);
+    logged.log = &suite->log[i];
     const am_saver_call call = {.comm = suite->group,
                                 .name = task.name,
                                 .ops = suite->ops,
@@ -190,7 +215,7 @@ static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_opt
                                 .tasks = &task,
                                 .heads = &suite->head[i],
                                 .n_tasks = 1,
-                                .options = options,
+                                .options = &logged,
                                 .policy = &suite->divergence};
     rc = am_saver_train_all(suite->saver, &call, &result, &rollbacks);
     suite->rollbacks[i] = rollbacks;
@@ -216,6 +241,40 @@ static int group_leader(const am_suite *suite, int group)
     return (int)lo;
 }
 
+/* The log of every task, from the leader of its group to all ranks. */
+static int share_logs_all(am_suite *suite)
+{
+    int rc = AM_OK, group_rank;
+    int64_t *n = am_new(suite->n, sizeof *n, "records of training");
+    rc = n == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(suite->comm);
+    MPI_Comm_rank(suite->group, &group_rank);
+    for (int i = 0; i < suite->n && group_rank == 0; i++) {
+        n[i] = suite->owner[i] == suite->my_group ? suite->log[i].n : 0;
+    }
+    AM_TRY(am_sum_i64_all(suite->comm, n, suite->n));
+    for (int i = 0; i < suite->n; i++) {
+        am_train_log *log = &suite->log[i];
+        if (suite->owner[i] != suite->my_group || log->room < n[i]) {
+            am_train_log_free(log);
+            AM_KEEP(am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, n[i], log));
+        }
+        log->n = n[i];
+    }
+    AM_AGREE(suite->comm);
+    for (int i = 0; i < suite->n; i++) {
+        const am_train_log *log = &suite->log[i];
+        const int leader = group_leader(suite, suite->owner[i]);
+        AM_TRY(
+            am_bcast_all(suite->comm, leader, log->record, log->n * (int64_t)sizeof *log->record));
+        AM_TRY(am_bcast_all(suite->comm, leader, log->energy,
+                            log->n * log->tensors * (int64_t)sizeof *log->energy));
+    }
+cleanup:
+    free(n);
+    return rc;
+}
+
 int am_suite_report_all(am_suite *suite, const am_train_options *options)
 {
     int group_rank, rc = AM_OK;
@@ -224,7 +283,10 @@ int am_suite_report_all(am_suite *suite, const am_train_options *options)
         suite->rollbacks[i] = 0;
     }
     AM_TRY(am_sum_i64_all(suite->comm, suite->rollbacks, suite->n));
+    AM_TRY(share_logs_all(suite));
     for (int i = 0; i < suite->n; i++) {
+        am_report_epochs(suite, options, am_suite_task(suite, i), &suite->log[i]);
+        am_train_log_free(&suite->log[i]);
         for (int64_t k = 1; k <= suite->rollbacks[i]; k++) {
             am_rollback_report(options->purpose, am_suite_task(suite, i), k,
                                am_rollback_lr(options->optim.lr, k));
@@ -303,11 +365,14 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
 {
     am_train_options joint = *options;
     am_train_result result = {0};
+    am_train_log log = {0};
     int64_t rollbacks = 0;
     void *trained = trunk;
     joint.train_trunk = true;
+    joint.log = options->log != NULL ? options->log : &log;
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(new_log(suite, options, &log));
     if (options->state == NULL) {
         AM_KEEP(am_adapt_begin(suite, suite->n, trunk, options, &trained));
     }
@@ -335,6 +400,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
                                      &joint, &result));
         result.diverged = am_rollback_is_due(&suite->divergence, &result);
     }
+    am_report_epochs(suite, &joint, NULL, &log);
     for (int64_t k = 1; k <= rollbacks; k++) {
         am_rollback_report(joint.purpose, NULL, k, am_rollback_lr(joint.optim.lr, k));
     }
@@ -343,6 +409,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
                      joint.purpose, am_rollback_lr(joint.optim.lr, rollbacks));
     }
 cleanup:
+    am_train_log_free(&log);
     free(tasks);
     return rc;
 }

@@ -39,10 +39,13 @@ typedef struct am_suite {
     am_adapters adapters;     /* zero: none */
     am_saver *saver;          /* borrowed; only a call with a state of its own goes without */
     int64_t *rollbacks;       /* [n] owned: of task i in this group, not reported yet */
+    am_train_log *log;        /* [n] owned: likewise */
 } am_suite;
 
 /** Bytes of one real. */
 int64_t am_suite_real_bytes(const am_suite *suite);
+/** Every task is text. */
+bool am_suite_is_text(const am_suite *suite);
 /** Name of task i. */
 const char *am_suite_task(const am_suite *suite, int i);
 
@@ -78,11 +81,13 @@ int am_suite_finetune_all(am_suite *suite, void *const *trunks, const am_train_o
 int am_suite_finetune_one_all(am_suite *suite, int task, void *trunk,
                               const am_train_options *options);
 
-/** Log the rollbacks of all groups since the last report (rollback.h). Collective [suite->comm]. */
+/** Log the epochs (report.h) and rollbacks (rollback.h) of all groups since the last report.
+ * Collective [suite->comm]. */
 int am_suite_report_all(am_suite *suite, const am_train_options *options);
 
 /** Train one trunk on all tasks together, data-parallel over all ranks, from `trunk`, in place.
- * Heads are trained too if options->train_head. Collective [suite->comm]. Divergence is
+ * Heads are trained too if options->train_head. The epochs are logged (report.h), or left in
+ * options->log if there is one. Collective [suite->comm]. Divergence is
  * AM_E_NUMERIC. */
 int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *options);
 

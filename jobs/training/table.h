@@ -12,7 +12,8 @@ enum { AM_TABLE_ROWS = 64, AM_TABLE_NAME = 64 };
 typedef struct am_table_choice {
     double alpha;
     int64_t epochs, round;
-    double validation; /* mean accuracy on validation data, 0..1 */
+    double validation;      /* mean accuracy on validation data, 0..1 */
+    double validation_loss; /* mean over the tasks of the loss on it, nats */
 } am_table_choice;
 
 typedef struct am_table_row {
@@ -24,6 +25,7 @@ typedef struct am_table_row {
 
 typedef struct am_table {
     const am_suite *suite; /* borrowed: task names */
+    bool by_loss;          /* the text shows bits (of text: bits per byte), not accuracies */
     int n;
     am_table_row row[AM_TABLE_ROWS];
 } am_table;
@@ -34,6 +36,11 @@ int am_table_add(am_table *table, const char *key, const char *name, am_table_ch
 /** Row called `key`, NULL if absent. */
 const am_table_row *am_table_find(const am_table *table, const char *key);
 void am_table_free(am_table *table);
+
+/** Share of labels classified right, 0..1. Pure. */
+double am_table_accuracy(const am_eval_result *task);
+/** Nats in bits. Pure. */
+double am_table_bits(double nats);
 
 /** The table as lines of text, owned by the caller (free). NULL with AM_E_NOMEM in the slot. */
 char *am_table_text(const am_table *table);

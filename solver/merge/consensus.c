@@ -116,7 +116,6 @@ AM_CLONES static void restore_and_vote(double *restrict delta, double *restrict 
  */
 static void load_and_vote(const am_tile *tile, am_sparsify *sparsify, double *sum)
 {
-    float *work = (float *)(void *)(tile->scratch + tile->models * tile->n);
     memset(sum, 0, (size_t)tile->n * sizeof *sum);
     for (int t = 0; t < tile->models; t++) {
         double *delta = tile->scratch + t * tile->n;
@@ -126,8 +125,10 @@ static void load_and_vote(const am_tile *tile, am_sparsify *sparsify, double *su
         if (tile->unit->narrow == AM_DTYPE_F64) {
             restore_and_vote(delta, sum, factor, (float)weight, tile->n);
         } else {
-            am_narrow_votes(tile->unit->narrow, tile, t, delta, factor, weight, work, sum);
-            restore(delta, factor, tile->n);
+            am_narrow_votes(tile->unit->narrow, tile, t, delta, factor, weight, sum);
+            if (factor != 1) {
+                restore(delta, factor, tile->n);
+            }
         }
     }
 }

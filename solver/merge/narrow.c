@@ -3,6 +3,7 @@
 
 #include <string.h>
 #include "mpi/clones.h"
+#include "mpi/lanes.h"
 
 am_dtype am_narrow_of(am_dtype work, am_semantics semantics, am_scope scope)
 {
@@ -13,7 +14,7 @@ am_dtype am_narrow_of(am_dtype work, am_semantics semantics, am_scope scope)
 }
 
 /* Without the low `bits` of the significand; NaN and infinities stay. */
-static inline float drop_bits(float x, int bits)
+AM_INLINE float drop_bits(float x, int bits)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
@@ -24,20 +25,30 @@ static inline float drop_bits(float x, int bits)
     return x;
 }
 
-AM_CLONES static void to_bf16(float *x, int64_t n)
+AM_INLINE float of_bf16(float x)
 {
-    for (int64_t i = 0; i < n; i++) {
-        x[i] = drop_bits(x[i], 16);
-    }
+    return drop_bits(x, 16);
 }
 
 /* Subnormal numbers of f16 are multiples of 2^-24, as f32 at 0.75 are. */
+AM_INLINE float of_f16(float x)
+{
+    const bool is_small = x < 0x1p-14F && x > -0x1p-14F;
+    const float shifted = x + 0.75F, dropped = drop_bits(x, 13);
+    return is_small ? shifted - 0.75F : dropped;
+}
+
+AM_CLONES static void to_bf16(float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = of_bf16(x[i]);
+    }
+}
+
 AM_CLONES static void to_f16(float *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const bool is_small = x[i] < 0x1p-14F && x[i] > -0x1p-14F;
-        const float shifted = x[i] + 0.75F, dropped = drop_bits(x[i], 13);
-        x[i] = is_small ? shifted - 0.75F : dropped;
+        x[i] = of_f16(x[i]);
     }
 }
 
@@ -50,61 +61,147 @@ void am_narrow(am_dtype dtype, float *x, int64_t n)
     }
 }
 
-AM_CLONES static void to_f32(float *restrict out, const double *restrict x, int64_t n)
+/* Everything in registers: the loops are as fast as the loads. */
+AM_CLONES static void difference_bf16(float *restrict out, const double *restrict x,
+                                      const double *restrict base, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        out[i] = (float)x[i];
+        out[i] = of_bf16(of_bf16((float)x[i]) - of_bf16((float)base[i]));
     }
 }
 
-AM_CLONES static void subtract(float *restrict out, const float *restrict base, int64_t n)
+AM_CLONES static void difference_f16(float *restrict out, const double *restrict x,
+                                     const double *restrict base, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        out[i] -= base[i];
+        out[i] = of_f16(of_f16((float)x[i]) - of_f16((float)base[i]));
     }
 }
 
 void am_narrow_difference(am_dtype dtype, float *out, const double *x, const double *base,
                           int64_t n)
 {
-    enum { PART = 512 };
-    for (int64_t lo = 0; lo < n; lo += PART) {
-        const int64_t some = n - lo < PART ? n - lo : PART;
-        float from[PART];
-        to_f32(out + lo, x + lo, some);
-        to_f32(from, base + lo, some);
-        am_narrow(dtype, out + lo, some);
-        am_narrow(dtype, from, some);
-        subtract(out + lo, from, some);
-        am_narrow(dtype, out + lo, some);
+    if (dtype == AM_DTYPE_BF16) {
+        difference_bf16(out, x, base, n);
+    } else {
+        difference_f16(out, x, base, n);
     }
 }
 
-AM_CLONES static void multiply(float *x, float factor, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        x[i] *= factor;
-    }
-}
+enum { FACTORS = 2 };
 
-AM_CLONES static void add_where(double *restrict sum, const float *restrict vote,
-                                const double *restrict kept, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        const float more = kept[i] != 0 ? vote[i] : 0;
-        sum[i] = (float)sum[i] + more;
+/* sum += the difference times the factors, each product rounded, where kept is not 0. */
+#define AM_VOTES(name, round)                                                                      \
+    AM_CLONES static void name(double *restrict sum, const double *restrict kept,                  \
+                               const double *restrict x, const double *restrict base,              \
+                               const float *factor, int64_t n)                                     \
+    {                                                                                              \
+        const float first = factor[0], second = factor[1];                                         \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            const float delta = round(round((float)x[i]) - round((float)base[i]));                 \
+            const float vote = round(round(delta * first) * second);                               \
+            sum[i] = (float)sum[i] + (kept[i] != 0 ? vote : 0);                                    \
+        }                                                                                          \
     }
-}
+
+AM_VOTES(votes_bf16, of_bf16)
+AM_VOTES(votes_f16, of_f16)
 
 void am_narrow_votes(am_dtype dtype, const am_tile *tile, int t, const double *kept, double factor,
-                     double weight, float *work, double *sum)
+                     double weight, double *sum)
 {
-    float rounded[] = {(float)factor, (float)weight};
-    am_narrow(dtype, rounded, 2);
-    am_narrow_difference(dtype, work, tile->x[t], tile->base, tile->n);
-    for (int k = factor != 1 ? 0 : 1; k < 2; k++) {
-        multiply(work, rounded[k], tile->n);
-        am_narrow(dtype, work, tile->n);
+    float rounded[FACTORS] = {(float)factor, (float)weight}; /* 1 changes nothing */
+    am_narrow(dtype, rounded, FACTORS);
+    if (dtype == AM_DTYPE_BF16) {
+        votes_bf16(sum, kept, tile->x[t], tile->base, rounded, tile->n);
+    } else {
+        votes_f16(sum, kept, tile->x[t], tile->base, rounded, tile->n);
     }
-    add_where(sum, work, kept, tile->n);
+}
+
+/* ---- all models at once, sums in registers ---- */
+
+enum { GROUP = 16 };
+
+/* A group of m <= GROUP elements of every task vector, rounded: delta [models]. */
+AM_INLINE void load_group(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m,
+                          float (*restrict delta)[GROUP])
+{
+    float base[GROUP] = {0};
+    for (int64_t k = 0; k < m; k++) {
+        const float b = (float)tile->base[lo + k];
+        base[k] = dtype == AM_DTYPE_BF16 ? of_bf16(b) : of_f16(b);
+    }
+    for (int t = 0; t < tile->models; t++) {
+        const double *restrict x = tile->x[t] + lo;
+        for (int64_t k = 0; k < m; k++) {
+            const float v = (float)x[k];
+            delta[t][k] = dtype == AM_DTYPE_BF16 ? of_bf16(of_bf16(v) - base[k])
+                                                 : of_f16(of_f16(v) - base[k]);
+        }
+    }
+}
+
+AM_INLINE void group_squares(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m,
+                             double *square)
+{
+    float delta[AM_MAX_MODELS][GROUP];
+    double mean[GROUP] = {0}, sum[GROUP] = {0};
+    load_group(dtype, tile, lo, m, delta);
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            mean[k] += (double)delta[t][k];
+        }
+    }
+    for (int64_t k = 0; k < m; k++) {
+        mean[k] /= tile->models;
+    }
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            const double off = (double)delta[t][k] - mean[k];
+            sum[k] += off * off;
+        }
+    }
+    memcpy(square, sum, (size_t)m * sizeof *square);
+}
+
+AM_INLINE void group_votes(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t m, double *out)
+{
+    float delta[AM_MAX_MODELS][GROUP], sum[GROUP] = {0};
+    load_group(dtype, tile, lo, m, delta);
+    for (int t = 0; t < tile->models; t++) {
+        for (int64_t k = 0; k < m; k++) {
+            sum[k] += delta[t][k];
+        }
+    }
+    for (int64_t k = 0; k < m; k++) {
+        out[k] = (double)sum[k];
+    }
+}
+
+#define AM_GROUPS(name, group, dtype)                                                              \
+    AM_CLONES static void name(const am_tile *tile, int64_t lo, int64_t n, double *out)            \
+    {                                                                                              \
+        int64_t i = 0;                                                                             \
+        for (; i + GROUP <= n; i += GROUP) {                                                       \
+            group(dtype, tile, lo + i, GROUP, out + i);                                            \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            group(dtype, tile, lo + i, n - i, out + i);                                            \
+        }                                                                                          \
+    }
+
+AM_GROUPS(squares_bf16, group_squares, AM_DTYPE_BF16)
+AM_GROUPS(squares_f16, group_squares, AM_DTYPE_F16)
+AM_GROUPS(sums_bf16, group_votes, AM_DTYPE_BF16)
+AM_GROUPS(sums_f16, group_votes, AM_DTYPE_F16)
+
+void am_narrow_squares(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t n, double *square)
+{
+    (dtype == AM_DTYPE_BF16 ? squares_bf16 : squares_f16)(tile, lo, n, square);
+}
+
+void am_narrow_sum(am_dtype dtype, const am_tile *tile, double *sum)
+{
+    (dtype == AM_DTYPE_BF16 ? sums_bf16 : sums_f16)(tile, 0, tile->n, sum);
 }

@@ -17,8 +17,13 @@ void am_narrow(am_dtype dtype, float *x, int64_t n);
 void am_narrow_difference(am_dtype dtype, float *out, const double *x, const double *base,
                           int64_t n);
 /** sum [n] += (x - base) factor weight where kept [n] is not 0, everything rounded but the sum,
- * which is f32. work [n] f32. */
+ * which is f32. */
 void am_narrow_votes(am_dtype dtype, const am_tile *tile, int t, const double *kept, double factor,
-                     double weight, float *work, double *sum);
+                     double weight, double *sum);
+/** square [n] = sum over the models of (d - mean)^2 in f64, d the rounded differences of elements
+ * lo .. lo + n. */
+void am_narrow_squares(am_dtype dtype, const am_tile *tile, int64_t lo, int64_t n, double *square);
+/** sum [n of the tile] = the sum of the rounded differences, in f32 as mergekit adds them. */
+void am_narrow_sum(am_dtype dtype, const am_tile *tile, double *sum);
 
 #endif

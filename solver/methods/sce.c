@@ -80,27 +80,16 @@ static void variance_keys(const am_tile *tile, float *key)
     }
 }
 
-/* mergekit's in bf16 or f16: of rounded task vectors, in f32, and rounded. */
+/* mergekit's in bf16 or f16: of rounded task vectors, and rounded. */
 static void narrow_variance_keys(const am_tile *tile, float *key)
 {
-    const am_dtype dtype = tile->unit->narrow;
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
-        double sum[PART] = {0}, square[PART] = {0};
-        float delta[PART];
-        for (int pass = 0; pass < 2; pass++) {
-            for (int t = 0; t < tile->models; t++) {
-                am_narrow_difference(dtype, delta, tile->x[t] + lo, tile->base + lo, n);
-                for (int64_t i = 0; i < n; i++) {
-                    const double off = (double)delta[i] - sum[i] / tile->models;
-                    sum[i] += pass == 0 ? (double)delta[i] : 0;
-                    square[i] += pass == 1 ? off * off : 0;
-                }
-            }
-        }
+        double square[PART];
+        am_narrow_squares(tile->unit->narrow, tile, lo, n, square);
         square_keys(key + lo, square, 1.0 / tile->models, n);
-        am_narrow(dtype, key + lo, n);
     }
+    am_narrow(tile->unit->narrow, key, tile->n);
 }
 
 static void load_keys(const am_tile *tile, float *key)
@@ -239,15 +228,6 @@ AM_CLONES static void add_deltas(double *restrict sum, const double *restrict x,
     }
 }
 
-static void vote(const am_tile *tile, int t, double *sum)
-{
-    float *delta = work_keys(tile);
-    am_narrow_difference(tile->unit->narrow, delta, tile->x[t], tile->base, tile->n);
-    for (int64_t i = 0; i < tile->n; i++) {
-        sum[i] = (float)sum[i] + delta[i];
-    }
-}
-
 AM_CLONES static void take_signs(double *restrict sign, const double *restrict sum, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -284,14 +264,14 @@ static void combine(const am_tile *tile)
     double *sign = tile->scratch + SIGN * tile->n, *sum = tile->scratch + SUM * tile->n;
     double *total = tile->scratch + TOTAL * tile->n;
     const size_t bytes = (size_t)tile->n * sizeof(double);
-    memset(sum, 0, bytes);
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
-    for (int t = 0; t < tile->models; t++) {
-        if (tile->unit->narrow == AM_DTYPE_F64) {
+    if (tile->unit->narrow != AM_DTYPE_F64) {
+        am_narrow_sum(tile->unit->narrow, tile, sum);
+    } else {
+        memset(sum, 0, bytes);
+        for (int t = 0; t < tile->models; t++) {
             add_deltas(sum, tile->x[t], tile->base, tile->n);
-        } else {
-            vote(tile, t, sum);
         }
     }
     take_signs(sign, sum, tile->n);

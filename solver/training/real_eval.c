@@ -231,5 +231,6 @@ const am_train_ops AM_R(am_train_ops) = {
     .eval_all = AM_R(am_eval_all),
     .gradient = AM_R(am_train_gradient),
     .state_arrays = AM_R(am_train_state_arrays),
+    .is_direct = AM_R(am_train_is_direct),
     .activation_bytes = AM_R(am_pass_bytes),
 };

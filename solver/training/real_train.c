@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "mpi/agree.h"
+#include "mpi/clock.h"
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 #include "solver/linalg/blas.h"
@@ -116,6 +117,11 @@ int AM_R(am_train_state_arrays)(const am_optim_options *options)
     return AM_R(am_optim_table)[options->method]->states(options) + options->bf16_weights;
 }
 
+bool AM_R(am_train_is_direct)(const am_optim_options *options)
+{
+    return AM_R(am_optim_table)[options->method]->direct != NULL;
+}
+
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out)
 {
@@ -202,7 +208,7 @@ static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
     AM_KEEP(am_train_augment(t, net, n_tasks));
     AM_KEEP(AM_R(am_pass_make)(net, am_schedule_rows(&t->schedule), classes, true, &t->pass));
     AM_KEEP(am_arena_create(&t->arena, am_arena_need((size_t)t->n * sizeof(real)), "gradient"));
-    AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->energy != NULL, &t->stepper));
+    AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->log != NULL, &t->stepper));
     free(w);
     if (rc == 0) {
         t->buffer = am_arena_take(&t->arena, (size_t)t->n * sizeof(real));
@@ -369,20 +375,66 @@ static bool am_train_is_finite(const am_trainer *t)
     return is_finite;
 }
 
+/* Mean loss over the samples of the epoch so far. */
+static int am_train_loss_all(const am_trainer *t, double *out)
+{
+    am_exact loss = t->state->loss;
+    const int rc = am_exact_sum_all(t->comm, &loss, 1);
+    *out = am_exact_round(&loss) / (double)t->state->epoch_samples;
+    return rc;
+}
+
+/* Add the steps that were taken since `start` to the log. */
+static int am_train_record_all(am_trainer *t, const am_train_record *part, double start)
+{
+    am_train_log *log = t->options->log;
+    am_train_record *r = am_train_log_at(log, part->epoch);
+    const am_param_layout *layout = &t->state->segment[0].layout;
+    const int64_t n = layout->tensors.n;
+    am_exact *energy = t->stepper.energy;
+    am_exact *sums = am_train_log_energy(log, log->n - 1);
+    int rc = 0;
+    r->steps += part->steps;
+    r->samples += part->samples;
+    am_exact_merge(&r->norm_sum, &part->norm_sum);
+    r->norm_most = part->norm_most > r->norm_most ? part->norm_most : r->norm_most;
+    r->norm_last = part->norm_last;
+    r->seconds += am_seconds() - start;
+    AM_TRY(am_train_loss_all(t, &r->loss));
+    AM_TRY(t->state->is_sharded ? am_exact_sum_all(t->comm, energy, n) : 0);
+    for (int64_t k = 0; k < n; k++) {
+        am_exact_merge(&sums[layout->number[k]], &energy[k]);
+    }
+    memset(energy, 0, (size_t)n * sizeof *energy);
+cleanup:
+    return rc;
+}
+
 /* The steps that are left of the epoch of the state, most_steps allowing. */
 static int am_train_epoch_all(am_trainer *t, int64_t *left, bool *diverged)
 {
     am_train_state *state = t->state;
+    am_train_record part = {.epoch = t->options->first_epoch + state->epoch};
+    const double start = am_seconds();
     int rc = 0;
     if (state->step == 0) {
         am_exact_zero(&state->loss);
         state->epoch_samples = 0;
     }
+    part.samples = -state->epoch_samples;
     while (state->step < t->schedule.steps && *left != 0 && !*diverged) {
         AM_TRY(am_train_step_all(t, state->epoch, state->step, diverged));
         state->step++;
         state->steps++;
+        part.steps++;
+        part.norm_last = t->stepper.norm;
+        am_exact_add(&part.norm_sum, part.norm_last);
+        part.norm_most = part.norm_last > part.norm_most ? part.norm_last : part.norm_most;
         --*left;
+    }
+    part.samples += state->epoch_samples;
+    if (t->options->log != NULL) {
+        AM_TRY(am_train_record_all(t, &part, start));
     }
     if (state->step == t->schedule.steps) {
         state->step = 0;
@@ -396,24 +448,13 @@ cleanup:
 static int am_train_result_all(am_trainer *t, am_train_result *result)
 {
     am_train_state *state = t->state;
-    am_exact loss = state->loss;
     int rc = 0;
     result->steps = state->steps;
     result->samples = state->samples;
     if (state->steps > 0) {
-        AM_TRY(am_exact_sum_all(t->comm, &loss, 1));
-        result->loss = am_exact_round(&loss) / (double)state->epoch_samples;
+        AM_TRY(am_train_loss_all(t, &result->loss));
         result->gradient_norm = t->stepper.norm;
         result->diverged = result->diverged || !am_train_is_finite(t);
-    }
-    if (t->options->energy != NULL) {
-        const am_param_layout *layout = &state->segment[0].layout;
-        const int64_t n = layout->tensors.n, all = t->pass.net->trunk.tensors.n;
-        AM_TRY(state->is_sharded ? am_exact_sum_all(t->comm, t->stepper.energy, n) : 0);
-        memset(t->options->energy, 0, (size_t)all * sizeof *t->options->energy);
-        for (int64_t k = 0; k < n; k++) {
-            t->options->energy[layout->number[k]] = am_exact_round(&t->stepper.energy[k]);
-        }
     }
     result->is_finished = state->epoch >= t->options->epochs;
     if (result->is_finished) {

@@ -19,6 +19,8 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head);
 
+bool AM_R(am_train_is_direct)(const am_optim_options *options);
+
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
 int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes);
 

@@ -11,6 +11,7 @@
 #include "solver/training/net.h"
 #include "solver/training/optim.h"
 #include "solver/training/rate.h"
+#include "solver/training/record.h"
 #include "solver/training/state.h"
 
 /* One task in a training run. Heads and trunk are blocks of reals of the ops' type. */
@@ -44,8 +45,7 @@ typedef struct am_train_options {
      * network, tasks and options. */
     am_train_state *state;
     int64_t most_steps; /* of this call, 0: no limit; then result->is_finished tells */
-    double *energy; /* [tensors of the trunk] out: squared norm of all updates of this call, summed
-                       over its steps; NULL: not measured. Borrowed */
+    am_train_log *log;  /* the epochs of this call are added to it; NULL: not measured. Borrowed */
 } am_train_options;
 
 typedef struct am_train_result {
@@ -108,6 +108,10 @@ typedef struct am_train_ops {
     int (*gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
+
+    /** Whether a step of the optimiser needs a gradient of its own, to turn it into a direction.
+     * Local, pure. */
+    bool (*is_direct)(const am_optim_options *options);
 
     /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */

@@ -70,10 +70,16 @@ def check_adapter(folder: Path, out: str, name: str, ranks: int) -> None:
 
 
 def stop_later(out: Path):
-    """Ask one rank to stop soon after training has begun."""
+    """Ask one rank to stop soon after training has begun: this attempt has written its first event."""
+    def size_of_log() -> int:
+        log = out / "events.jsonl"
+        return log.stat().st_size if log.exists() else 0
+
+    before = size_of_log()
+
     def during(pids) -> None:
         end = time.monotonic() + 30
-        while not (out / "state").exists() and time.monotonic() < end:
+        while not ((out / "state").exists() and size_of_log() > before) and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(0.4)
         for pid in list(pids().values())[-1:]:

@@ -138,7 +138,50 @@ def finetune(model: str, made: dict) -> None:
     allmerge(f"import {model}-merged again.h5 --overwrite")
 
 
+def adapt(model: str, made: dict) -> None:
+    """train adapters from the imported base and export them: FOLDER + adapter is the exported trunk."""
+    recipe = json.loads(Path(f"{model}.yml").read_text())
+    recipe["model"] = {**made["model"], "lora": {"r": 2, "lora_alpha": 3, "lora_dropout": 0.1}}
+    recipe["finetune"] = {"optimizer": "adamw", "lr": 0.02, "batch": 8, "epochs": 3}
+    Path(f"{model}-lora.yml").write_text(json.dumps(recipe))
+    allmerge(f"train {model}-lora.yml --task t -o {model}-lora", 2)
+    allmerge(f"export {model}-lora/trunk.h5 {model}-whole --like {DATA / model}")
+    for ranks in (1, 3):
+        allmerge(f"export {model}-lora/adapter {model}-adapter{ranks} --like {DATA / model}", ranks)
+    files = [Path(f"{model}-adapter{r}/{f}").read_bytes() for r in (1, 3)
+             for f in ("adapter_model.safetensors", "adapter_config.json")]
+    assert files[:2] == files[2:]
+    again = subprocess.run([binary(), "export", f"{model}-lora/adapter", f"{model}-adapter1", "--like", DATA / model],
+                           capture_output=True, text=True)
+    assert again.returncode == 73 and "--overwrite" in again.stderr, again.stderr
+    allmerge(f"export {model}-lora/adapter {model}-adapter1 --like {DATA / model} --overwrite")
+    Path("adapt.yml").write_text(json.dumps({
+        "merge_method": "linear", "dtype": "float32",
+        "models": [{"model": f"{DATA / model}+{model}-adapter1", "parameters": {"weight": 1}}]}))
+    allmerge(f"merge adapt.yml -o {model}-adapted", 2)
+    same_tensors(f"{model}-whole", f"{model}-adapted")
+    base, after = (read(Path(f) / "model.safetensors")[0] for f in (DATA / model, f"{model}-adapted"))
+    moved = sum(base[n].raw.tobytes() != after[n].raw.tobytes() for n in base)
+    config = json.loads(files[1])
+    assert moved == len(config["target_modules"]) and moved > 7, (moved, config)
+    assert config["fan_in_fan_out"] == (model == "gpt2")
+    with_peft(model)
+
+
+def with_peft(model: str) -> None:
+    """PEFT reads the exported adapter: its merged model has the same tensors."""
+    python = os.environ.get("AM_PEFT_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import peft, transformers"], capture_output=True).returncode != 0:
+        print(f"{model}: not compared with PEFT: {python} has no peft and transformers (AM_PEFT_PYTHON)")
+        return
+    done = subprocess.run([python, SOURCE / "tests/golden/peft_merge.py", DATA / model, f"{model}-adapter1",
+                           f"{model}-whole"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout.strip())
+
+
 for name, prefix in (("gpt2", "transformer."), ("llama", "model."), ("vit", "vit.")):
     round_trip(name)
     finetune(name, import_it(name, DATA / name))
+    adapt(name, import_it(name, DATA / name))
     other_forms(name, prefix)

@@ -63,7 +63,7 @@ class Unit:
         self.shape = shape
 
     def words(self, method: str, model: int) -> np.ndarray:
-        draw = sm.random_pairs if method.startswith("dare") else sm.random_u32
+        draw = sm.random_quads if method.startswith("dare") else sm.random_u32
         return np.concatenate([draw(SEED, method, model, k, n)
                                for k, n in zip(self.names, self.sizes)])
 

@@ -208,40 +208,86 @@ static void energy(void)
 {
     const am_optim_options o = options_of("adamw");
     run r = run_make(&o), s = run_make(&o);
-    double *got = calloc((size_t)r.trunk.tensors.n, sizeof *got);
-    double *sharded = calloc((size_t)r.trunk.tensors.n, sizeof *sharded);
-    AM_ASSERT(got != NULL && sharded != NULL);
+    am_train_log whole = {0}, sharded = {0};
+    AM_CHECK_OK(am_train_log_make(r.trunk.tensors.n, 1, &whole));
+    AM_CHECK_OK(am_train_log_make(r.trunk.tensors.n, 1, &sharded));
     float *before = malloc((size_t)r.trunk.n * sizeof *before);
     AM_ASSERT(before != NULL);
     memcpy(before, r.w, (size_t)r.trunk.n * sizeof *before);
     r.options.most_steps = 1;
-    r.options.energy = got;
+    r.options.log = &whole;
     train_all(&r, am_world());
     s.options.most_steps = 1;
-    s.options.energy = sharded;
+    s.options.log = &sharded;
     s.options.optim.is_sharded = true;
     train_all(&s, am_world());
+    AM_CHECK(whole.n == 1 && sharded.n == 1);
     for (int64_t k = 0; k < r.trunk.tensors.n; k++) {
+        const double got = am_exact_round(&whole.energy[k]);
         double expected = 0;
         for (int64_t i = 0; i < r.trunk.tensors.t[k].numel; i++) {
             const double d = (double)(r.w[r.trunk.offset[k] + i] - before[r.trunk.offset[k] + i]);
             expected += d * d;
         }
-        AM_CHECK(expected > 0 && sharded[k] == got[k]);
-        AM_CHECK_NEAR(got[k], expected, 1e-12 * expected);
+        AM_CHECK(expected > 0 && am_exact_round(&sharded.energy[k]) == got);
+        AM_CHECK_NEAR(got, expected, 1e-12 * expected);
     }
     free(before);
-    free(got);
-    free(sharded);
+    am_train_log_free(&whole);
+    am_train_log_free(&sharded);
+    run_free(&r);
+    run_free(&s);
+}
+
+/* Records of whole epochs, and of the same epochs in calls of three steps. */
+static void records(void)
+{
+    const am_optim_options o = options_of("adamw");
+    run r = run_make(&o), s = run_make(&o);
+    am_train_log whole = {0}, parts = {0};
+    double step_norm = 0;
+    AM_CHECK_OK(am_train_log_make(r.trunk.tensors.n, EPOCHS, &whole));
+    AM_CHECK_OK(am_train_log_make(r.trunk.tensors.n, EPOCHS, &parts));
+    r.options.log = &whole;
+    r.options.first_epoch = s.options.first_epoch = 7;
+    train_all(&r, am_world());
+    s.task.train = ref_samples(&s.data);
+    const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F32);
+    AM_CHECK_OK(
+        ops->state_make(am_world(), ref_mlp(&spec), &s.task, 1, &s.options, &s.options.state));
+    s.options.log = &parts;
+    s.options.most_steps = 3;
+    while (!s.result.is_finished) {
+        train_all(&s, am_world());
+    }
+    AM_CHECK(whole.n == EPOCHS && parts.n == EPOCHS);
+    for (int64_t e = 0; e < EPOCHS; e++) {
+        const am_train_record *a = &whole.record[e], *b = &parts.record[e];
+        AM_CHECK(a->epoch == 7 + e && a->steps == STEPS_EACH && a->samples == SAMPLES);
+        AM_CHECK(b->epoch == a->epoch && b->steps == a->steps && b->samples == a->samples);
+        AM_CHECK(a->loss == b->loss && a->norm_last == b->norm_last);
+        AM_CHECK(a->norm_most == b->norm_most && a->norm_most >= a->norm_last);
+        const double norms = am_exact_round(&a->norm_sum);
+        AM_CHECK(am_exact_round(&b->norm_sum) == norms);
+        AM_CHECK(norms > 0 && norms <= STEPS_EACH * a->norm_most && a->seconds > 0);
+        for (int64_t k = 0; k < whole.tensors; k++) {
+            const double energy = am_exact_round(&am_train_log_energy(&whole, e)[k]);
+            AM_CHECK(energy > 0);
+            AM_CHECK(am_exact_round(&am_train_log_energy(&parts, e)[k]) == energy);
+        }
+        step_norm = a->norm_last;
+    }
+    AM_CHECK(whole.record[EPOCHS - 1].loss == r.result.loss && step_norm == r.result.gradient_norm);
+    am_train_state_free(&s.options.state);
+    am_train_log_free(&whole);
+    am_train_log_free(&parts);
     run_free(&r);
     run_free(&s);
 }
 
 static const am_test tests[] = {
-    AM_TEST(every_optimiser),
-    AM_TEST(clip_and_patterns),
-    AM_TEST(bf16_weights),
-    AM_TEST(energy),
+    AM_TEST(every_optimiser), AM_TEST(clip_and_patterns), AM_TEST(bf16_weights),
+    AM_TEST(energy),          AM_TEST(records),
 };
 
 AM_TEST_MAIN("train_state", tests)

@@ -44,13 +44,13 @@ def random_u32(seed: int, method: str, model: int, tensor: str, n: int,
     return np.stack(c, axis=1).ravel()[:n]
 
 
-def random_pairs(seed: int, method: str, model: int, tensor: str, n: int) -> np.ndarray:
-    """Two draws of 32 bits from each word: its halves, low first, are their upper 16 bits; the lower
-    ones are those of the words from 2^62 on."""
-    words = random_u32(seed, method, model, tensor, (n + 1) // 2)
-    upper = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=1).ravel()[:n]
-    lower = random_u32(seed, method, model, tensor, n, 1 << 62) & np.uint64(0xFFFF)
-    return upper << np.uint64(16) | lower
+def random_quads(seed: int, method: str, model: int, tensor: str, n: int) -> np.ndarray:
+    """Four draws of 32 bits from each word: its bytes, lowest first, are their upper 8 bits; the lower
+    24 are those of the words from 2^62 on."""
+    words = random_u32(seed, method, model, tensor, (n + 3) // 4)
+    upper = np.stack([words >> np.uint64(8 * k) & np.uint64(0xFF) for k in range(4)], axis=1).ravel()[:n]
+    lower = random_u32(seed, method, model, tensor, n, 1 << 62) & np.uint64(0xFFFFFF)
+    return upper << np.uint64(24) | lower
 
 
 # ---- sparse task vectors ----

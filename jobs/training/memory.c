@@ -1,0 +1,370 @@
+/* Memory of training: see memory.h. What counts is what is touched: room that a job takes but does
+ * not write to yet is none of the process's.
+ *
+ *   phase      trunks beside the base                             and
+ *
+ *   pretrain                                                      the data set, a call of train_all
+ *   probe                                                         a call
+ *   train      the model                                          a call, its state
+ *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
+ *   joint      and the final one                                  a call of all ranks
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/training/memory.h"
+
+#include <stdlib.h>
+#include "io/file.h"
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/log.h"
+#include "mpi/partition.h"
+#include "mpi/reduce.h"
+
+enum {
+    ROOM = 12 << 20,    /* bytes: packing of BLAS, messages, threads, HDF5 */
+    EVAL_SAMPLES = 256, /* that are evaluated together */
+    MERGE_EXTRA = 3     /* chunks of doubles of the engine beside one a model */
+};
+
+typedef struct planner {
+    const am_train_recipe *recipe;
+    const am_train_ops *ops;
+    am_net net; /* owned, shaped */
+    int ranks;
+    int64_t real;                 /* bytes */
+    int64_t trunk, moved;         /* reals: all, and those that are not frozen */
+    am_dataset_shape *shape;      /* [tasks] owned */
+    am_dataset_shape pretraining; /* n is 0 without one */
+    const am_process *process;
+} planner;
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t head_reals(const planner *p, int64_t classes)
+{
+    am_param_layout head = {0};
+    const int64_t n =
+        am_net_head_layout(&p->net, classes, p->ops->dtype, &head) == AM_OK ? head.n : 0;
+    am_param_layout_free(&head);
+    return n;
+}
+
+/* ---- one call of train_all ---- */
+
+typedef struct call {
+    const am_train_section *section;
+    const am_dataset_shape *shape; /* [n] */
+    int n;
+    bool with_trunk, with_head;
+    int ranks; /* that share it */
+} call;
+
+/* Samples of the largest leaf: see am_schedule_rows. */
+static int64_t leaf_rows(const call *c)
+{
+    int64_t rows = 0;
+    for (int i = 0; i < c->n; i++) {
+        const int64_t n = c->shape[i].n[AM_TRAIN], batch = c->section->batch;
+        rows = most(rows, batch == 0 || batch > n ? n : batch);
+    }
+    return (rows + c->section->micro_batches - 1) / c->section->micro_batches;
+}
+
+/* Elements of [0, n) from `at` on that a rank holds the state of. */
+static int64_t held(int64_t at, int64_t n, int64_t lo, int64_t hi)
+{
+    const int64_t from = lo > at ? lo : at, to = hi < at + n ? hi : at + n;
+    return to > from ? to - from : 0;
+}
+
+/* Gradients and state of rank `rank`. */
+static int steps_need(const planner *p, const call *c, int rank, am_train_need *need)
+{
+    const am_optim_options *optim = &c->section->optim;
+    const bool is_sharded = optim->is_sharded && c->ranks > 1;
+    const int64_t trunk = c->with_trunk ? p->moved : 0;
+    const int64_t leaves = c->section->micro_batches * (c->section->sum_tasks ? c->n : 1);
+    const int arrays = p->ops->state_arrays(optim);
+    int64_t end = trunk, at = trunk, lo = 0, kept = 0;
+    for (int i = 0; i < c->n && c->with_head; i++) {
+        const int64_t n = head_reals(p, c->shape[i].classes);
+        at = c->section->sum_tasks ? end : trunk;
+        end = most(end, at + n);
+    }
+    const int64_t n = end + 1;
+    int64_t hi = n;
+    if (is_sharded) {
+        am_tree_part(n, c->ranks, rank, &lo, &hi);
+    }
+    kept = held(0, trunk, lo, hi);
+    at = trunk;
+    for (int i = 0; i < c->n && c->with_head; i++) {
+        const int64_t head = head_reals(p, c->shape[i].classes);
+        kept += held(at, head, lo, hi);
+        at += c->section->sum_tasks ? head : 0;
+    }
+    need->optimizer = arrays * kept * p->real;
+    if (c->ranks == 1 && leaves == 1) {
+        need->gradients = n * p->real;
+        return AM_OK;
+    }
+    return am_tree_bytes(leaves, n, (int)p->real, c->ranks, rank, true,
+                         is_sharded                 ? AM_TREE_PARTS
+                         : p->ops->is_direct(optim) ? AM_TREE_EVERYWHERE
+                                                    : AM_TREE_ROOT,
+                         &need->gradients);
+}
+
+/* What a call takes on its largest rank. */
+static int call_need(const planner *p, const call *c, am_train_need *need)
+{
+    int64_t classes = 0;
+    int rc = AM_OK;
+    for (int i = 0; i < c->n; i++) {
+        classes = most(classes, c->shape[i].classes);
+    }
+    *need = (am_train_need){0};
+    for (int r = 0; r < c->ranks && rc == AM_OK; r++) {
+        am_train_need one = {0};
+        rc = steps_need(p, c, r, &one);
+        if (one.gradients + one.optimizer > need->gradients + need->optimizer) {
+            *need = one;
+        }
+    }
+    AM_KEEP(p->ops->activation_bytes(&p->net, leaf_rows(c), classes, true, &need->activations));
+    if (p->recipe->divergence.rollbacks > 0 && c->with_trunk) {
+        need->parameters += p->moved * p->real; /* a copy to go back to */
+    }
+    return rc;
+}
+
+/* ---- phases ---- */
+
+static int64_t data_bytes(const planner *p)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < p->recipe->n_tasks; i++) {
+        bytes += am_dataset_shape_bytes(&p->shape[i]);
+    }
+    return bytes;
+}
+
+/* Offer a phase: `need` is what its work takes, beside data and `reals` reals of parameters. */
+static void offer(const planner *p, const char *phase, int64_t reals, am_train_need need,
+                  am_train_need *out)
+{
+    need.phase = phase;
+    for (int i = 0; i < p->recipe->n_tasks; i++) {
+        reals += head_reals(p, p->shape[i].classes);
+    }
+    need.data += data_bytes(p);
+    need.parameters += reals * p->real;
+    need.peak = p->process->now + need.data + need.parameters + need.gradients + need.optimizer +
+                need.activations + ROOM;
+    need.peak = most(need.peak, p->process->peak);
+    if (need.peak > out->peak) {
+        *out = need;
+    }
+}
+
+static int offer_call(const planner *p, const char *phase, int64_t reals, const call *c,
+                      am_train_need *out)
+{
+    am_train_need need;
+    const int rc = call_need(p, c, &need);
+    if (rc == AM_OK) {
+        offer(p, phase, reals, need, out);
+    }
+    return rc;
+}
+
+/* Base and heads, where every job begins. */
+static int prepare_phases(planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    int rc = AM_OK;
+    if (p->pretraining.n[AM_TRAIN] > 0 && r->base_checkpoint == NULL) {
+        const call c = {&r->base, &p->pretraining, 1, true, true, p->ranks};
+        am_train_need need;
+        rc = call_need(p, &c, &need);
+        need.data = am_dataset_shape_bytes(&p->pretraining);
+        need.parameters += head_reals(p, p->pretraining.classes) * p->real;
+        offer(p, "pretrain", p->trunk, need, out);
+    }
+    for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL; i++) {
+        const call c = {&r->heads, &p->shape[i], 1, false, true, 1};
+        AM_KEEP(offer_call(p, "probe", p->trunk, &c, out));
+    }
+    return rc;
+}
+
+static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_train_need *out)
+{
+    int rc = AM_OK;
+    for (int i = 0; i < p->recipe->n_tasks && rc == AM_OK; i++) {
+        const am_dataset_shape *s = &p->shape[i];
+        const int64_t n = most(s->n[AM_VALIDATION], s->n[AM_TEST]);
+        am_train_need need = {.optimizer = state};
+        rc = p->ops->activation_bytes(&p->net, n < EVAL_SAMPLES ? n : EVAL_SAMPLES, s->classes,
+                                      false, &need.activations);
+        offer(p, "evaluate", reals, need, out);
+    }
+    return rc;
+}
+
+static int train_phases(planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const call c = {
+        r->n_tasks == 1 ? &r->finetune : &r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+    am_train_need need;
+    int rc = call_need(p, &c, &need);
+    need.parameters = 0; /* the session goes back to a file */
+    offer(p, "train", 2 * p->trunk, need, out);
+    AM_KEEP(offer_evaluation(p, 2 * p->trunk, need.optimizer, out));
+    return rc;
+}
+
+/* Trunks and slices of a rank in a group with `own` tasks, between the first merge and the end. */
+static int64_t iterate_reals(const planner *p, int64_t own)
+{
+    const int64_t T = p->recipe->n_tasks, P = p->trunk;
+    const int64_t slice = am_part_units(P, p->ranks);
+    const int64_t sent = own > 0 ? P : 0;
+    return (2 + 2 * own) * P + (T + 2) * slice + sent;
+}
+
+static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const int64_t P = p->trunk;
+    int64_t own = 0;
+    int rc = AM_OK;
+    for (int i = 0; i < r->n_tasks; i++) {
+        own += owner[i] == group;
+    }
+    const int64_t shared = iterate_reals(p, own);
+    const int64_t chosen = r->rounds * r->n_iterate_alphas > 1 ? 2 : 1; /* with the current one */
+    for (int i = 0; i < r->n_tasks; i++) {
+        const call c = {&r->finetune, &p->shape[i], 1, true, false, size};
+        if (owner[i] == group) {
+            AM_KEEP(offer_call(p, "finetune", shared + chosen * P, &c, out));
+        }
+    }
+    const am_train_need merge = {.parameters = P * p->real + (r->n_tasks + MERGE_EXTRA) *
+                                                                 (int64_t)AM_CHUNK *
+                                                                 (int64_t)sizeof(double)};
+    offer(p, "merge", shared + 2 * P, merge, out);
+    AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
+    const int64_t epochs = r->joint.epochs > 0 ? r->joint.epochs : r->rounds * r->finetune.epochs;
+    if (r->run_joint) {
+        const call c = {&r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+        AM_KEEP(offer_call(p, "joint", shared + (epochs > 1 ? 3 : 2) * P, &c, out));
+    }
+    return rc;
+}
+
+static int iterate_phases(planner *p, am_train_need *out)
+{
+    const int T = p->recipe->n_tasks, groups = p->ranks < T ? p->ranks : T;
+    int64_t *cost = am_new(T, sizeof *cost, "a plan");
+    int *owner = am_new(T, sizeof *owner, "a plan");
+    int rc = cost == NULL || owner == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; i < T && rc == AM_OK; i++) {
+        cost[i] = p->shape[i].n[AM_TRAIN];
+    }
+    if (rc == AM_OK) {
+        am_part_balance(cost, T, groups, owner);
+    }
+    for (int g = 0; g < groups && rc == AM_OK; g++) {
+        int64_t lo, hi;
+        am_part_range(p->ranks, groups, g, &lo, &hi);
+        rc = group_phases(p, owner, g, (int)(hi - lo), out);
+    }
+    free(cost);
+    free(owner);
+    return rc;
+}
+
+/* ---- the plan ---- */
+
+static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
+                          const int64_t *limit, am_dataset_shape *out)
+{
+    char *path = am_text("%s/%s.h5", r->folder, task);
+    int rc = path == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(comm);
+    AM_TRY(am_dataset_shape_all(comm, path, limit, out));
+cleanup:
+    free(path);
+    return rc;
+}
+
+static int shape_net(planner *p)
+{
+    static const char somewhere; /* any anchor: only whether there is one counts */
+    am_param_layout trunk = {0}, moved = {0};
+    int rc = am_net_copy(&p->recipe->model.net, &p->net);
+    AM_KEEP(am_net_shape(&p->net, p->shape[0].features));
+    AM_KEEP(am_net_trunk_layout(&p->net, p->ops->dtype, &trunk));
+    AM_KEEP(am_param_layout_part(&trunk, &moved));
+    p->trunk = trunk.n;
+    p->moved = moved.n;
+    p->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;
+    am_param_layout_free(&trunk);
+    am_param_layout_free(&moved);
+    return rc;
+}
+
+int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job job, int ranks,
+                      const am_process *process, am_train_need *out)
+{
+    const int64_t no_limit[AM_SPLITS] = {0};
+    planner p = {.recipe = recipe,
+                 .ops = am_train_ops_of(recipe->dtype),
+                 .ranks = ranks,
+                 .real = am_dtype_bytes(recipe->dtype),
+                 .process = process};
+    *out = (am_train_need){0};
+    p.shape = am_new(recipe->n_tasks, sizeof *p.shape, "a plan");
+    int rc = p.shape == NULL ? AM_E_NOMEM : AM_OK;
+    if (p.ops == NULL) {
+        AM_KEEP(am_fail(AM_E_RECIPE, "cannot train in dtype %s: use float32 or float64",
+                        am_dtype_name(recipe->dtype)));
+    }
+    if (recipe->model.lora.r > 0) {
+        AM_KEEP(am_fail(AM_E_RECIPE, "plan does not know adapters: plan without model: lora for "
+                                     "an upper bound"));
+    }
+    AM_AGREE(comm);
+    for (int i = 0; i < recipe->n_tasks; i++) {
+        AM_TRY(read_shape_all(comm, recipe, recipe->task[i], recipe->limit, &p.shape[i]));
+    }
+    if (recipe->base_task != NULL) {
+        AM_TRY(read_shape_all(comm, recipe, recipe->base_task, no_limit, &p.pretraining));
+    }
+    rc = shape_net(&p);
+    AM_KEEP(prepare_phases(&p, out));
+    AM_KEEP(job == AM_JOB_TRAIN ? train_phases(&p, out) : iterate_phases(&p, out));
+    AM_AGREE(comm);
+cleanup:
+    am_net_free(&p.net);
+    free(p.shape);
+    return rc;
+}
+
+int am_train_report_memory_all(MPI_Comm comm)
+{
+    am_process process = {0};
+    am_json json = {0};
+    int rc = AM_OK;
+    AM_TRY(am_memory_process_all(comm, &process));
+    am_json_int(&json, "peak_bytes", process.peak);
+    am_event("memory", &json);
+cleanup:
+    am_json_free(&json);
+    return rc;
+}

@@ -1,0 +1,32 @@
+/* How much memory a training job takes on one rank, from its recipe and the headers of its data
+ * sets. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_TRAINING_MEMORY_H
+#define AM_JOBS_TRAINING_MEMORY_H
+
+#include "jobs/merge/memory.h"
+#include "jobs/training/recipe.h"
+
+typedef enum am_train_job { AM_JOB_TRAIN, AM_JOB_ITERATE } am_train_job;
+
+/* Bytes on the rank that takes most, in the phase that does. */
+typedef struct am_train_need {
+    const char *phase;   /* "pretrain", "probe", "finetune", "merge", "joint", "evaluate" */
+    int64_t data;        /* sets in memory */
+    int64_t parameters;  /* trunks, heads, slices to merge */
+    int64_t gradients;   /* of the leaves on the tree, their sum */
+    int64_t optimizer;   /* its state: whole, or this rank's slice */
+    int64_t activations; /* of a leaf, or of the samples evaluated together */
+    int64_t peak;        /* of the process, libraries with it */
+} am_train_need;
+
+/** What `ranks` ranks of one node would take.
+ *
+ * process: what this process holds, without the job. Collective [comm]: rank 0 reads headers.
+ * Errors: those of the data sets and the network; agreed. */
+int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job job, int ranks,
+                      const am_process *process, am_train_need *out);
+
+/** Event "memory": the largest peak of a process so far. Collective [comm]. Errors: AM_E_IO. */
+int am_train_report_memory_all(MPI_Comm comm);
+
+#endif

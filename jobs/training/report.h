@@ -1,0 +1,17 @@
+/* What a training job measures, as events (mpi/log.h). SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_TRAINING_REPORT_H
+#define AM_JOBS_TRAINING_REPORT_H
+
+#include "jobs/training/suite.h"
+#include "mpi/jsonw.h"
+
+/** Events "epoch", one a record: loss, norms of gradients, throughput, energy of the updates of
+ * every tensor. task: NULL for all tasks together. Local, rank 0 of the job reports. */
+void am_report_epochs(const am_suite *suite, const am_train_options *options, const char *task,
+                      const am_train_log *log);
+
+/** Members of an object that is open in `json`: accuracy and loss of every task in all their forms.
+ */
+void am_report_scores(const am_suite *suite, const am_scores *scores, am_json *json);
+
+#endif

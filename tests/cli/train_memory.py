@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""`allmerge plan` against what training takes: mlp, cnn, vit and gpt, trained on 1 and 2 ranks, the state
+of the optimiser whole and sharded, and an iterative run. The peak of the largest process is within a tenth
+of the plan's, which holds a constant for MPI and libraries.
+usage: train_memory.py [PRESET]...
+SPDX-License-Identifier: BSD-3-Clause
+"""
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+import rankrun  # noqa: E402
+
+MIB = 1 << 20
+MODELS = {"mlp": "widths: [2048, 2048]", "cnn": "channels: [64, 128], hidden: 1024",
+          "vit": "features: 256, depth: 4, patch: 7", "gpt": "features: 256, depth: 4"}
+RECIPE = """
+model: {{preset: {preset}, {keys}}}
+data: {{folder: sets, tasks: {tasks}}}
+heads: {{epochs: 1}}
+finetune: {{optimizer: adamw, lr: 0.0001, batch: {batch}, micro_batches: 2, epochs: 1}}
+one_shot: {{epochs: [1], alphas: [0.5]}}
+iterate: {{rounds: 2, alphas: [0.5]}}
+joint: {{epochs: 1}}
+"""
+failures = 0
+
+
+def fail(what: str) -> None:
+    global failures
+    failures += 1
+    print(f"FAILED: {what}")
+
+
+def write_sets(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    folder.mkdir()
+    for name in ("a", "b", "t", "u"):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            for split, n in (("train", 64), ("validation", 16), ("test", 16)):
+                if name in "tu":
+                    file[f"{split}/tokens"] = rng.integers(0, 256, (n // 4, 129)).astype("u1")
+                else:
+                    file[f"{split}/x"] = rng.integers(0, 256, (n, 28, 28)).astype("u1")
+                    file[f"{split}/y"] = np.arange(n, dtype="i4") % 10
+
+
+def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "") -> None:
+    what = f"{preset}: {job} on {ranks} ranks {sets}"
+    name = f"{preset}-{job}-{ranks}{'-sharded' if sets else ''}"
+    task = f"--task {'t' if preset == 'gpt' else 'a'}" if job == "train" else ""
+    result = rankrun.run(f"{job} {preset}.yml -o {name} {task} {sets}".split(), ranks, folder, timeout=240)
+    result.expect_code(0)
+    told = rankrun.run(f"plan {preset}.yml --job {job} {task} --ranks {ranks} --json {sets}".split(), 1, folder,
+                       timeout=120)
+    told.expect_code(0)
+    if result.problems or told.problems:
+        fail(f"{what}: {result.problems} {told.problems}\n{result.err}\n{told.err}")
+        return
+    plan = json.loads(told.out)
+    events = map(json.loads, (folder / name / "events.jsonl").read_text().splitlines())
+    peak = next(e["peak_bytes"] for e in events if e["event"] == "memory")
+    parts = ", ".join(f"{k.removesuffix('_bytes')} {plan[k] / MIB:.1f}" for k in plan if k.endswith("_bytes"))
+    print(f"{what}: {peak / MIB:.1f} MiB, {peak / plan['peak_bytes']:.3f} of the plan's: {parts}", flush=True)
+    if not 0.9 * plan["peak_bytes"] <= peak <= 1.1 * plan["peak_bytes"]:
+        fail(f"{what}: a peak of {peak / MIB:.1f} MiB, planned {plan['peak_bytes'] / MIB:.1f} MiB")
+    if plan["peak_bytes"] < 4 * plan["process_bytes"]:
+        fail(f"{what}: too small to tell: {parts}")
+    shutil.rmtree(folder / name)
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="am_train_memory."))
+    write_sets(folder / "sets")
+    for preset in sys.argv[1:] or MODELS:
+        tasks, batch = ("[t, u]", 8) if preset == "gpt" else ("[a, b]", 64)
+        (folder / f"{preset}.yml").write_text(
+            RECIPE.format(preset=preset, keys=MODELS[preset], tasks=tasks, batch=batch))
+        compare(folder, preset, "train", 1)
+        compare(folder, preset, "train", 2)
+        compare(folder, preset, "train", 2, "--set finetune.shard_optimizer=yes")
+        if preset == "mlp":
+            compare(folder, preset, "iterate", 1)
+            compare(folder, preset, "iterate", 2)
+    shutil.rmtree(folder)
+    sys.exit(failures > 0)
+
+
+if __name__ == "__main__":
+    main()
