@@ -63,7 +63,8 @@ def expected(method, values):
 
 
 def write_recipe(method, ending):
-    lines = [f"merge_method: {method}", f"base_model: base{ending}", "dtype: bfloat16", "models:"]
+    lines = [f"merge_method: {method}", f"base_model: base{ending}", "dtype: float32",
+             "out_dtype: bfloat16", "models:"]
     for name, weight in zip(NAMES[1:], WEIGHTS):
         density = f", density: {(KEPT + 0.5) / N!r}" if method == "ties" else ""
         lines.append(f"- {{model: {name}{ending}, parameters: {{weight: {weight}{density}}}}}")

@@ -77,7 +77,8 @@ def write_recipe(method, scope):
         own["density"] = (KEPT + 0.5) / (N if scope != "global" else total_elements())
     if method == "dare_linear":
         own["density"] = 0.5
-    lines = [f"merge_method: {method}", "dtype: bfloat16"] + ([f"scope: {scope}"] if scope else [])
+    lines = [f"merge_method: {method}", "dtype: float32", "out_dtype: bfloat16"]
+    lines += [f"scope: {scope}"] if scope else []
     lines += [] if method == "karcher" else ["base_model: in0.safetensors"]
     models = range(MODELS + 1) if method == "karcher" else range(1, MODELS + 1)
     lines += ["models:"] + [
