@@ -143,11 +143,18 @@ static int call_need(const planner *p, const call *c, am_train_need *need)
 
 /* ---- phases ---- */
 
+/* Of a data set on a rank. index n_tasks: the one to pretrain on. */
+static int64_t held_bytes(const planner *p, const am_dataset_shape *shape, int index)
+{
+    const int64_t whole = am_dataset_shape_bytes(shape), *room = p->recipe->room;
+    return room != NULL && room[index] < whole ? room[index] : whole;
+}
+
 static int64_t data_bytes(const planner *p)
 {
     int64_t bytes = 0;
     for (int i = 0; i < p->recipe->n_tasks; i++) {
-        bytes += am_dataset_shape_bytes(&p->shape[i]);
+        bytes += held_bytes(p, &p->shape[i], i);
     }
     return bytes;
 }
@@ -190,7 +197,7 @@ static int prepare_phases(planner *p, am_train_need *out)
         const call c = {&r->base, &p->pretraining, 1, true, true, p->ranks};
         am_train_need need;
         rc = call_need(p, &c, &need);
-        need.data = am_dataset_shape_bytes(&p->pretraining);
+        need.data = held_bytes(p, &p->pretraining, r->n_tasks);
         need.parameters += head_reals(p, p->pretraining.classes) * p->real;
         offer(p, "pretrain", p->trunk, need, out);
     }
@@ -320,7 +327,7 @@ static int shape_net(planner *p)
 }
 
 int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job job, int ranks,
-                      const am_process *process, am_train_need *out)
+                      const am_process *process, am_train_need *out, am_dataset_shape *sets)
 {
     const int64_t no_limit[AM_SPLITS] = {0};
     planner p = {.recipe = recipe,
@@ -346,9 +353,17 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
     if (recipe->base_task != NULL) {
         AM_TRY(read_shape_all(comm, recipe, recipe->base_task, no_limit, &p.pretraining));
     }
+    for (int i = 0; sets != NULL && i < recipe->n_tasks; i++) {
+        sets[i] = p.shape[i];
+    }
+    if (sets != NULL && recipe->base_task != NULL) {
+        sets[recipe->n_tasks] = p.pretraining;
+    }
     rc = shape_net(&p);
-    AM_KEEP(prepare_phases(&p, out));
-    AM_KEEP(job == AM_JOB_TRAIN ? train_phases(&p, out) : iterate_phases(&p, out));
+    AM_KEEP(job == AM_JOB_EVAL ? AM_OK : prepare_phases(&p, out));
+    AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
+            : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
+                                    : offer_evaluation(&p, p.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:
     am_net_free(&p.net);
