@@ -96,8 +96,8 @@ static int read_boxes(library *l, const am_tensor *t, hid_t type, hid_t space, i
         if (rc != 0) {
             return rc;
         }
-        hsize_t flat = (hsize_t)box;
-        hid_t memory = H5Screate_simple(1, &flat, NULL);
+        /* Of the shape of the box: in another one HDF5 goes element by element. */
+        hid_t memory = t->ndim > 0 ? H5Screate_simple(t->ndim, count, NULL) : H5Screate(H5S_SCALAR);
         herr_t ok = memory >= 0 ? 0 : -1;
         if (ok >= 0 && t->ndim > 0) {
             ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
