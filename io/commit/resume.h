@@ -17,6 +17,7 @@ typedef struct am_resume_state {
     uint64_t plan;    /* digest */
     bool has_journal; /* else: the output is made in one go */
     bool is_resumed;  /* the layout is that of the interrupted job */
+    bool is_finished; /* the output is there: nothing is left to do */
 } am_resume_state;
 
 /** Look for an interrupted job on `partial`. state->is_resumed: it is the same job; then `layout`

@@ -76,6 +76,75 @@ static int copy_meta(const am_meta *from, am_meta *to)
     return 0;
 }
 
+/* Whether an input was written after the output's manifest. */
+static bool is_newer(const char *const *inputs, const struct stat *manifest)
+{
+    const int64_t made = (int64_t)manifest->st_mtim.tv_sec * 1000000000 + manifest->st_mtim.tv_nsec;
+    bool newer = false;
+    for (int64_t i = 0; inputs != NULL && inputs[i] != NULL && !newer; i++) {
+        am_input_facts facts;
+        newer = am_input_facts_read(inputs[i], &facts) != 0 ||
+                (!facts.has_content && facts.modified_ns > made);
+    }
+    return newer;
+}
+
+/* Rank 0: see options->accept_finished. An output that is another's is not an error here. */
+static int find_finished(const char *path, const am_ckpt_options *options, bool *is_finished)
+{
+    int rc = 0;
+    struct stat st;
+    am_manifest_head head = {0};
+    am_layout layout = {0};
+    const am_format *format = am_format_of_output(path);
+    char *clean = am_clean_path(path);
+    char *manifest = clean != NULL ? am_manifest_path(clean, format->is_folder) : NULL;
+    if (manifest == NULL) {
+        rc = AM_E_NOMEM;
+        goto cleanup;
+    }
+    if (access(clean, F_OK) != 0 || stat(manifest, &st) != 0) {
+        goto cleanup; /* ordinary */
+    }
+    AM_TRY(am_manifest_begin(format->name, options, &head));
+    *is_finished = am_manifest_is_of(clean, format->is_folder, &head) &&
+                   !is_newer(options->inputs, &st) && format->read_layout(clean, &layout) == 0;
+    am_error_clear();
+cleanup:
+    am_layout_free(&layout);
+    am_manifest_head_free(&head);
+    free(manifest);
+    free(clean);
+    return rc;
+}
+
+/* Rank 0: the lock, unless the output is finished. That is looked at before the lock, which may not
+ * be ours to take (an output in a read-only folder), and again with it: another job, or the ranks
+ * of one whose launcher died, may have finished the output while this one waited. */
+static int lock_output(am_ckpt_writer *w, const char *path, const am_ckpt_options *options)
+{
+    int rc = 0;
+    const bool accepts = options->accept_finished && !options->overwrite;
+    bool *is_finished = &w->resume.is_finished;
+    if (accepts) {
+        AM_TRY(find_finished(path, options, is_finished));
+    }
+    if (*is_finished) {
+        am_publish_tidy(path, w->format->is_folder);
+        goto cleanup;
+    }
+    AM_TRY(am_publish_begin(&w->publish, path, w->format->is_folder, options->overwrite,
+                            options->inputs));
+    if (accepts) {
+        AM_TRY(find_finished(path, options, is_finished));
+    }
+    if (!*is_finished) {
+        AM_TRY(am_publish_check(&w->publish));
+    }
+cleanup:
+    return rc;
+}
+
 /* Rank 0: lock, lay out, reserve, sync. On error nothing is left behind. */
 static int begin_output(am_ckpt_writer *w, const char *path, const am_tensor_table *tensors,
                         const am_ckpt_options *options, char **bytes, int64_t *n)
@@ -83,8 +152,10 @@ static int begin_output(am_ckpt_writer *w, const char *path, const am_tensor_tab
     int rc = 0;
     bool is_ours = false;
     am_layout layout = {0};
-    AM_TRY(am_publish_begin(&w->publish, path, w->format->is_folder, options->overwrite,
-                            options->inputs));
+    AM_TRY(lock_output(w, path, options));
+    if (w->resume.is_finished) {
+        goto cleanup;
+    }
     AM_TRY(am_manifest_begin(w->format->name, options, &w->head));
     AM_TRY(copy_meta(options->meta, &w->meta));
     w->companions = w->format->is_folder ? options->companions : NULL;
@@ -345,51 +416,6 @@ void am_ckpt_redo(am_ckpt_writer *w, int64_t tensor)
     }
 }
 
-/* Whether an input was written after the output's manifest. */
-static bool is_newer(const char *const *inputs, const struct stat *manifest)
-{
-    const int64_t made = (int64_t)manifest->st_mtim.tv_sec * 1000000000 + manifest->st_mtim.tv_nsec;
-    bool newer = false;
-    for (int64_t i = 0; inputs != NULL && inputs[i] != NULL && !newer; i++) {
-        am_input_facts facts;
-        newer = am_input_facts_read(inputs[i], &facts) != 0 ||
-                (!facts.has_content && facts.modified_ns > made);
-    }
-    return newer;
-}
-
-/* Rank 0: see am_ckpt_is_finished_all. */
-static int find_finished(const char *path, const am_ckpt_options *options, bool *is_finished)
-{
-    int rc = 0;
-    struct stat st;
-    am_manifest_head head = {0};
-    am_layout layout = {0};
-    const am_format *format = am_format_of_output(path);
-    char *clean = am_clean_path(path);
-    char *manifest = clean != NULL ? am_manifest_path(clean, format->is_folder) : NULL;
-    if (manifest == NULL) {
-        rc = AM_E_NOMEM;
-        goto cleanup;
-    }
-    if (access(clean, F_OK) != 0 || stat(manifest, &st) != 0) {
-        goto cleanup; /* ordinary */
-    }
-    AM_TRY(am_manifest_begin(format->name, options, &head));
-    *is_finished = am_manifest_is_of(clean, format->is_folder, &head) &&
-                   !is_newer(options->inputs, &st) && format->read_layout(clean, &layout) == 0;
-    am_error_clear();
-    if (*is_finished) {
-        am_publish_tidy(clean, format->is_folder);
-    }
-cleanup:
-    am_layout_free(&layout);
-    am_manifest_head_free(&head);
-    free(manifest);
-    free(clean);
-    return rc;
-}
-
 static uint64_t hash_arguments(const char *path, const am_tensor_table *tensors)
 {
     uint64_t hash = am_hash64(path, (int64_t)strlen(path), 0);
@@ -425,6 +451,10 @@ int am_ckpt_create_all(MPI_Comm comm, const char *path, const am_tensor_table *t
     int made = w->rank == 0 ? begin_output(w, path, tensors, options, &bytes, &n) : 0;
     AM_TRY(am_share_bytes_all(comm, 0, made, &bytes, &n));
     AM_TRY(am_bcast_all(comm, 0, &w->resume, (int64_t)sizeof w->resume));
+    *out = NULL;
+    if (w->resume.is_finished) {
+        goto cleanup; /* what a dead job left beside it goes with the lock */
+    }
     rc = prepare_rank(w, path, bytes, n);
     AM_AGREE(comm);
     if (w->resume.has_journal) {
@@ -438,21 +468,6 @@ cleanup:
         am_publish_suspend(&w->publish);
     }
     free_writer(w);
-    return rc;
-}
-
-int am_ckpt_is_finished_all(MPI_Comm comm, const char *path, const am_ckpt_options *options,
-                            bool *is_finished)
-{
-    int rc = 0, rank = 0;
-    *is_finished = false;
-    MPI_Comm_rank(comm, &rank);
-    if (rank == 0) {
-        rc = find_finished(path, options, is_finished);
-    }
-    AM_AGREE(comm);
-    AM_TRY(am_bcast_all(comm, 0, is_finished, (int64_t)sizeof *is_finished));
-cleanup:
     return rc;
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Faults that are neither a failing call nor the kill of a rank: the launcher is killed, a file may not
-grow, the folder of the output vanishes, a name in /dev/shm is taken, the clock jumps. After each the job
-ends in time with one message and nothing half-written, and the same command then gives the right bytes.
+"""Faults that are neither a failing call nor the kill of a rank: the launcher is killed, another job
+finishes the output, a file may not grow, the folder of the output vanishes, a name in /dev/shm is taken,
+the clock jumps. After each the job ends in time with one message and nothing half-written, and the same
+command then gives the right bytes.
 usage: test_other.py [TIMES [SEED]]                    TIMES: how often the launcher is killed (default 2)
 Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so). SPDX-License-Identifier: BSD-3-Clause
 """
@@ -104,12 +105,26 @@ def launcher(b: Bench, times: int, chance: random.Random) -> None:
         time.sleep(pause)
         end = time.monotonic() + SECONDS / 2
         again = b.run("out.h5")
-        # Orphans may finish the output while the next job waits for them: it is refused, the one
-        # after it finds the output done.
-        busy = ("is being written by", "out.h5 exists")
-        while again.code == 73 and any(text in again.err for text in busy) and time.monotonic() < end:
+        while again.code == 73 and "is being written by" in again.err and time.monotonic() < end:
             again = b.run("out.h5")
         b.done(f"started again after {pause:.1f} s", again)
+
+
+def waiting(b: Bench) -> None:
+    """A job waits for the lock while another one finishes the same output: nothing is left to do."""
+    b.reset()
+    second = []
+
+    def strike(_ranks) -> None:
+        b.until("out.h5.manifest.json")  # only the rename of the output is left, in a while
+        second.append(b.run("out.h5"))
+
+    first = b.run("out.h5", shim="call=rename,rank=-1,do=delay:1500,times=always", during=strike)
+    first.expect_code(0)
+    b.note("another job waits for the lock", first)
+    if '"was_finished":true' not in second[0].out:
+        second[0].problems.append("it was not told that the output is finished")
+    b.done("and finds the output finished", second[0])
 
 
 def sizes(b: Bench) -> None:
@@ -168,7 +183,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="am_other.") as top:
         b = Bench(Path(top))
         launcher(b, times, random.Random(seed))
-        for test in (sizes, errors, vanishing, shared_memory, clock):
+        for test in (waiting, sizes, errors, vanishing, shared_memory, clock):
             test(b)
     print(f"{b.problems} failures")
     return 1 if b.problems else 0
