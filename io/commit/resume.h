@@ -1,5 +1,5 @@
-/* Going on with an output that an interrupted job left: OUT.partial and OUT.journal. For
- * io/commit/writer.c alone.
+/* Going on with an output that an interrupted job left: OUT.partial and OUT.journal.
+ * For the writer (io/commit/writer.h) alone.
  *
  * The plan's blob is the layout and the digest of the frame: all bytes of the laid-out files that
  * belong to no tensor (headers, gaps). What is on disk is trusted only after the frame and every
