@@ -114,6 +114,7 @@ int am_ckpt_publish_all(am_ckpt_writer **writer, int rc)
     AM_KEEP(w->rank == 0 ? commit(w) : 0);
     AM_AGREE(w->comm);
 cleanup:
+    am_pace_tell(&w->journal.pace, w->root);
     if (rc != 0) {
         suspend_all(w, rc);
     }
