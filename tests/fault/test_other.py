@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Faults that are neither a failing call nor the kill of a rank: the launcher is killed, another job
 finishes the output, a file may not grow, the folder of the output vanishes, a name in /dev/shm is taken,
-the clock jumps. After each the job ends in time with one message and nothing half-written, and the same
+/dev/shm is full, the clock jumps. After each the job ends in time with one message and nothing half-written, and the same
 command then gives the right bytes.
 usage: test_other.py [TIMES [SEED]]                    TIMES: how often the launcher is killed (default 2)
 Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so). SPDX-License-Identifier: BSD-3-Clause
 """
 import os
 import random
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +34,7 @@ def parent(pid: int) -> int:
 class Bench:
     def __init__(self, top: Path):
         self.clean, self.work, self.problems = top / "clean", top / "work", 0
+        self.environment: dict[str, str] = {}  # of all runs
         self.clean.mkdir()
         merge_inputs(self.clean)
         self.reset()
@@ -45,7 +48,7 @@ class Bench:
         shutil.copytree(self.clean, self.work, copy_function=os.link)
 
     def run(self, out: str, *, shim: str = "", during=None, limit: int = 0) -> rankrun.Result:
-        env = {"AM_STALL_SECONDS": "60"}
+        env = {"AM_STALL_SECONDS": "60", **self.environment}
         if shim:
             env["AM_SHIM"] = f"{shim},path={self.work}"
         preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so") if shim else None
@@ -87,7 +90,12 @@ class Bench:
 
 
 def launcher(b: Bench, times: int, chance: random.Random) -> None:
-    """SIGKILL of mpirun: its ranks live on for a while, and hold the output against the next job."""
+    """SIGKILL of mpirun: its ranks live on for a while, and hold the output against the next job. All runs
+    have one folder for Open MPI's sessions and one for its shared memory: what the dead leave there stays."""
+    places = {"orte_tmpdir_base": b.work.parent / "sessions", "btl_vader_backing_directory": b.work.parent / "memory"}
+    for key, folder in places.items():
+        folder.mkdir()
+        b.environment[f"OMPI_MCA_{key}"] = str(folder)
     for pause in [0.0, 1.5, *(chance.uniform(0, 1.5) for _ in range(times))][:times]:
         b.reset()
 
@@ -108,6 +116,9 @@ def launcher(b: Bench, times: int, chance: random.Random) -> None:
         while again.code == 73 and "is being written by" in again.err and time.monotonic() < end:
             again = b.run("out.h5")
         b.done(f"started again after {pause:.1f} s", again)
+    left = [len([p for p in folder.rglob("*") if not p.is_dir()]) for folder in places.values()]
+    print(f"{times} launchers killed: {left[0]} files left in sessions, {left[1]} segments of shared memory", flush=True)
+    b.environment.clear()
 
 
 def waiting(b: Bench) -> None:
@@ -171,6 +182,28 @@ def shared_memory(b: Bench) -> None:
         path.unlink()
 
 
+def full_shared_memory(b: Bench) -> None:
+    """No room in /dev/shm for the segments of Open MPI: it says so and goes without. mpirun and its ranks
+    have a /dev/shm of their own, in a mount namespace."""
+    inside = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"'
+    apart = ["unshare", "-m", "sh", "-c", inside, "sh"]
+    if subprocess.run([*apart, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        print("may not mount a tmpfs here")
+        return
+    b.reset()
+    before = os.environ.get("AM_MPIRUN")
+    os.environ["AM_MPIRUN"] = shlex.join([*apart, *rankrun.mpirun()])
+    try:
+        result = b.run("out.h5")
+    finally:
+        os.environ.pop("AM_MPIRUN")
+        if before is not None:
+            os.environ["AM_MPIRUN"] = before
+    if "not enough space" not in result.err:
+        result.problems.append("there was room: the test tests nothing")
+    b.done("/dev/shm is full", result)
+
+
 def clock(b: Bench) -> None:
     b.reset()
     b.done("the clock jumps by years, back and forth", b.run("out.h5", shim="call=clock,rank=-1,do=delay:0"))
@@ -183,7 +216,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="am_other.") as top:
         b = Bench(Path(top))
         launcher(b, times, random.Random(seed))
-        for test in (waiting, sizes, errors, vanishing, shared_memory, clock):
+        for test in (waiting, sizes, errors, vanishing, shared_memory, full_shared_memory, clock):
             test(b)
     print(f"{b.problems} failures")
     return 1 if b.problems else 0
