@@ -4,7 +4,7 @@ finishes the output, a file may not grow, the folder of the output vanishes, a n
 /dev/shm is full, the clock jumps. After each the job ends in time with one message and nothing half-written, and the same
 command then gives the right bytes.
 usage: test_other.py [TIMES [SEED]]                    TIMES: how often the launcher is killed (default 2)
-Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so). SPDX-License-Identifier: BSD-3-Clause
+Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so), AM_FAULT_TIMEOUT. SPDX-License-Identifier: BSD-3-Clause
 """
 import os
 import random
@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 from scenarios import merge_inputs  # noqa: E402
 
-SECONDS = 120
+SECONDS = int(os.environ.get("AM_FAULT_TIMEOUT", "120"))
 RECIPE = ["merge", "recipe.yml", "-o"]
 SLOWLY = "call=pwrite,rank=-1,do=delay:60,times=always"
 
@@ -48,7 +48,7 @@ class Bench:
         shutil.copytree(self.clean, self.work, copy_function=os.link)
 
     def run(self, out: str, *, shim: str = "", during=None, limit: int = 0) -> rankrun.Result:
-        env = {"AM_STALL_SECONDS": "60", **self.environment}
+        env = {"AM_STALL_SECONDS": str(SECONDS // 2), **self.environment}
         if shim:
             env["AM_SHIM"] = f"{shim},path={self.work}"
         preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so") if shim else None
