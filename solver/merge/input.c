@@ -5,6 +5,7 @@
 #include "mpi/clones.h"
 #include "mpi/error.h"
 #include "solver/merge/input.h"
+#include "solver/merge/narrow.h"
 
 /* Pieces that the input has, in its numbering. Returns how many. */
 static int64_t map_pieces(const am_merge_input *input, const am_span *pieces, int64_t n,
@@ -67,4 +68,44 @@ int am_input_load(const am_merge_input *input, int64_t tensor, int64_t lo, int64
                    "that are not finite",
                    source->label, source->tensors->t[at].name, (long long)(lo + bad),
                    isnan(dst[bad]) ? "NaN" : "infinite");
+}
+
+/* ---- rounded to bf16 or f16 ---- */
+
+static int find_raw(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
+                    const void **raw)
+{
+    const am_source *source = input->source;
+    const int64_t at = input->tensor[tensor];
+    const bool is_stored =
+        source->borrow != NULL && source->tensors->t[at].dtype == AM_DTYPE_BF16 && n <= AM_BORROW;
+    *raw = NULL;
+    return is_stored ? source->borrow(source->self, at, lo, n, raw) : 0;
+}
+
+AM_CLONES static void f32_from_f64(const double *restrict x, int64_t n, float *restrict dst)
+{
+    for (int64_t i = 0; i < n; i++) {
+        dst[i] = (float)x[i];
+    }
+}
+
+int am_input_load_narrow(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
+                         bool allow_nonfinite, am_dtype dtype, const float *base, double *work,
+                         float *dst)
+{
+    const void *raw = NULL;
+    int rc = dtype == AM_DTYPE_BF16 ? find_raw(input, tensor, lo, n, &raw) : 0;
+    if (rc == 0 && raw != NULL && (am_narrow_from_bf16(raw, base, n, dst) || allow_nonfinite)) {
+        return 0;
+    }
+    AM_KEEP(am_input_load(input, tensor, lo, n, allow_nonfinite, work));
+    if (rc == 0) {
+        f32_from_f64(work, n, dst);
+        am_narrow(dtype, dst, n);
+        if (base != NULL) {
+            am_narrow_subtract(dtype, dst, base, n);
+        }
+    }
+    return rc;
 }
