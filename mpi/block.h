@@ -32,7 +32,13 @@ typedef struct am_source {
     int (*load)(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst);
     /* The same as raw little-endian bytes of the tensor's own dtype (copies, integer buffers). */
     int (*load_raw)(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst);
+    /* The numbers that `load` converts, in host byte order and the tensor's own dtype, without a
+     * copy: *raw [n], n <= AM_BORROW, valid until the next call; or NULL: there are none, since
+     * values are computed. May be NULL. */
+    int (*borrow)(void *self, int64_t tensor, int64_t lo, int64_t n, const void **raw);
 } am_source;
+
+enum { AM_BORROW = 4096 };
 
 /** am_source.weigh of any source. Pure. */
 static inline void am_source_weigh(const am_source *source, int64_t tensor, int64_t n,

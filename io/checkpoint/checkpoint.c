@@ -468,6 +468,14 @@ static int source_load_raw(void *self, int64_t tensor, int64_t lo, int64_t n, vo
     return n == 0 ? 0 : fetch(r, tensor, lo, n, dst);
 }
 
+static int source_borrow(void *self, int64_t tensor, int64_t lo, int64_t n, const void **raw)
+{
+    reader *r = self;
+    check_range(r, tensor, lo, n);
+    AM_ASSERT(n <= AM_BORROW);
+    return get(r, tensor, lo, n, raw);
+}
+
 int am_ckpt_source(am_ckpt *ckpt, int64_t held_bytes, am_source *out)
 {
     reader *r = am_new(1, sizeof *r, "a checkpoint source");
@@ -492,6 +500,7 @@ int am_ckpt_source(am_ckpt *ckpt, int64_t held_bytes, am_source *out)
                        .stage = source_stage,
                        .hold = source_hold,
                        .load = source_load,
-                       .load_raw = source_load_raw};
+                       .load_raw = source_load_raw,
+                       .borrow = source_borrow};
     return 0;
 }

@@ -43,6 +43,9 @@ typedef struct am_ckpt_writer am_ckpt_writer;
 
 typedef struct am_ckpt_options {
     bool overwrite;            /* replace an existing output (by rename); else AM_E_CREATE */
+    bool accept_finished;      /* an output that is there is no error if this very job made it: same
+                                  recipe, inputs and format, by its manifest, and no input written
+                                  since; not with overwrite */
     int64_t shard_bytes;       /* folders only: largest shard, 0: 5e9 */
     const am_meta *meta;       /* written into the file; may be NULL */
     const char *recipe;        /* recipe text for the manifest; may be NULL */
@@ -56,18 +59,14 @@ typedef struct am_ckpt_options {
     double save_every; /* seconds between records of what is done; AM_PACE_AUTO: by their cost */
 } am_ckpt_options;
 
-/** Whether the output at PATH is there and is what this job would make: same recipe, inputs and
- * format, by its manifest, and no input written since.
- * Collective [comm]; arguments [same]. An output that is another's is not an error here. */
-int am_ckpt_is_finished_all(MPI_Comm comm, const char *path, const am_ckpt_options *options,
-                            bool *is_finished);
-
 /** Lay out an output at PATH (form by name: .h5, .safetensors, else a folder) under a temporary
  * name beside it, with all space reserved.
  *
  * Collective [comm]; arguments [same]. Takes the output's lock first. If options->identity is that
  * of an interrupted job on this output, its layout is used, its blocks are checked by their digests
- * (all ranks read) and those that are sound are done: am_ckpt_block_is_done.
+ * (all ranks read) and those that are sound are done: am_ckpt_block_is_done. With
+ * options->accept_finished, *out is NULL if the output is finished, by another job before this one
+ * or while it waited for the lock.
  * Errors: AM_E_CREATE (folder missing, not writable, exists, locked by another job, is an input, or
  * another job was interrupted: says in what they differ);
  * AM_E_IO (no space: says how much is needed). On error nothing is left behind, but for what an

@@ -1,7 +1,7 @@
 /* A checkpoint format is one file in io/formats that exports `const am_format am_format_<file>`.
  * It turns a path into an am_layout (reading) and an am_layout into laid-out, reserved files
  * (writing). It never moves tensor data: extents are read and written by every rank, in
- * io/checkpoint/checkpoint.c and io/commit/writer.c. All functions are local, called on rank 0
+ * io/checkpoint/checkpoint.c and io/commit/sink.c. All functions are local, called on rank 0
  * unless noted. SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_IO_CHECKPOINT_FORMAT_H
 #define AM_IO_CHECKPOINT_FORMAT_H

@@ -130,6 +130,19 @@ static int view_load_raw(void *self, int64_t tensor, int64_t lo, int64_t n, void
     return 0;
 }
 
+static int view_borrow(void *self, int64_t tensor, int64_t lo, int64_t n, const void **raw)
+{
+    const am_view *v = self;
+    const am_view_place *p = &v->place[tensor];
+    AM_ASSERT(p->source >= 0);
+    const am_source *source = v->sources[p->source];
+    *raw = NULL;
+    return source->borrow != NULL &&
+                   source->tensors->t[p->tensor].dtype == v->tensors->t[tensor].dtype
+               ? source->borrow(source->self, p->tensor, p->offset + lo, n, raw)
+               : 0;
+}
+
 void am_view_source(am_view *view, am_source *out)
 {
     *out = (am_source){.self = view,
@@ -139,7 +152,8 @@ void am_view_source(am_view *view, am_source *out)
                        .hold = view_hold,
                        .weigh = view_weigh,
                        .load = view_load,
-                       .load_raw = view_load_raw};
+                       .load_raw = view_load_raw,
+                       .borrow = view_borrow};
 }
 
 /* ---- sinks ---- */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "io/commit/digest.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -103,6 +105,13 @@ void am_digest_stream_feed(am_digest_stream *stream, am_digests *digests, int64_
         bytes += (stop - lo) * element;
         lo = stop;
     }
+}
+
+am_hex am_hex_of(uint64_t digest)
+{
+    am_hex h;
+    snprintf(h.text, sizeof h.text, "%016" PRIx64, digest);
+    return h;
 }
 
 uint64_t am_digest_bytes(const void *data, int64_t n)

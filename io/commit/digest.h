@@ -34,6 +34,12 @@ void am_digest_stream_free(am_digest_stream *stream);
 void am_digest_stream_feed(am_digest_stream *stream, am_digests *digests, int64_t index,
                            const am_tensor *tensor, int64_t lo, int64_t n, const void *data);
 
+/* A digest as text, 16 digits. */
+typedef struct am_hex {
+    char text[17];
+} am_hex;
+am_hex am_hex_of(uint64_t digest);
+
 uint64_t am_digest_bytes(const void *data, int64_t n);
 /** Digest of the string metadata that users see (keys reserved by allmerge left out). */
 int am_digest_meta(const am_meta *meta, uint64_t *out);

@@ -10,19 +10,8 @@
 #ifndef AM_IO_COMMIT_IDENTITY_H
 #define AM_IO_COMMIT_IDENTITY_H
 
+#include <stdbool.h>
 #include <stdint.h>
-#include "mpi/jsonw.h"
-
-/* What is known of an input without reading it: of a folder, of all files in it together. */
-typedef struct am_input_facts {
-    int64_t bytes, modified_ns; /* modified: the newest file */
-    uint64_t sample;  /* XXH3 over names, sizes and up to 64 KiB at both ends of each file */
-    bool has_content; /* there is a sound manifest */
-    uint64_t content; /* its digest of everything */
-} am_input_facts;
-
-/** Local. Errors: AM_E_NOINPUT, AM_E_IO, AM_E_NOMEM. */
-int am_input_facts_read(const char *path, am_input_facts *out);
 
 /** Text of a job, malloc'ed. Local, rank 0.
  * job     name of the command, with options that change the output

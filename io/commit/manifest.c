@@ -2,15 +2,12 @@
 #include "io/commit/manifest.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "io/file.h"
-#include "io/commit/identity.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 #include "mpi/jsonw.h"
@@ -32,17 +29,6 @@ enum { MANIFEST_VERSION = 1 };
 static const int64_t largest_manifest = 1 << 30;
 static const char self_key[] = ",\"manifest_xxh3\":\"";
 
-typedef struct hex {
-    char text[17];
-} hex;
-
-static hex hex_of(uint64_t digest)
-{
-    hex h;
-    snprintf(h.text, sizeof h.text, "%016" PRIx64, digest);
-    return h;
-}
-
 static bool parse_hex(const char *text, uint64_t *out)
 {
     if (text == NULL || strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16) {
@@ -53,56 +39,6 @@ static bool parse_hex(const char *text, uint64_t *out)
 }
 
 /* ---- writing ---- */
-
-static int write_input(am_json *j, const char *path)
-{
-    am_input_facts facts;
-    int rc = am_input_facts_read(path, &facts);
-    if (rc == AM_E_NOINPUT) { /* gone since it was read */
-        am_error_clear();
-        rc = 0;
-    }
-    am_json_object(j, NULL);
-    am_json_string(j, "path", path);
-    am_json_int(j, "bytes", facts.bytes);
-    am_json_string(j, "sample_xxh3", hex_of(facts.sample).text);
-    if (facts.has_content) {
-        am_json_string(j, "content_xxh3", hex_of(facts.content).text);
-    }
-    am_json_end_object(j);
-    return rc;
-}
-
-int am_manifest_begin(const char *format, const am_ckpt_options *options, am_manifest_head *out)
-{
-    *out = (am_manifest_head){.format = format};
-    if (strcmp(format, "hf") == 0) {
-        out->shard_bytes = options->shard_bytes;
-    }
-    int rc = 0;
-    am_json j = {0};
-    am_json_array(&j, NULL);
-    for (int64_t i = 0; rc == 0 && options->inputs != NULL && options->inputs[i] != NULL; i++) {
-        rc = write_input(&j, options->inputs[i]);
-    }
-    am_json_end_array(&j);
-    AM_TRY(rc);
-    AM_TRY(am_json_finish(&j));
-    out->inputs_json = am_text("%s", j.text);
-    if (options->recipe != NULL) {
-        uint64_t digest = am_digest_bytes(options->recipe, (int64_t)strlen(options->recipe));
-        out->recipe_digest = am_text("%s", hex_of(digest).text);
-    }
-    if (out->inputs_json == NULL || (options->recipe != NULL && out->recipe_digest == NULL)) {
-        rc = AM_E_NOMEM;
-    }
-cleanup:
-    am_json_free(&j);
-    if (rc != 0) {
-        am_manifest_head_free(out);
-    }
-    return rc;
-}
 
 void am_manifest_head_free(am_manifest_head *head)
 {
@@ -120,9 +56,9 @@ static int content_digest(const am_tensor_table *tensors, const uint64_t *digest
     for (int64_t i = 0; i < tensors->n; i++) {
         am_json_string(&j, NULL, tensors->t[i].name);
         am_json_string(&j, NULL, am_tensor_describe(&tensors->t[i]));
-        am_json_string(&j, NULL, hex_of(digest[i]).text);
+        am_json_string(&j, NULL, am_hex_of(digest[i]).text);
     }
-    am_json_string(&j, NULL, hex_of(meta).text);
+    am_json_string(&j, NULL, am_hex_of(meta).text);
     am_json_end_array(&j);
     int rc = am_json_finish(&j);
     if (rc == 0) {
@@ -145,7 +81,7 @@ static void write_tensors(am_json *j, const am_tensor_table *tensors, const uint
             am_json_int(j, NULL, t->shape[d]);
         }
         am_json_end_array(j);
-        am_json_string(j, "xxh3", hex_of(digest[i]).text);
+        am_json_string(j, "xxh3", am_hex_of(digest[i]).text);
         am_json_end_object(j);
     }
     am_json_end_array(j);
@@ -158,7 +94,7 @@ static void write_files(am_json *j, const am_companions *files)
         am_json_object(j, NULL);
         am_json_string(j, "name", files->item[i].name);
         am_json_int(j, "bytes", files->item[i].n);
-        am_json_string(j, "xxh3", hex_of(files->item[i].digest).text);
+        am_json_string(j, "xxh3", am_hex_of(files->item[i].digest).text);
         am_json_end_object(j);
     }
     am_json_end_array(j);
@@ -190,8 +126,8 @@ int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tenso
         am_json_int(&j, "shard_bytes", head->shard_bytes);
     }
     am_json_int(&j, "block_elements", AM_BLOCK);
-    am_json_string(&j, "metadata_xxh3", hex_of(meta_digest).text);
-    am_json_string(&j, "content_xxh3", hex_of(content).text);
+    am_json_string(&j, "metadata_xxh3", am_hex_of(meta_digest).text);
+    am_json_string(&j, "content_xxh3", am_hex_of(content).text);
     if (companions != NULL && companions->n > 0) {
         write_files(&j, companions);
     }
@@ -200,7 +136,7 @@ int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tenso
     AM_TRY(am_json_finish(&j));
     int64_t body = (int64_t)j.length - 1; /* without the last brace */
     uint64_t self = am_digest_bytes(j.text, body);
-    *text = am_text("%.*s%s%s\"}\n", (int)body, j.text, self_key, hex_of(self).text);
+    *text = am_text("%.*s%s%s\"}\n", (int)body, j.text, self_key, am_hex_of(self).text);
     if (*text == NULL) {
         rc = AM_E_NOMEM;
         goto cleanup;

@@ -6,7 +6,7 @@
 
 #include "io/commit/digest.h"
 
-/* What is known of a manifest when the output is created. */
+/* What is known of a manifest when the output is created (io/commit/provenance.h). */
 typedef struct am_manifest_head {
     const char *format;  /* borrowed: format name */
     char *recipe_digest; /* owned; NULL: no recipe */
@@ -17,9 +17,6 @@ typedef struct am_manifest_head {
 /** Manifest path of a checkpoint, malloc'ed; NULL: AM_E_NOMEM in the slot. */
 char *am_manifest_path(const char *path, bool is_folder);
 
-/** Gather recipe and input facts. Local, rank 0; an input's digest is taken from its own manifest
- * if it has a sound one, its data is not read. Errors: AM_E_NOMEM. */
-int am_manifest_begin(const char *format, const am_ckpt_options *options, am_manifest_head *out);
 void am_manifest_head_free(am_manifest_head *head);
 
 /** The manifest's text, malloc'ed. companions: written already; may be NULL. Errors: AM_E_NOMEM. */

@@ -255,7 +255,7 @@ static int check_contents(const char *path)
     return rc;
 }
 
-static int check_existing(const am_publish *p)
+int am_publish_check(const am_publish *p)
 {
     struct stat st;
     if (lstat(p->final, &st) != 0) {
@@ -294,7 +294,6 @@ int am_publish_begin(am_publish *p, const char *path, bool is_folder, bool overw
     AM_TRY(check_not_input(p->partial, inputs));
     AM_TRY(check_not_input(p->lock, inputs));
     AM_TRY(take_lock(p));
-    AM_TRY(check_existing(p));
 cleanup:
     if (rc != 0) {
         release(p);

@@ -20,12 +20,15 @@ typedef struct am_publish {
     bool is_folder, overwrite;
 } am_publish;
 
-/** Take the lock: refuses an output that exists (unless overwrite), is one of the
- * inputs (same device and inode), or is being written by another job (named in the message, after
- * waiting a few seconds for ranks of a dead job). What a dead job left stays.
+/** Take the lock: refuses an output that is one of the inputs (same device and inode), or is being
+ * written by another job (named in the message, after waiting a few seconds for ranks of a dead
+ * job). What is there stays: see am_publish_check.
  * inputs  NULL-terminated paths, may be NULL. Errors: AM_E_CREATE, AM_E_IO, AM_E_NOMEM. */
 int am_publish_begin(am_publish *p, const char *path, bool is_folder, bool overwrite,
                      const char *const *inputs);
+/** With the lock: refuse an output that exists, unless overwrite, and then one that is not ours to
+ * replace. Errors: AM_E_CREATE, AM_E_NOMEM. */
+int am_publish_check(const am_publish *p);
 /** Make room for a new output: remove what a dead job left, the journal first. Errors: AM_E_CREATE,
  * AM_E_NOMEM. */
 int am_publish_clear(am_publish *p);

@@ -1,5 +1,5 @@
-/* Going on with an output that an interrupted job left: OUT.partial and OUT.journal. For
- * io/commit/writer.c alone.
+/* Going on with an output that an interrupted job left: OUT.partial and OUT.journal.
+ * For the writer (io/commit/writer.h) alone.
  *
  * The plan's blob is the layout and the digest of the frame: all bytes of the laid-out files that
  * belong to no tensor (headers, gaps). What is on disk is trusted only after the frame and every
@@ -17,6 +17,7 @@ typedef struct am_resume_state {
     uint64_t plan;    /* digest */
     bool has_journal; /* else: the output is made in one go */
     bool is_resumed;  /* the layout is that of the interrupted job */
+    bool is_finished; /* the output is there: nothing is left to do */
 } am_resume_state;
 
 /** Look for an interrupted job on `partial`. state->is_resumed: it is the same job; then `layout`

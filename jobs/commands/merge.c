@@ -176,14 +176,15 @@ static int make_all(const merge_options *o, am_merge_plan *plan, am_ckpt_writer 
     return am_ckpt_publish_all(&writer, rc);
 }
 
-/* Create the output, or go on with it. *is_finished: it is there already. */
+/* Create the output, or go on with it. *was_finished: it is there already. */
 static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta *meta,
-                     am_merge_result *result, am_accounting *accounting, bool *is_finished)
+                     am_merge_result *result, am_accounting *accounting, bool *was_finished)
 {
     am_ckpt_writer *writer = NULL;
     am_companions companions = {0};
     char *identity = NULL;
     am_ckpt_options co = {.overwrite = o->overwrite,
+                          .accept_finished = o->accounting == NULL,
                           .meta = meta,
                           .recipe = plan->resolved.text,
                           .inputs = plan->inputs.files,
@@ -197,14 +198,9 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     if (strcmp(format_name(o->output), "hf") == 0) {
         AM_TRY(am_merge_companions_all(am_world(), plan, &companions));
     }
-    if (!o->overwrite && o->accounting == NULL) {
-        AM_TRY(am_ckpt_is_finished_all(am_world(), o->output, &co, is_finished));
-    }
-    if (*is_finished) {
-        goto cleanup;
-    }
     AM_TRY(am_ckpt_create_all(am_world(), o->output, &plan->match.output, &co, &writer));
-    rc = make_all(o, plan, writer, result, accounting);
+    *was_finished = writer == NULL; /* the same on every rank */
+    rc = writer != NULL ? make_all(o, plan, writer, result, accounting) : 0;
 cleanup:
     free(identity);
     am_companions_free(&companions);

@@ -91,6 +91,7 @@ cleanup:
 
 int am_saver_end_all(const am_saver *saver, MPI_Comm comm)
 {
+    am_pace_tell(&saver->pace, saver->folder->path);
     return am_run_folder_remove_all(comm, saver->folder, "work");
 }
 
@@ -297,6 +298,7 @@ static int begin_all(attempt *a)
     AM_KEEP(call->ops->state_make(call->comm, call->net, call->tasks, call->n_tasks, &options,
                                   &a->state));
     AM_KEEP(am_snapshot_make(call->comm, a->state, a->n, a->part, &a->snapshot));
+    am_pace_expect(&a->saver->pace, am_tensor_table_bytes(&a->snapshot.all));
     if (rc == AM_OK && call->policy->rollbacks > 0) {
         rc = keep_start(a);
     }

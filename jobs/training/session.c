@@ -88,6 +88,7 @@ int am_session_open_all(am_suite *suite, const am_run_folder *folder, void *trun
         suite->comm, out->state, 1,
         &(am_snapshot_part){.name = "trunk", .layout = &suite->moved, .params = trunk},
         &out->snapshot);
+    am_pace_expect(&out->pace, am_tensor_table_bytes(&out->snapshot.all));
     AM_KEEP(am_train_log_make(am_adapt_net(suite)->trunk.tensors.n, 1, &out->log));
     out->logged = am_seconds();
     AM_AGREE(suite->comm);
@@ -107,6 +108,7 @@ cleanup:
 
 void am_session_close(am_session *session)
 {
+    am_pace_tell(&session->pace, "training");
     am_train_state_free(&session->state);
     am_snapshot_free(&session->snapshot);
     am_train_log_free(&session->log);

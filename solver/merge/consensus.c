@@ -125,7 +125,7 @@ static void load_and_vote(const am_tile *tile, am_sparsify *sparsify, double *su
         if (tile->unit->narrow == AM_DTYPE_F64) {
             restore_and_vote(delta, sum, factor, (float)weight, tile->n);
         } else {
-            am_narrow_votes(tile->unit->narrow, tile, t, delta, factor, weight, sum);
+            am_narrow_votes(tile, t, delta, factor, weight, sum);
             if (factor != 1) {
                 restore(delta, factor, tile->n);
             }

@@ -119,9 +119,9 @@ void am_combine_largest(const am_tile *tile, am_sparsify *sparsify);
     {                                                                                              \
         combiner(tile, sparsifier);                                                                \
     }
-#define AM_NORMS_PASS                                                                              \
+#define AM_NORMS_PASS(looks_at)                                                                    \
     {                                                                                              \
-        .count = am_norms_count, .sums = norms, .solve = am_norms_solve                            \
+        .rounded = looks_at, .count = am_norms_count, .sums = norms, .solve = am_norms_solve       \
     }
 #define AM_RANDOM_NORMS_PASS                                                                       \
     {                                                                                              \

@@ -62,12 +62,15 @@ typedef struct am_batch {
     int64_t n;
 } am_batch;
 
-/* The inputs of a tile in f64. */
+/* The inputs of a tile in f64, and the task vectors that decide. */
 typedef struct am_window {
     int64_t room;               /* elements */
     double *base, *model, *aux; /* [room], [n_models, room], [n_models, room] */
     am_span span;               /* what is there; tensor -1: nothing */
     const double **x, **a;      /* [n_models] of a tile */
+    float *low_base, *low;      /* [room], [n_models, room] rounded, of methods that want it */
+    am_span low_span;
+    const float **rounded; /* [n_models] of a tile */
 } am_window;
 
 /* Consecutive spans of e->order that are visited together. */
@@ -137,6 +140,8 @@ void am_engine_close(am_engine *e);
 /** Sizes of buffers for e->order; and the bytes of all buffers, those of units aside. */
 void am_engine_size(am_engine *e);
 int64_t am_engine_bytes(const am_engine *e);
+/** Whether a method looks at rounded task vectors anywhere. Pure. */
+bool am_method_rounds(const am_method *method);
 /** The group that starts at span `first` of e->order. Pure. */
 am_group am_group_at(const am_engine *e, int64_t first);
 /** Elements to take of a span from lo on with `room` left in a batch: where a method has tiles,

@@ -20,5 +20,10 @@ int am_input_hold(const am_merge_input *input, const am_span *pieces, int64_t n,
  * finite, unless allowed. */
 int am_input_load(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
                   bool allow_nonfinite, double *dst);
+/** The same rounded to `dtype`, bf16 or f16, as f32; with `base` [n], rounded too, dst = x - base,
+ * rounded again. work [n], undefined on return. */
+int am_input_load_narrow(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
+                         bool allow_nonfinite, am_dtype dtype, const float *base, double *work,
+                         float *dst);
 
 #endif

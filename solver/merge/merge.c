@@ -523,16 +523,27 @@ void am_engine_size(am_engine *e)
     e->max_pieces = e->n_order < e->block ? e->n_order : e->block;
 }
 
+bool am_method_rounds(const am_method *method)
+{
+    bool any = method->rounded != AM_ROUNDED_NOT;
+    for (int p = 0; p < method->n_passes; p++) {
+        any = any || method->pass[p].rounded != AM_ROUNDED_NOT;
+    }
+    return any;
+}
+
 int64_t am_engine_bytes(const am_engine *e)
 {
     const int64_t models = e->job->n_models, aux = e->method->needs_aux ? models : 0;
     const size_t inputs = (size_t)(models + aux + 1), real = sizeof(double);
     const size_t pieces = am_arena_need((size_t)e->max_pieces * sizeof(am_span));
     const size_t window = am_arena_need((size_t)e->window.room * real);
+    const size_t low =
+        am_method_rounds(e->method) ? am_arena_need((size_t)e->window.room * sizeof(float)) : 0;
     const int vectors = e->method->scratch != NULL ? e->method->scratch(e->job->n_models) : 0;
     const size_t scratch = am_arena_need((size_t)(vectors * e->max_tile) * real);
-    return (int64_t)(2 * pieces * (inputs + 2) + window * inputs + scratch +
-                     2 * am_arena_need((size_t)models * real) +
+    return (int64_t)(2 * pieces * (inputs + 2) + (window + low) * inputs + scratch +
+                     3 * am_arena_need((size_t)models * real) +
                      am_arena_need((size_t)e->max_tile * real));
 }
 
@@ -545,6 +556,7 @@ static int prepare(am_engine *e)
     const size_t pointers = models * sizeof(double *);
     const size_t reals = (size_t)e->max_tile * sizeof(double);
     const size_t window = (size_t)e->window.room * sizeof(double);
+    const size_t low = am_method_rounds(e->method) ? (size_t)e->window.room * sizeof(float) : 0;
     const size_t vectors =
         e->method->scratch != NULL ? (size_t)e->method->scratch(job->n_models) : 0;
     const size_t scratch = vectors * (size_t)e->max_tile * sizeof(double);
@@ -563,6 +575,9 @@ static int prepare(am_engine *e)
     e->window.base = am_arena_take(&e->arena, window);
     e->window.model = am_arena_take(&e->arena, window * models);
     e->window.aux = am_arena_take(&e->arena, window * aux);
+    e->window.low_base = am_arena_take(&e->arena, low);
+    e->window.low = am_arena_take(&e->arena, low * models);
+    e->window.rounded = am_arena_take(&e->arena, pointers);
     e->scratch = am_arena_take(&e->arena, scratch);
     e->out = am_arena_take(&e->arena, reals);
     return 0;
@@ -598,7 +613,7 @@ am_engine am_engine_make(const am_merge_job *job)
                        .max_tile = AM_TILE,
                        .local = {.tensor = -1},
                        .bound = {.tensor = -1},
-                       .window = {.span = {.tensor = -1}}};
+                       .window = {.span = {.tensor = -1}, .low_span = {.tensor = -1}}};
 }
 
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,

@@ -81,13 +81,21 @@ typedef struct am_unit {
     double *state;     /* [states] made by solve, read by later passes and combine */
 } am_unit;
 
+/* Task vectors rounded to unit->narrow, beside the f64 of the inputs: what decides. */
+typedef enum am_rounded {
+    AM_ROUNDED_NOT,   /* the callback does not look at them */
+    AM_ROUNDED_TOO,   /* at both */
+    AM_ROUNDED_ALONE, /* if there are some, then at them alone: base and x are NULL */
+} am_rounded;
+
 /* One tile of one tensor. Index T of x is a model; `base` is NULL when the method needs none. */
 typedef struct am_tile {
-    int64_t n;                /* elements, <= AM_TILE; by rows: rows * cols, at least one row */
-    int models;               /* T */
-    const double *base;       /* [n] or NULL */
-    const double *const *x;   /* [T][n] models (not task vectors) */
-    const double *const *aux; /* [T][n] second input of each model (Fisher), or NULL */
+    int64_t n;                   /* elements, <= AM_TILE; by rows: rows * cols, at least one row */
+    int models;                  /* T */
+    const double *base;          /* [n] or NULL */
+    const double *const *x;      /* [T][n] models (not task vectors) */
+    const float *const *rounded; /* [T][n] task vectors, rounded; NULL: see am_rounded, or F64 */
+    const double *const *aux;    /* [T][n] second input of each model (Fisher), or NULL */
     const double *param; /* resolved global parameters, in table order (per-model slots unused) */
     const double *const *model_param; /* [T][table] resolved per-model parameters */
     const am_unit *unit;              /* for `check`: scope, semantics and the shape alone */
@@ -103,6 +111,7 @@ typedef struct am_tile {
 
 /* One pass over the data before combine. Callbacks are local and pure. */
 typedef struct am_pass {
+    am_rounded rounded;
     /* SUM: how many sums; ORDER: how many key streams. 0: the pass is skipped for this unit. */
     int (*count)(const am_unit *unit);
     /* SUM (else NULL): sum[count] += the tile's own sums, starting from 0; added without error. */
@@ -140,6 +149,7 @@ typedef struct am_method {
     const char *(*check)(const am_tile *tile);
     /* out from the inputs of one tile. Local, pure. */
     void (*combine)(const am_tile *tile);
+    am_rounded rounded; /* of combine: NOT or TOO */
 } am_method;
 
 /** Which elements of a tile belong to the top of a cut.

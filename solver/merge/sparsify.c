@@ -5,7 +5,6 @@
 #include <string.h>
 #include "mpi/clones.h"
 #include "mpi/lanes.h"
-#include "solver/merge/narrow.h"
 
 enum { LARGEST_FINITE = 0x7F7FFFFF }; /* bits of FLT_MAX */
 enum { LANES = 16 };
@@ -65,10 +64,10 @@ AM_CLONES static void difference_keys(float *restrict key, const double *restric
     }
 }
 
-AM_CLONES static void narrow_keys(float *key, int64_t n)
+AM_CLONES static void rounded_keys(float *restrict key, const float *restrict delta, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        const float magnitude = fabsf(key[i]);
+        const float magnitude = fabsf(delta[i]);
         key[i] = magnitude == magnitude ? magnitude : (float)INFINITY;
     }
 }
@@ -115,8 +114,7 @@ static void load_keys(const am_tile *tile, int t, float *key)
     if (tile->unit->narrow == AM_DTYPE_F64) {
         difference_keys(key, tile->x[t], tile->base, tile->n);
     } else {
-        am_narrow_difference(tile->unit->narrow, key, tile->x[t], tile->base, tile->n);
-        narrow_keys(key, tile->n);
+        rounded_keys(key, tile->rounded[t], tile->n);
     }
 }
 

@@ -42,12 +42,17 @@ static int load_models(am_engine *e, const am_span *s, bool is_checked)
     return rc;
 }
 
+static bool is_same(const am_span *a, const am_span *b)
+{
+    return a->tensor == b->tensor && a->lo == b->lo && a->hi == b->hi;
+}
+
 /* A unit of one tile is loaded once for all of its visits. */
-static int load_window(am_engine *e, const am_span *s, bool is_checked)
+static int load_wide(am_engine *e, const am_span *s, bool is_checked)
 {
     am_window *w = &e->window;
     int rc = 0;
-    if (w->span.tensor == s->tensor && w->span.lo == s->lo && w->span.hi == s->hi) {
+    if (is_same(&w->span, s)) {
         return 0;
     }
     w->span.tensor = -1;
@@ -61,13 +66,58 @@ static int load_window(am_engine *e, const am_span *s, bool is_checked)
     return rc;
 }
 
+/* Task vectors of the rounded inputs, rounded. `out` is free before a method combines. */
+static int load_rounded(am_engine *e, const am_span *s, bool is_checked, am_dtype dtype)
+{
+    const am_merge_job *job = e->job;
+    const am_binding *b = &e->bound;
+    am_window *w = &e->window;
+    const int64_t n = s->hi - s->lo;
+    int rc = 0;
+    if (is_same(&w->low_span, s)) {
+        return 0;
+    }
+    w->low_span.tensor = -1;
+    AM_KEEP(am_input_load_narrow(job->base, s->tensor, s->lo, n, is_checked, dtype, NULL, e->out,
+                                 w->low_base));
+    for (int k = 0; rc == 0 && k < b->models; k++) {
+        rc = am_input_load_narrow(&job->models[b->index[k]], s->tensor, s->lo, n, is_checked, dtype,
+                                  w->low_base, e->out, w->low + k * w->room);
+    }
+    if (rc == 0) {
+        w->low_span = *s;
+    }
+    return rc;
+}
+
+/* Of a unit that decides in a narrow dtype, what the next callback looks at. */
+static am_rounded looks_at(const am_engine *e, const am_unit_run *run, am_visit visit)
+{
+    const bool is_rounded = run->unit.narrow != AM_DTYPE_F64 && e->bound.models > 0;
+    const am_rounded wanted = visit == AM_VISIT_COMBINE ? e->method->rounded : e->pass->rounded;
+    return is_rounded ? wanted : AM_ROUNDED_NOT;
+}
+
+static int load_window(am_engine *e, const am_unit_run *run, const am_span *s, bool is_checked,
+                       am_visit visit)
+{
+    const am_rounded rounded = looks_at(e, run, visit);
+    int rc = 0;
+    if (rounded != AM_ROUNDED_ALONE) {
+        AM_KEEP(load_wide(e, s, is_checked));
+    }
+    if (rc == 0 && rounded != AM_ROUNDED_NOT) {
+        rc = load_rounded(e, s, is_checked, run->unit.narrow);
+    }
+    return rc;
+}
+
 /* ---- tiles ---- */
 
 static am_tile make_tile(am_engine *e, const am_unit_run *run)
 {
     const am_binding *b = &e->bound;
     return (am_tile){.models = b->models,
-                     .x = e->window.x,
                      .aux = e->method->needs_aux ? e->window.a : NULL,
                      .param = e->job->param + b->tensor * e->n_params,
                      .model_param = b->model_param,
@@ -80,19 +130,23 @@ static am_tile make_tile(am_engine *e, const am_unit_run *run)
                      .scratch = e->scratch};
 }
 
-/* Point the tile at the window. */
-static void aim_tile(const am_engine *e, am_tile *tile)
+/* Point the tile at what the window holds of `s`. */
+static void aim_tile(const am_engine *e, am_tile *tile, const am_span *s)
 {
     const am_window *w = &e->window;
     const am_binding *b = &e->bound;
-    tile->n = w->span.hi - w->span.lo;
-    tile->lo = w->span.lo;
+    const bool is_wide = is_same(&w->span, s), is_rounded = is_same(&w->low_span, s);
+    tile->n = s->hi - s->lo;
+    tile->lo = s->lo;
     tile->rows = b->by_rows ? tile->n / b->cols : 1;
     tile->cols = b->by_rows ? b->cols : tile->n;
-    tile->base = e->has_base ? w->base : NULL;
+    tile->base = is_wide && e->has_base ? w->base : NULL;
+    tile->x = is_wide ? w->x : NULL;
+    tile->rounded = is_rounded ? w->rounded : NULL;
     for (int k = 0; k < b->models; k++) {
         w->x[k] = w->model + k * w->room;
         w->a[k] = w->aux + (e->method->needs_aux ? k * w->room : 0);
+        w->rounded[k] = w->low + (is_rounded ? k * w->room : 0);
     }
 }
 
@@ -183,13 +237,14 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
     am_tile tile = make_tile(e, run);
     for (int64_t lo = piece->lo, hi; rc == 0 && lo < piece->hi; lo = hi) {
         hi = least(piece->hi, lo - lo % step + step);
-        rc = load_window(e, &(am_span){.tensor = piece->tensor, .lo = lo, .hi = hi}, is_checked);
+        const am_span part = {.tensor = piece->tensor, .lo = lo, .hi = hi};
+        rc = load_window(e, run, &part, is_checked, visit);
         if (rc == 0) {
-            aim_tile(e, &tile);
+            aim_tile(e, &tile, &part);
             visit_tile(e, run, &tile, visit);
         }
         if (rc == 0 && visit == AM_VISIT_COMBINE) {
-            rc = store_tile(e, &e->window.span);
+            rc = store_tile(e, &part);
         }
     }
     return rc;
@@ -223,13 +278,14 @@ int am_sample_piece(am_engine *e, am_unit_run *run, const am_span *piece, bool i
         const am_span part = {
             .tensor = piece->tensor, .lo = most(at, piece->lo), .hi = least(at + n, piece->hi)};
         if (part.lo < part.hi) {
-            AM_KEEP(load_window(e, &part, true)); /* the sweep looks for what is not finite */
+            /* the sweep looks for what is not finite */
+            AM_KEEP(load_window(e, run, &part, true, AM_VISIT_ORDER));
             if (rc == 0) {
-                aim_tile(e, &tile);
+                aim_tile(e, &tile, &part);
                 visit_tile(e, run, &tile, AM_VISIT_ORDER);
             }
         }
     }
-    e->window.span.tensor = -1;
+    e->window.span.tensor = e->window.low_span.tensor = -1;
     return rc;
 }

@@ -3,12 +3,13 @@
  * An element's importance is |x - base| times the divergence of its row. Divergences of fine-tuned
  * rows are small differences of large terms, so in f32, which mergekit computes in, their rounding
  * decides which elements lie above the threshold. The mergekit reading therefore does every step in
- * f32 in PyTorch's order (8 lanes; its exponential, within 1 ulp); the paper reading is in f64.
+ * f32 in PyTorch's order (8 lanes; its exponential, within 1 ulp); the paper reading is in f64. In
+ * bf16 and f16 the result of every step is rounded once more, so that divergences may be negative.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <string.h>
 #include "mpi/clones.h"
-#include "solver/merge/method.h"
+#include "solver/merge/narrow.h"
 
 static const am_method_param params[] = {{0}};
 
@@ -133,47 +134,139 @@ static float sum_groups(const float *x, int64_t n)
     return sum;
 }
 
-static void softmax_f32(const double *x, int64_t n, float *p)
+static void round_to(am_dtype dtype, float *x, int64_t n)
 {
-    const float most = (float)largest(x, n);
+    if (dtype != AM_DTYPE_F64) {
+        am_narrow(dtype, x, n);
+    }
+}
+
+static float rounded(am_dtype dtype, float x)
+{
+    round_to(dtype, &x, 1);
+    return x;
+}
+
+static float largest_f32(const float *x, int64_t n)
+{
+    float most = x[0];
+    for (int64_t i = 1; i < n; i++) {
+        most = x[i] > most ? x[i] : most;
+    }
+    return most;
+}
+
+static void softmax_f32(am_dtype dtype, const double *x, int64_t n, float *p)
+{
     for (int64_t i = 0; i < n; i++) {
-        p[i] = (float)x[i] - most;
+        p[i] = (float)x[i];
+    }
+    round_to(dtype, p, n);
+    const float most = largest_f32(p, n);
+    for (int64_t i = 0; i < n; i++) {
+        p[i] -= most;
     }
     exponentials(p, n);
     const float factor = 1 / sum_pairs(p, n);
     for (int64_t i = 0; i < n; i++) {
-        p[i] = p[i] * factor + (float)EPSILON;
+        p[i] *= factor;
     }
-}
-
-static float divergence_f32(const double *x, const double *base, int64_t n, float *p, float *q)
-{
-    softmax_f32(x, n, p);
-    softmax_f32(base, n, q);
+    round_to(dtype, p, n);
     for (int64_t i = 0; i < n; i++) {
-        p[i] *= (float)log((double)(p[i] / q[i]));
+        p[i] += (float)EPSILON;
     }
-    return sum_groups(p, n);
+    round_to(dtype, p, n);
 }
 
-/* ---- importance ---- */
+static float divergence_f32(am_dtype dtype, const double *x, const double *base, int64_t n,
+                            float *p, float *q)
+{
+    softmax_f32(dtype, x, n, p);
+    softmax_f32(dtype, base, n, q);
+    for (int64_t i = 0; i < n; i++) {
+        q[i] = p[i] / q[i];
+    }
+    round_to(dtype, q, n);
+    for (int64_t i = 0; i < n; i++) {
+        q[i] = (float)log((double)q[i]);
+    }
+    round_to(dtype, q, n);
+    for (int64_t i = 0; i < n; i++) {
+        p[i] *= q[i];
+    }
+    round_to(dtype, p, n);
+    return rounded(dtype, sum_groups(p, n));
+}
+
+/* ---- keys ---- */
+
+/* The order of numbers with a sign that need no more bits than f16 and bf16 have: their first 19
+ * bits, negative ones reversed below the others, as a positive f32. */
+enum { SIGNED_BITS = 19, DROPPED_BITS = 32 - SIGNED_BITS, KEY_SHIFT = 11 };
+static const uint32_t sign_bit = (uint32_t)1 << (SIGNED_BITS - 1);
+static const uint32_t all_bits = ((uint32_t)1 << SIGNED_BITS) - 1;
+
+static float key_of_signed(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits >>= DROPPED_BITS;
+    bits = ((bits & sign_bit) != 0 ? ~bits & all_bits : bits | sign_bit) << KEY_SHIFT;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static float signed_of_key(float key)
+{
+    uint32_t bits;
+    memcpy(&bits, &key, sizeof bits);
+    bits >>= KEY_SHIFT;
+    bits = ((bits & sign_bit) != 0 ? bits & ~sign_bit : ~bits & all_bits) << DROPPED_BITS;
+    memcpy(&key, &bits, sizeof key);
+    return key;
+}
 
 /* Divergences are at least 0 but for rounding, and so are keys; NaN orders as infinity. */
-static void importance(const am_tile *tile, float *key)
+static void importance_wide(const am_tile *tile, bool is_wide, float *key)
 {
-    const bool is_wide = tile->unit->semantics == AM_SEMANTICS_PAPER;
     double *p = tile->scratch + P * tile->n, *q = tile->scratch + Q * tile->n;
     for (int64_t at = 0; at < tile->n; at += tile->cols) {
         const double *x = tile->x[0] + at, *base = tile->base + at;
         const double row = is_wide ? divergence(x, base, tile->cols, p, q)
-                                   : (double)divergence_f32(x, base, tile->cols, (float *)(void *)p,
-                                                            (float *)(void *)q);
+                                   : (double)divergence_f32(AM_DTYPE_F64, x, base, tile->cols,
+                                                            (float *)(void *)p, (float *)(void *)q);
         for (int64_t i = 0; i < tile->cols; i++) {
             const double change = fabs(x[i] - base[i]);
             const double value = (is_wide ? change : (double)(float)change) * row;
-            const float rounded = (float)value;
-            key[at + i] = rounded > 0 ? rounded : value == value ? 0 : (float)INFINITY;
+            const float narrow = (float)value;
+            key[at + i] = narrow > 0 ? narrow : value == value ? 0 : (float)INFINITY;
         }
+    }
+}
+
+static void importance_narrow(const am_tile *tile, float *key)
+{
+    float *p = (float *)(void *)(tile->scratch + P * tile->n);
+    float *q = (float *)(void *)(tile->scratch + Q * tile->n);
+    for (int64_t at = 0; at < tile->n; at += tile->cols) {
+        const float row =
+            divergence_f32(tile->unit->narrow, tile->x[0] + at, tile->base + at, tile->cols, p, q);
+        for (int64_t i = 0; i < tile->cols; i++) {
+            key[at + i] = fabsf(tile->rounded[0][at + i]) * row;
+        }
+    }
+    am_narrow(tile->unit->narrow, key, tile->n);
+    for (int64_t i = 0; i < tile->n; i++) {
+        key[i] = key_of_signed(key[i] == key[i] ? key[i] : (float)INFINITY);
+    }
+}
+
+static void importance(const am_tile *tile, float *key)
+{
+    if (tile->unit->narrow != AM_DTYPE_F64) {
+        importance_narrow(tile, key);
+    } else {
+        importance_wide(tile, tile->unit->semantics == AM_SEMANTICS_PAPER, key);
     }
 }
 
@@ -198,16 +291,28 @@ static int cuts(const am_unit *unit, am_cut *cut)
     return 3;
 }
 
-/* From median + 1.5 (q3 - q1) on. A tensor that the model lacks is the base's. */
+/* The smallest key that is fused: of median + 1.5 (q3 - q1). */
+static float limit_of(const am_unit *unit)
+{
+    const am_dtype dtype = unit->narrow;
+    const am_cut *c = unit->cut;
+    if (dtype == AM_DTYPE_F64) {
+        return c[1].threshold + 1.5F * (c[2].threshold - c[0].threshold);
+    }
+    const float first = signed_of_key(c[0].threshold), third = signed_of_key(c[2].threshold);
+    const float spread = rounded(dtype, 1.5F * rounded(dtype, third - first));
+    return key_of_signed(rounded(dtype, signed_of_key(c[1].threshold) + spread));
+}
+
+/* A tensor that the model lacks is the base's. */
 static void combine(const am_tile *tile)
 {
     float *key = (float *)(void *)(tile->scratch + KEYS * tile->n);
-    const am_cut *cut = tile->unit->cut;
     if (tile->models == 0) {
         memcpy(tile->out, tile->base, (size_t)tile->n * sizeof *tile->out);
         return;
     }
-    const float limit = cut[1].threshold + 1.5F * (cut[2].threshold - cut[0].threshold);
+    const float limit = limit_of(tile->unit);
     importance(tile, key);
     for (int64_t i = 0; i < tile->n; i++) {
         tile->out[i] = key[i] >= limit ? tile->x[0][i] : tile->base[i];
@@ -227,6 +332,7 @@ const am_method am_method_arcee_fusion = {
     .by_rows = by_rows,
     .scratch = scratch,
     .n_passes = 1,
-    .pass = {{.count = count, .keys = keys, .cuts = cuts}},
+    .pass = {{.rounded = AM_ROUNDED_TOO, .count = count, .keys = keys, .cuts = cuts}},
     .combine = combine,
+    .rounded = AM_ROUNDED_TOO,
 };

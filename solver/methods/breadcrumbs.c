@@ -13,6 +13,11 @@ const am_method am_method_breadcrumbs = {
     AM_BAND_FIELDS,
     .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_ZERO_REMOVES,
     AM_SPARSE_FIELDS,
+    .rounded = AM_ROUNDED_TOO,
     .n_passes = 2,
-    .pass = {{.count = am_band_count, .keys = am_band_keys, .cuts = am_band_cuts}, AM_NORMS_PASS},
+    .pass = {{.rounded = AM_ROUNDED_ALONE,
+              .count = am_band_count,
+              .keys = am_band_keys,
+              .cuts = am_band_cuts},
+             AM_NORMS_PASS(AM_ROUNDED_TOO)},
 };

@@ -14,5 +14,5 @@ const am_method am_method_della_linear = {
     AM_SPARSE_FIELDS,
     .properties = AM_PROP_ZERO_REMOVES,
     .n_passes = 1,
-    .pass = {AM_NORMS_PASS},
+    .pass = {AM_NORMS_PASS(AM_ROUNDED_NOT)},
 };

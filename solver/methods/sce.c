@@ -86,7 +86,7 @@ static void narrow_variance_keys(const am_tile *tile, float *key)
     for (int64_t lo = 0; lo < tile->n; lo += PART) {
         const int64_t n = tile->n - lo < PART ? tile->n - lo : PART;
         double square[PART];
-        am_narrow_squares(tile->unit->narrow, tile, lo, n, square);
+        am_narrow_squares(tile, lo, n, square);
         square_keys(key + lo, square, 1.0 / tile->models, n);
     }
     am_narrow(tile->unit->narrow, key, tile->n);
@@ -267,7 +267,7 @@ static void combine(const am_tile *tile)
     memset(total, 0, bytes);
     memset(tile->out, 0, bytes);
     if (tile->unit->narrow != AM_DTYPE_F64) {
-        am_narrow_sum(tile->unit->narrow, tile, sum);
+        am_narrow_sum(tile, sum);
     } else {
         memset(sum, 0, bytes);
         for (int t = 0; t < tile->models; t++) {
@@ -297,8 +297,10 @@ const am_method am_method_sce = {
     .states = states,
     .scratch = scratch,
     .n_passes = 3,
-    .pass = {{.count = varying_count, .sums = varying_sums},
-             {.count = varying_count, .keys = keys, .cuts = cuts},
-             {.count = states, .sums = energy_sums, .solve = energy_solve}},
+    .pass =
+        {{.count = varying_count, .sums = varying_sums, .rounded = AM_ROUNDED_ALONE},
+         {.count = varying_count, .keys = keys, .cuts = cuts, .rounded = AM_ROUNDED_ALONE},
+         {.count = states, .sums = energy_sums, .solve = energy_solve, .rounded = AM_ROUNDED_TOO}},
     .combine = combine,
+    .rounded = AM_ROUNDED_TOO,
 };

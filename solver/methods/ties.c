@@ -30,10 +30,14 @@ const am_method am_method_ties = {
         "Yadav et al. 2023 (arXiv:2306.01708), algorithm 1; mergekit: k = int(density n) elements "
         "of a tensor, votes weighted",
     AM_SPARSE_FIELDS,
+    .rounded = AM_ROUNDED_TOO,
     .properties = AM_PROP_ORDER_INVARIANT,
     .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
     .n_passes = 3,
-    .pass = {{.count = am_top_count, .keys = am_top_keys, .cuts = am_top_cuts},
-             AM_NORMS_PASS,
+    .pass = {{.rounded = AM_ROUNDED_ALONE,
+              .count = am_top_count,
+              .keys = am_top_keys,
+              .cuts = am_top_cuts},
+             AM_NORMS_PASS(AM_ROUNDED_TOO),
              AM_MAJORITY_PASS},
 };

@@ -5,7 +5,7 @@ usage: campaign.py KIND [COUNT [SEED]]
   kills    COUNT jobs; in each, SIGKILL of a random rank or of all at random calls, up to three times, then
            the same command on another number of ranks: the bytes of a run that was left alone
   races    COUNT times two to four merges at once into one output: exactly one makes it, the others find
-           it finished or are refused (73)
+           it finished, or are refused (73) while it is being written
   damage   COUNT times bytes of what an interrupted merge left are changed, cut off or removed: the merge
            still ends with the right bytes
   mixed    COUNT jobs; in each, up to four times a kill, an error of a call, a short count or SIGTERM,
@@ -209,8 +209,10 @@ class Campaign:
         if writers != 1 or any(code not in (0, 73) for _, _, code in ends):
             self.fail(f"{job}: {writers} writers, exit codes {[c for _, _, c in ends]}\n"
                       + "\n".join(err for _, err, _ in ends))
-        for _, _, code in ends:
+        for _, err, code in ends:
             self.count(f"exit {code}")
+            if code == 73 and "is being written by" not in err:
+                self.fail(f"{job}: refused, though the output is this very job's\n{err}")
         for line in rankrun.changes(self.wanted(job), self.outputs()):
             self.fail(f"{job}: race: {line}")
 

@@ -9,7 +9,7 @@ usage: fault.py SCENARIO KIND [long]    SCENARIO: a name in scenarios.py; long: 
   term    a rank receives SIGTERM at its N-th write; run again
   full    the output goes to a file system that is too small (needs root for the mount)
 Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so, from shim.c), AM_SEED for the random times,
-AM_FAULT_RANKS (3).
+AM_FAULT_RANKS (3), AM_FAULT_TIMEOUT, seconds, for a machine that is busy.
 What must hold is written in README.md beside this file.
 SPDX-License-Identifier: BSD-3-Clause
 """
@@ -57,12 +57,13 @@ class Bench:
         self.clean = top / "clean"
         self.folder = top / "work"
         self.log = top / "shim.log"
+        self.timeout = max(scenario.timeout, float(os.environ.get("AM_FAULT_TIMEOUT", "0")))
         self.failures = self.runs = self.left = 0
         self.clean.mkdir()
         scenario.prepare(self.clean)
         self.inputs = rankrun.snapshot(self.clean)
         self.n_inputs = len(list(self.clean.iterdir()))
-        result = rankrun.run(scenario.arguments, RANKS, self.clean, timeout=scenario.timeout)
+        result = rankrun.run(scenario.arguments, RANKS, self.clean, timeout=self.timeout)
         result.expect_code(0)
         if result.problems:
             sys.exit("the clean run fails\n" + result.report())
@@ -89,7 +90,7 @@ class Bench:
     def run(self, shim: str | None, during=None) -> tuple[rankrun.Result, int]:
         """Run once with a fault; returns the result and how often the fault struck."""
         self.log.unlink(missing_ok=True)
-        env = {"AM_STALL_SECONDS": "30"}
+        env = {"AM_STALL_SECONDS": str(self.timeout / 2)}
         preload = None
         if shim is not None:
             env.update(AM_SHIM=f"{shim},path={self.folder}", AM_SHIM_LOG=str(self.log))
@@ -97,7 +98,7 @@ class Bench:
         if "ASAN_OPTIONS" in os.environ:  # the shim comes first, and hands on to the sanitizer
             env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"] + ":verify_asan_link_order=0"
         result = rankrun.run(self.scenario.arguments, RANKS, self.folder, env=env, preload=preload,
-                             timeout=self.scenario.timeout, during=during)
+                             timeout=self.timeout, during=during)
         self.runs += 1
         hits = len(self.log.read_text().splitlines()) if self.log.exists() else 0
         return result, hits

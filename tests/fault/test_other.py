@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Faults that are neither a failing call nor the kill of a rank: the launcher is killed, a file may not
-grow, the folder of the output vanishes, a name in /dev/shm is taken, the clock jumps. After each the job
-ends in time with one message and nothing half-written, and the same command then gives the right bytes.
+"""Faults that are neither a failing call nor the kill of a rank: the launcher is killed, another job
+finishes the output, a file may not grow, the folder of the output vanishes, a name in /dev/shm is taken,
+/dev/shm is full, the clock jumps. After each the job ends in time with one message and nothing half-written, and the same
+command then gives the right bytes.
 usage: test_other.py [TIMES [SEED]]                    TIMES: how often the launcher is killed (default 2)
-Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so). SPDX-License-Identifier: BSD-3-Clause
+Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so), AM_FAULT_TIMEOUT. SPDX-License-Identifier: BSD-3-Clause
 """
 import os
 import random
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 from scenarios import merge_inputs  # noqa: E402
 
-SECONDS = 120
+SECONDS = int(os.environ.get("AM_FAULT_TIMEOUT", "120"))
 RECIPE = ["merge", "recipe.yml", "-o"]
 SLOWLY = "call=pwrite,rank=-1,do=delay:60,times=always"
 
@@ -31,6 +34,7 @@ def parent(pid: int) -> int:
 class Bench:
     def __init__(self, top: Path):
         self.clean, self.work, self.problems = top / "clean", top / "work", 0
+        self.environment: dict[str, str] = {}  # of all runs
         self.clean.mkdir()
         merge_inputs(self.clean)
         self.reset()
@@ -44,7 +48,7 @@ class Bench:
         shutil.copytree(self.clean, self.work, copy_function=os.link)
 
     def run(self, out: str, *, shim: str = "", during=None, limit: int = 0) -> rankrun.Result:
-        env = {"AM_STALL_SECONDS": "60"}
+        env = {"AM_STALL_SECONDS": str(SECONDS // 2), **self.environment}
         if shim:
             env["AM_SHIM"] = f"{shim},path={self.work}"
         preload = os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so") if shim else None
@@ -86,7 +90,12 @@ class Bench:
 
 
 def launcher(b: Bench, times: int, chance: random.Random) -> None:
-    """SIGKILL of mpirun: its ranks live on for a while, and hold the output against the next job."""
+    """SIGKILL of mpirun: its ranks live on for a while, and hold the output against the next job. All runs
+    have one folder for Open MPI's sessions and one for its shared memory: what the dead leave there stays."""
+    places = {"orte_tmpdir_base": b.work.parent / "sessions", "btl_vader_backing_directory": b.work.parent / "memory"}
+    for key, folder in places.items():
+        folder.mkdir()
+        b.environment[f"OMPI_MCA_{key}"] = str(folder)
     for pause in [0.0, 1.5, *(chance.uniform(0, 1.5) for _ in range(times))][:times]:
         b.reset()
 
@@ -104,12 +113,29 @@ def launcher(b: Bench, times: int, chance: random.Random) -> None:
         time.sleep(pause)
         end = time.monotonic() + SECONDS / 2
         again = b.run("out.h5")
-        # Orphans may finish the output while the next job waits for them: it is refused, the one
-        # after it finds the output done.
-        busy = ("is being written by", "out.h5 exists")
-        while again.code == 73 and any(text in again.err for text in busy) and time.monotonic() < end:
+        while again.code == 73 and "is being written by" in again.err and time.monotonic() < end:
             again = b.run("out.h5")
         b.done(f"started again after {pause:.1f} s", again)
+    left = [len([p for p in folder.rglob("*") if not p.is_dir()]) for folder in places.values()]
+    print(f"{times} launchers killed: {left[0]} files left in sessions, {left[1]} segments of shared memory", flush=True)
+    b.environment.clear()
+
+
+def waiting(b: Bench) -> None:
+    """A job waits for the lock while another one finishes the same output: nothing is left to do."""
+    b.reset()
+    second = []
+
+    def strike(_ranks) -> None:
+        b.until("out.h5.manifest.json")  # only the rename of the output is left, in a while
+        second.append(b.run("out.h5"))
+
+    first = b.run("out.h5", shim="call=rename,rank=-1,do=delay:1500,times=always", during=strike)
+    first.expect_code(0)
+    b.note("another job waits for the lock", first)
+    if '"was_finished":true' not in second[0].out:
+        second[0].problems.append("it was not told that the output is finished")
+    b.done("and finds the output finished", second[0])
 
 
 def sizes(b: Bench) -> None:
@@ -156,6 +182,28 @@ def shared_memory(b: Bench) -> None:
         path.unlink()
 
 
+def full_shared_memory(b: Bench) -> None:
+    """No room in /dev/shm for the segments of Open MPI: it says so and goes without. mpirun and its ranks
+    have a /dev/shm of their own, in a mount namespace."""
+    inside = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"'
+    apart = ["unshare", "-m", "sh", "-c", inside, "sh"]
+    if subprocess.run([*apart, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        print("may not mount a tmpfs here")
+        return
+    b.reset()
+    before = os.environ.get("AM_MPIRUN")
+    os.environ["AM_MPIRUN"] = shlex.join([*apart, *rankrun.mpirun()])
+    try:
+        result = b.run("out.h5")
+    finally:
+        os.environ.pop("AM_MPIRUN")
+        if before is not None:
+            os.environ["AM_MPIRUN"] = before
+    if "not enough space" not in result.err:
+        result.problems.append("there was room: the test tests nothing")
+    b.done("/dev/shm is full", result)
+
+
 def clock(b: Bench) -> None:
     b.reset()
     b.done("the clock jumps by years, back and forth", b.run("out.h5", shim="call=clock,rank=-1,do=delay:0"))
@@ -168,7 +216,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="am_other.") as top:
         b = Bench(Path(top))
         launcher(b, times, random.Random(seed))
-        for test in (sizes, errors, vanishing, shared_memory, clock):
+        for test in (waiting, sizes, errors, vanishing, shared_memory, full_shared_memory, clock):
             test(b)
     print(f"{b.problems} failures")
     return 1 if b.problems else 0
