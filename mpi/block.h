@@ -74,6 +74,9 @@ typedef struct am_samples {
     /* Inputs x[count, features] f32 (token ids as whole numbers) and labels y[count, labels] in
      * [0, classes), or -1 where a position does not count, of samples index[0..count). */
     int (*gather)(void *self, const int64_t *index, int64_t count, float *x, int32_t *y);
+    /* Say that samples index[0..count) are gathered next, so that they can be read meanwhile. Only
+     * helps; replaces what was said before. May be NULL: there is nothing to gain. */
+    void (*announce)(void *self, const int64_t *index, int64_t count);
 } am_samples;
 
 #endif

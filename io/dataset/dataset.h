@@ -16,14 +16,21 @@
 
 typedef enum am_split { AM_TRAIN, AM_VALIDATION, AM_TEST, AM_SPLITS } am_split;
 
-typedef struct am_dataset am_dataset; /* all splits of one task, in memory on every rank */
+typedef struct am_dataset am_dataset; /* all splits of one task */
 
 /** Read a prepared file. limit[3]: at most that many samples of a split (0: all), the first ones
  * of the file (files are shuffled by the preparation).
- * Collective [comm]; arguments [same]; rank 0 reads, bytes are broadcast.
- * Errors: AM_E_NOINPUT; AM_E_DATA (not a data set, label out of range, shapes differ). */
+ *
+ * room: bytes that a rank may take for the samples; 0: any. What fits is kept whole: rank 0 reads,
+ * bytes are broadcast. Else every rank reads the samples that it needs from the file, in pages, of
+ * which it keeps as many as there is room for; then the file must stay as it is until the data set
+ * is closed, and a value against the rules is met when it is read. Samples are the same bytes.
+ *
+ * Collective [comm]; arguments [same].
+ * Errors: AM_E_NOINPUT; AM_E_DATA (not a data set, label out of range, shapes differ); AM_E_NOMEM
+ * (also: no room for a few pages). */
 int am_dataset_open_all(MPI_Comm comm, const char *path, const int64_t limit[AM_SPLITS],
-                        am_dataset **out);
+                        int64_t room, am_dataset **out);
 void am_dataset_close(am_dataset **data);
 
 /* What the headers of a file say. */
@@ -31,12 +38,13 @@ typedef struct am_dataset_shape {
     int64_t n[AM_SPLITS], value_bytes[AM_SPLITS];
     int64_t features, classes;
     bool is_text;
+    int64_t fewest_bytes; /* the least room that am_dataset_open_all takes, unless less is all */
 } am_dataset_shape;
 
 /** Shapes without values. Collective [comm]; arguments and errors as am_dataset_open_all. */
 int am_dataset_shape_all(MPI_Comm comm, const char *path, const int64_t limit[AM_SPLITS],
                          am_dataset_shape *out);
-/** Bytes that am_dataset_open_all keeps on every rank. Pure. */
+/** Bytes that am_dataset_open_all keeps on every rank without a limit. Pure. */
 int64_t am_dataset_shape_bytes(const am_dataset_shape *shape);
 const char *am_dataset_name(const am_dataset *data);
 int64_t am_dataset_classes(const am_dataset *data);

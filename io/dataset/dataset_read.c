@@ -13,9 +13,49 @@
 #include "io/hdf5/h5_util.h"
 #include "mpi/error.h"
 
-enum { FORMAT_VERSION = 1, MAX_TEXT = 1 << 24, MAX_CLASSES = 1 << 20 };
+enum { FORMAT_VERSION = 1, MAX_TEXT = 1 << 24, MAX_CLASSES = 1 << 20, LABEL_BLOCK = 1 << 18 };
 
-static const char *const split_names[AM_SPLITS] = {"train", "validation", "test"};
+const char *const am_dataset_split_name[AM_SPLITS] = {"train", "validation", "test"};
+
+/* ---- rules for values ---- */
+
+int am_dataset_check_label(const char *path, const char *label, int64_t sample, double value,
+                           int64_t classes)
+{
+    if (!(value >= 0 && value < MAX_CLASSES)) {
+        return am_fail(AM_E_DATA, "%s: %s[%lld] is %.0f, labels are 0 to classes-1", path, label,
+                       (long long)sample, value);
+    }
+    return classes == 0 || value < (double)classes
+               ? 0
+               : am_fail(AM_E_DATA, "%s: %s[%lld] is %.0f but there are %lld classes", path, label,
+                         (long long)sample, value, (long long)classes);
+}
+
+int am_dataset_check_floats(const char *path, const char *label, int64_t first, int64_t n,
+                            int64_t width, const float *x)
+{
+    for (int64_t i = 0; i < n * width; i++) {
+        if (!isfinite(x[i])) {
+            return am_fail(AM_E_DATA,
+                           "%s: %s holds a value that is not a finite f32, in sample %lld", path,
+                           label, (long long)(first + i / width));
+        }
+    }
+    return 0;
+}
+
+int am_dataset_check_tokens(const char *path, const char *label, int64_t first, int64_t n,
+                            int64_t width, const uint8_t *x, int64_t classes)
+{
+    for (int64_t i = 0; classes < 256 && i < n * width; i++) {
+        if (x[i] >= classes) {
+            return am_fail(AM_E_DATA, "%s: %s holds %d in sample %lld, there are %lld classes",
+                           path, label, x[i], (long long)(first + i / width), (long long)classes);
+        }
+    }
+    return 0;
+}
 
 /* A file being read. */
 typedef struct am_reader {
@@ -169,7 +209,25 @@ typedef struct am_array {
     H5T_class_t kind;
     size_t bytes; /* of one value */
     bool is_unsigned;
+    int64_t rows; /* along the first axis that are stored together */
 } am_array;
+
+static int64_t rows_together(const am_array *a)
+{
+    hsize_t chunk[H5S_MAX_RANK];
+    int64_t rows = 1;
+    hid_t plan = H5Dget_create_plist(a->set);
+    const H5D_layout_t layout = plan >= 0 ? H5Pget_layout(plan) : H5D_LAYOUT_ERROR;
+    if (layout == H5D_CHUNKED && H5Pget_chunk(plan, H5S_MAX_RANK, chunk) == a->dims) {
+        rows = (int64_t)chunk[0];
+    } else if (layout == H5D_COMPACT && a->dims > 0) {
+        rows = (int64_t)a->shape[0];
+    }
+    if (plan >= 0) {
+        (void)H5Pclose(plan);
+    }
+    return rows > 0 ? rows : 1;
+}
 
 static void array_close(am_array *a)
 {
@@ -184,8 +242,8 @@ static void array_close(am_array *a)
 static int array_open(const am_reader *r, int split, const char *key, am_array *a)
 {
     *a = (am_array){.set = -1, .space = -1};
-    (void)snprintf(a->label, sizeof a->label, "%s/%s", split_names[split], key);
-    if (H5Lexists(r->file, split_names[split], H5P_DEFAULT) <= 0 ||
+    (void)snprintf(a->label, sizeof a->label, "%s/%s", am_dataset_split_name[split], key);
+    if (H5Lexists(r->file, am_dataset_split_name[split], H5P_DEFAULT) <= 0 ||
         H5Lexists(r->file, a->label, H5P_DEFAULT) <= 0) {
         return am_fail(AM_E_DATA,
                        "%s: no dataset %s: not a data set (it needs train, validation and test, "
@@ -203,17 +261,18 @@ static int array_open(const am_reader *r, int split, const char *key, am_array *
     }
     bool is_good = type >= 0 && a->space >= 0 && a->dims >= 0 &&
                    H5Sget_simple_extent_dims(a->space, a->shape, NULL) >= 0;
+    a->rows = is_good ? rows_together(a) : 1;
     if (type >= 0) {
         (void)H5Tclose(type);
     }
     return is_good ? 0 : fail_damaged(r, a->label);
 }
 
-/* The first n entries of the first axis, converted by HDF5 only between widths of integers. */
-static int array_read(const am_reader *r, const am_array *a, int64_t n, hid_t memory_type,
-                      void *data)
+/* Entries [lo, lo + n) of the first axis, converted by HDF5 only between widths of integers. */
+static int array_read(const am_reader *r, const am_array *a, int64_t lo, int64_t n,
+                      hid_t memory_type, void *data)
 {
-    hsize_t start[H5S_MAX_RANK] = {0}, count[H5S_MAX_RANK];
+    hsize_t start[H5S_MAX_RANK] = {(hsize_t)lo}, count[H5S_MAX_RANK];
     memcpy(count, a->shape, sizeof count);
     count[0] = (hsize_t)n;
     hid_t memory = H5Screate_simple(a->dims, count, NULL);
@@ -226,20 +285,26 @@ static int array_read(const am_reader *r, const am_array *a, int64_t n, hid_t me
     return is_read ? 0 : fail_damaged(r, a->label);
 }
 
-static int read_labels(const am_reader *r, const am_array *a, int64_t n, int32_t *y)
+/* Labels against the class names, if there are some; y may be NULL. *largest only grows. */
+static int read_labels(const am_reader *r, const am_array *a, int64_t n, int64_t classes,
+                       int32_t *y, int64_t *largest)
 {
     int rc = 0;
-    int64_t *wide = am_new(n, sizeof *wide, "labels");
+    const int64_t most = n < LABEL_BLOCK ? n : LABEL_BLOCK;
+    int64_t *wide = am_new(most, sizeof *wide, "labels");
     if (wide == NULL) {
         return AM_E_NOMEM;
     }
-    AM_TRY(array_read(r, a, n, H5T_NATIVE_INT64, wide));
-    for (int64_t i = 0; i < n; i++) {
-        if (wide[i] < 0 || wide[i] >= MAX_CLASSES) {
-            AM_TRY(am_fail(AM_E_DATA, "%s: %s[%lld] is %lld, labels are 0 to classes-1", r->path,
-                           a->label, (long long)i, (long long)wide[i]));
+    for (int64_t lo = 0; lo < n; lo += most) {
+        const int64_t count = n - lo < most ? n - lo : most;
+        AM_TRY(array_read(r, a, lo, count, H5T_NATIVE_INT64, wide));
+        for (int64_t i = 0; i < count; i++) {
+            AM_TRY(am_dataset_check_label(r->path, a->label, lo + i, (double)wide[i], classes));
+            *largest = wide[i] > *largest ? wide[i] : *largest;
+            if (y != NULL) {
+                y[lo + i] = (int32_t)wide[i];
+            }
         }
-        y[i] = (int32_t)wide[i];
     }
 cleanup:
     free(wide);
@@ -253,25 +318,18 @@ static int read_floats(const am_reader *r, const am_array *a, int64_t n, int64_t
     double *wide = NULL;
     int64_t values = n * features;
     if (a->bytes == sizeof(float)) {
-        AM_TRY(array_read(r, a, n, H5T_NATIVE_FLOAT, x));
+        AM_TRY(array_read(r, a, 0, n, H5T_NATIVE_FLOAT, x));
     } else {
         wide = am_new(values, sizeof *wide, "inputs");
         if (wide == NULL) {
             AM_TRY(AM_E_NOMEM);
         }
-        AM_TRY(array_read(r, a, n, H5T_NATIVE_DOUBLE, wide));
+        AM_TRY(array_read(r, a, 0, n, H5T_NATIVE_DOUBLE, wide));
         for (int64_t i = 0; i < values; i++) {
             x[i] = (float)wide[i];
         }
     }
-    for (int64_t i = 0; i < values; i++) {
-        if (!isfinite(x[i])) {
-            AM_TRY(am_fail(AM_E_DATA,
-                           "%s: %s holds a value that is not a finite f32, in sample "
-                           "%lld",
-                           r->path, a->label, (long long)(i / features)));
-        }
-    }
+    AM_TRY(am_dataset_check_floats(r->path, a->label, 0, n, features, x));
 cleanup:
     free(wide);
     return rc;
@@ -308,26 +366,32 @@ static int check_arrays(const am_reader *r, const am_array *x, const am_array *y
     *features = per_sample;
     part->n = limit > 0 && (hsize_t)limit < x->shape[0] ? limit : (int64_t)x->shape[0];
     part->value_bytes = is_u8 ? 1 : (int64_t)sizeof(float);
+    part->x_rows = x->rows < part->n ? x->rows : part->n;
+    part->y_rows = y->rows < part->n ? y->rows : part->n;
     return 0;
 }
 
-static int read_part(const am_reader *r, int split, int64_t limit, bool has_classes,
-                     int64_t *features, am_dataset_part *part)
+static int read_part(const am_reader *r, int split, int64_t limit, am_dataset_raw *out,
+                     int64_t *largest)
 {
+    am_dataset_part *part = &out->part[split];
+    int64_t *features = &out->features;
     int rc = 0;
     am_array x = {.set = -1, .space = -1}, y = {.set = -1, .space = -1};
     AM_TRY(array_open(r, split, "x", &x));
     AM_TRY(array_open(r, split, "y", &y));
     AM_TRY(check_arrays(r, &x, &y, limit, features, part));
-    if (!r->is_head || !has_classes) {
+    if (!r->is_head) {
         part->y = am_new(part->n, sizeof *part->y, "labels");
         AM_TRY(part->y == NULL ? AM_E_NOMEM : 0);
-        AM_TRY(read_labels(r, &y, part->n, part->y));
+    }
+    if (!r->is_head || out->classes == 0) {
+        AM_TRY(read_labels(r, &y, part->n, out->classes, part->y, largest));
     }
     if (!r->is_head) {
         part->x = am_new(part->n, (size_t)(*features * part->value_bytes), "inputs");
         AM_TRY(part->x == NULL ? AM_E_NOMEM : 0);
-        AM_TRY(part->value_bytes == 1 ? array_read(r, &x, part->n, H5T_NATIVE_UINT8, part->x)
+        AM_TRY(part->value_bytes == 1 ? array_read(r, &x, 0, part->n, H5T_NATIVE_UINT8, part->x)
                                       : read_floats(r, &x, part->n, *features, part->x));
     }
 cleanup:
@@ -358,10 +422,11 @@ static int read_text_part(const am_reader *r, int split, int64_t limit, int64_t 
     *features = T;
     part->n = limit > 0 && (hsize_t)limit < a.shape[0] ? limit : (int64_t)a.shape[0];
     part->value_bytes = 1;
+    part->x_rows = a.rows < part->n ? a.rows : part->n;
     if (!r->is_head) {
         part->x = am_new(part->n, (size_t)T + 1, "tokens");
         AM_TRY(part->x == NULL ? AM_E_NOMEM : 0);
-        AM_TRY(array_read(r, &a, part->n, H5T_NATIVE_UINT8, part->x));
+        AM_TRY(array_read(r, &a, 0, part->n, H5T_NATIVE_UINT8, part->x));
     }
 cleanup:
     array_close(&a);
@@ -374,37 +439,14 @@ static int check_tokens(const am_reader *r, am_dataset_raw *out)
     const int64_t width = am_dataset_width(out);
     out->classes = out->classes == 0 ? 256 : out->classes;
     for (int s = 0; s < AM_SPLITS; s++) {
-        const uint8_t *x = out->part[s].x;
-        for (int64_t i = 0; !r->is_head && i < out->part[s].n * width; i++) {
-            if (x[i] >= out->classes) {
-                return am_fail(AM_E_DATA,
-                               "%s: %s/tokens holds %d in sample %lld, there are %lld "
-                               "classes",
-                               r->path, split_names[s], x[i], (long long)(i / width),
-                               (long long)out->classes);
-            }
+        char label[64];
+        (void)snprintf(label, sizeof label, "%s/tokens", am_dataset_split_name[s]);
+        const int rc = r->is_head ? 0
+                                  : am_dataset_check_tokens(r->path, label, 0, out->part[s].n,
+                                                            width, out->part[s].x, out->classes);
+        if (rc != 0) {
+            return rc;
         }
-    }
-    return 0;
-}
-
-/* Labels against the class names; without names the largest label counts. */
-static int check_labels(const am_reader *r, am_dataset_raw *out)
-{
-    int64_t largest = 0;
-    for (int s = 0; s < AM_SPLITS; s++) {
-        const am_dataset_part *part = &out->part[s];
-        for (int64_t i = 0; part->y != NULL && i < part->n; i++) {
-            if (out->classes > 0 && part->y[i] >= out->classes) {
-                return am_fail(AM_E_DATA, "%s: %s/y[%lld] is %d but there are %lld classes",
-                               r->path, split_names[s], (long long)i, part->y[i],
-                               (long long)out->classes);
-            }
-            largest = part->y[i] > largest ? part->y[i] : largest;
-        }
-    }
-    if (out->classes == 0) {
-        out->classes = largest + 1;
     }
     return 0;
 }
@@ -416,13 +458,17 @@ static int read_open(const am_reader *r, const int64_t limit[AM_SPLITS], am_data
     AM_TRY(read_head(r, out));
     out->is_text = H5Lexists(r->file, "train", H5P_DEFAULT) > 0 &&
                    H5Lexists(r->file, "train/tokens", H5P_DEFAULT) > 0;
-    const bool has_classes = out->classes > 0;
+    int64_t largest = 0;
     for (int s = 0; s < AM_SPLITS; s++) {
         const int64_t most = limit != NULL ? limit[s] : 0;
         AM_TRY(out->is_text ? read_text_part(r, s, most, &out->features, &out->part[s])
-                            : read_part(r, s, most, has_classes, &out->features, &out->part[s]));
+                            : read_part(r, s, most, out, &largest));
     }
-    AM_TRY(out->is_text ? check_tokens(r, out) : check_labels(r, out));
+    if (out->is_text) {
+        AM_TRY(check_tokens(r, out));
+    } else if (out->classes == 0) {
+        out->classes = largest + 1;
+    }
 cleanup:
     return rc;
 }

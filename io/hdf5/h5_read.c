@@ -10,12 +10,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "io/file.h"
-#include "io/hdf5/h5_chunk.h"
 #include "io/hdf5/h5_util.h"
 #include "mpi/arena.h"
 #include "mpi/error.h"
 
-enum { MAX_DEPTH = 32, CHUNK_CACHE_BYTES = 64 << 20, INFLATION = 1000 };
+enum { MAX_DEPTH = 32, INFLATION = 1000 };
 static const int64_t largest_chunk = 64 << 20, largest_sparse = 64 << 20;
 static const hsize_t largest_attribute = 100000000;
 
@@ -27,21 +26,6 @@ typedef struct walk {
     int64_t n_groups, group_capacity;
     am_layout *out;
 } walk;
-
-static hid_t open_file(const char *path)
-{
-    am_h5_begin();
-    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), file = -1;
-    if (fapl >= 0 && H5Pset_fapl_sec2(fapl) >= 0 &&
-        H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) >= 0 &&
-        H5Pset_cache(fapl, 0, 521, CHUNK_CACHE_BYTES, 1.0) >= 0) {
-        file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
-    }
-    if (fapl >= 0) {
-        H5Pclose(fapl);
-    }
-    return file;
-}
 
 /* ---- datasets ---- */
 
@@ -434,7 +418,7 @@ int am_h5_read_layout(const char *path, am_layout *out)
     struct stat st;
     walk w = {.path = path, .out = out};
     hid_t root = -1;
-    hid_t file = open_file(path);
+    hid_t file = am_h5_open_read(path, AM_H5_CACHE_BYTES);
     if (file < 0) {
         return am_h5_fail(AM_E_DATA, "%s is not a sound HDF5 file", path);
     }
@@ -467,146 +451,49 @@ cleanup:
     return rc;
 }
 
-/* ---- data that only the library can read ---- */
+/* ---- some datasets of a file ---- */
 
-typedef struct library {
-    char *path;
-    hid_t file, dset; /* dset: the one read last, -1 if none */
-    int64_t address;
-    am_h5_chunks chunks; /* of dset */
-} library;
-
-int am_h5_library_open(const char *file, void **handle)
+static int read_named(walk *w, hid_t file, const char *name)
 {
-    library *l = am_new(1, sizeof *l, file);
-    if (l == NULL) {
-        return AM_E_NOMEM;
+    H5O_info_t info, root;
+    int rc = 0;
+    hid_t dset = H5Dopen2(file, name, H5P_DEFAULT);
+    if (dset < 0) {
+        return am_h5_fail(AM_E_DATA, "%s: cannot open %s", w->path, name);
     }
-    l->path = am_text("%s", file);
-    l->dset = -1;
-    l->file = l->path != NULL ? open_file(file) : -1;
-    if (l->file < 0) {
-        am_h5_library_close(l);
-        return am_h5_fail(AM_E_IO, "cannot open %s with the HDF5 library", file);
+    if (H5Oget_info(dset, &info) < 0 || H5Oget_info(file, &root) < 0) {
+        rc = am_h5_fail(AM_E_DATA, "%s: cannot read %s", w->path, name);
+    } else if (info.fileno != root.fileno) {
+        rc = refuse(w, name, "is a link to another file; not followed");
+    } else {
+        rc = read_dataset(w, name, dset);
     }
-    *handle = l;
-    return 0;
-}
-
-static void close_dataset(library *l)
-{
-    if (l->dset >= 0) {
-        H5Oclose(l->dset);
-        l->dset = -1;
-    }
-    am_h5_chunks_free(&l->chunks);
-}
-
-void am_h5_library_close(void *handle)
-{
-    library *l = handle;
-    close_dataset(l);
-    if (l->file >= 0) {
-        H5Fclose(l->file);
-    }
-    free(l->path);
-    free(l);
-}
-
-/* The largest box of rows that begins at element `at` of a row-major array and holds at most `n`
- * elements: one hyperslab. Returns its number of elements. */
-static int64_t next_box(const am_tensor *t, int64_t at, int64_t n, hsize_t *start, hsize_t *count)
-{
-    int64_t stride = 1, rest = at, box = 1;
-    int d = t->ndim - 1;
-    for (int i = t->ndim - 1; i >= 0; i--) {
-        start[i] = (hsize_t)(rest % t->shape[i]);
-        rest /= t->shape[i];
-        count[i] = 1;
-    }
-    /* Go outwards while whole inner dimensions begin here and fit. */
-    for (; d > 0 && start[d] == 0 && stride * t->shape[d] <= n; d--) {
-        count[d] = (hsize_t)t->shape[d];
-        stride *= t->shape[d];
-    }
-    int64_t rows = n / stride, left = t->shape[d] - (int64_t)start[d];
-    count[d] = (hsize_t)(rows < left ? rows : left);
-    box = stride * (int64_t)count[d];
-    return box;
-}
-
-static int read_boxes(library *l, const am_tensor *t, hid_t type, hid_t space, int64_t lo,
-                      int64_t n, char *dst)
-{
-    int64_t element = am_dtype_bytes(t->dtype);
-    for (int64_t done = 0; done < n;) {
-        hsize_t start[AM_MAX_DIMS], count[AM_MAX_DIMS];
-        int64_t box = t->ndim > 0 ? next_box(t, lo + done, n - done, start, count) : 1;
-        int rc =
-            t->ndim > 0 ? am_h5_chunks_check(&l->chunks, l->dset, l->path, t, start, count) : 0;
-        if (rc != 0) {
-            return rc;
-        }
-        hsize_t flat = (hsize_t)box;
-        hid_t memory = H5Screate_simple(1, &flat, NULL);
-        herr_t ok = memory >= 0 ? 0 : -1;
-        if (ok >= 0 && t->ndim > 0) {
-            ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL);
-        }
-        if (ok >= 0) { /* memory type == file type: HDF5 converts nothing */
-            ok = H5Dread(l->dset, type, memory, space, H5P_DEFAULT, dst + done * element);
-        }
-        if (memory >= 0) {
-            H5Sclose(memory);
-        }
-        if (ok < 0) {
-            return am_h5_fail(AM_E_DATA, "%s: cannot read tensor %s", l->path, t->name);
-        }
-        done += box;
-    }
-    return 0;
-}
-
-static int open_dataset(library *l, const am_extent *extent, const am_tensor *tensor)
-{
-    if (l->dset >= 0 && l->address == extent->offset) {
-        return 0;
-    }
-    close_dataset(l);
-    l->address = extent->offset;
-    l->dset = H5Oopen_by_addr(l->file, (haddr_t)extent->offset);
-    if (l->dset < 0) {
-        return am_h5_fail(AM_E_DATA, "%s: cannot open tensor %s", l->path, tensor->name);
-    }
-    int rc = am_h5_chunks_open(l->dset, l->path, tensor, &l->chunks);
-    if (rc != 0) {
-        close_dataset(l);
-    }
+    H5Dclose(dset);
     return rc;
 }
 
-int am_h5_library_read(void *handle, const am_extent *extent, const am_tensor *tensor, int64_t lo,
-                       int64_t n, void *dst)
+int am_h5_read_named(const char *path, const char *const *names, int n, am_layout *out)
 {
-    library *l = handle;
-    if (n == 0) {
-        return 0;
+    int rc = 0;
+    struct stat st;
+    walk w = {.path = path, .out = out};
+    hid_t file = am_h5_open_read(path, AM_H5_CACHE_BYTES);
+    if (file < 0) {
+        return am_h5_fail(AM_E_DATA, "%s is not a sound HDF5 file", path);
     }
-    int rc = open_dataset(l, extent, tensor);
-    if (rc != 0) {
-        return rc;
+    if (stat(path, &st) != 0) {
+        rc = am_fail(AM_E_NOINPUT, "cannot find %s", path);
+        goto cleanup;
     }
-    hid_t type = H5Dget_type(l->dset), space = H5Dget_space(l->dset);
-    if (type < 0 || space < 0) {
-        rc = am_h5_fail(AM_E_DATA, "%s: cannot read tensor %s", l->path, tensor->name);
-    } else {
-        rc = read_boxes(l, tensor, type, space, lo, n, dst);
+    w.file_bytes = (int64_t)st.st_size;
+    AM_TRY(has_user_block(file, &w.has_user_block));
+    for (int i = 0; i < n; i++) {
+        AM_TRY(read_named(&w, file, names[i]));
     }
-    if (type >= 0) {
-        H5Tclose(type);
-    }
-    if (space >= 0) {
-        H5Sclose(space);
+    AM_TRY(am_layout_finish(out));
+cleanup:
+    if (H5Fclose(file) < 0 && rc == 0) {
+        rc = am_h5_fail(AM_E_IO, "cannot close %s", path);
     }
     return rc;
 }

@@ -12,4 +12,10 @@ int am_h5_library_read(void *handle, const am_extent *extent, const am_tensor *t
                        int64_t n, void *dst);
 void am_h5_library_close(void *handle);
 
+/** The layout of the datasets called names[0..n) alone, whatever else the file holds.
+ * Errors: as am_h5_read_layout; AM_E_DATA naming one that is absent or lies in another file. */
+int am_h5_read_named(const char *path, const char *const *names, int n, am_layout *out);
+/** As am_h5_library_open, keeping nothing of what is read: for callers that keep it themselves. */
+int am_h5_library_open_bare(const char *file, void **handle);
+
 #endif

@@ -18,6 +18,21 @@ void am_h5_begin(void)
     H5PLset_loading_state(0);
 }
 
+hid_t am_h5_open_read(const char *path, size_t cache_bytes)
+{
+    am_h5_begin();
+    hid_t fapl = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    if (fapl >= 0 && H5Pset_fapl_sec2(fapl) >= 0 &&
+        H5Pset_fclose_degree(fapl, H5F_CLOSE_STRONG) >= 0 &&
+        H5Pset_cache(fapl, 0, 521, cache_bytes, 1.0) >= 0) {
+        file = H5Fopen(path, H5F_ACC_RDONLY, fapl);
+    }
+    if (fapl >= 0) {
+        H5Pclose(fapl);
+    }
+    return file;
+}
+
 static herr_t keep_innermost(unsigned n, const H5E_error2_t *error, void *data)
 {
     (void)n;

@@ -11,6 +11,9 @@
 
 /** No error printing, no filter plugins. Call before other HDF5 calls; cheap. */
 void am_h5_begin(void);
+enum { AM_H5_CACHE_BYTES = 64 << 20 }; /* of chunks of a dataset, for most readers */
+/** Open a file for reading where it lies; negative on failure, with HDF5's error stack. */
+hid_t am_h5_open_read(const char *path, size_t cache_bytes);
 /** am_fail with the innermost text of HDF5's error stack appended. */
 int am_h5_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/command.h"
+#include "jobs/training/fit.h"
 #include "jobs/training/suite.h"
 #include "jobs/training/table.h"
 #include "jobs/training/recipe.h"
@@ -15,6 +16,7 @@
 typedef struct eval_options {
     char *model, *heads;
     int split;
+    int64_t memory;
 } eval_options;
 
 static const am_param options[] = {
@@ -24,6 +26,8 @@ static const am_param options[] = {
      "checkpoint of the heads (RUN/heads.h5); else heads: checkpoint: of the recipe"},
     {"split", AM_PARAM_CHOICE, offsetof(eval_options, split), "test", 0, 0, "train|validation|test",
      "samples to evaluate on"},
+    {"memory", AM_PARAM_BYTES, offsetof(eval_options, memory), "0", 0, INT64_MAX, NULL,
+     "what a rank may take: data sets that do not fit are read in pages; 0: any"},
     {0},
 };
 
@@ -73,6 +77,7 @@ static int run_all(const am_args *args, int *exit_status)
     am_split split = (am_split)given->split;
     int rc = AM_OK;
     (void)exit_status;
+    am_memory_keep_no_holes();
     AM_TRY(
         am_train_recipe_read_all(am_world(), args->positional[0], args->set, args->n_set, &recipe));
     const char *heads = given->heads != NULL ? given->heads : recipe.heads_checkpoint;
@@ -86,9 +91,11 @@ static int run_all(const am_args *args, int *exit_status)
         rc = am_fail(AM_E_USAGE, "no model to evaluate: give --model CKPT");
     }
     AM_AGREE(am_world());
+    AM_TRY(am_train_fit_all(am_world(), &recipe, AM_JOB_EVAL, am_world_size(), given->memory, NULL,
+                            NULL));
     AM_TRY(am_suite_open_all(am_world(), recipe.folder, (const char *const *)recipe.task,
-                             recipe.n_tasks, recipe.limit, &recipe.model.net, recipe.dtype,
-                             &suite));
+                             recipe.n_tasks, recipe.limit, recipe.room, &recipe.model.net,
+                             recipe.dtype, &suite));
     table.by_loss = am_train_recipe_by_loss(&recipe, am_suite_is_text(&suite));
     AM_TRY(am_suite_load_heads_all(&suite, heads));
     if (given->model != NULL) {
@@ -107,7 +114,7 @@ cleanup:
 
 const am_command am_command_eval = {
     .name = "eval",
-    .synopsis = "RECIPE --model CKPT... [--heads HEADS] [--split test]",
+    .synopsis = "RECIPE --model CKPT... [--heads HEADS] [--split test] [--memory SIZE]",
     .summary = "accuracy and loss of checkpoints on every task of a recipe",
     .help =
         "A model is a trunk of the recipe's shape, trained or merged, in any format; heads are not "

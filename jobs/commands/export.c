@@ -27,10 +27,12 @@ static const am_param options[] = {
      "checkpoint of heads (RUN/heads.h5); default: the head of the folder"},
     {"task", AM_PARAM_STRING, offsetof(export_options, task), "", 0, 0, NULL,
      "task whose head is taken"},
-    {"shard-size", AM_PARAM_BYTES, offsetof(export_options, shard_bytes), "5GB", 1, 0x1p62, NULL,
-     "largest file of the folder"},
+    {"shard-size", AM_PARAM_BYTES, offsetof(export_options, shard_bytes), "0", 0, 0x1p62, NULL,
+     "largest file of the folder, 0: 5GB; an adapter is one file"},
     AM_OPTION_OVERWRITE(export_options),
     {0}};
+
+static const int64_t shard_bytes = 5000000000; /* as Hugging Face divides models */
 
 /* Positions that the trunk was trained with: rows of its embedding; 0: it has none, or an image's.
  */
@@ -93,7 +95,7 @@ static int write_all(MPI_Comm comm, const am_hf_model *m, const char *output,
     }
     AM_AGREE(comm);
     const am_ckpt_options how = {.overwrite = o->overwrite,
-                                 .shard_bytes = o->shard_bytes,
+                                 .shard_bytes = o->shard_bytes > 0 ? o->shard_bytes : shard_bytes,
                                  .meta = am_ckpt_meta(m->ckpt),
                                  .inputs = inputs,
                                  .companions = &files};
@@ -104,14 +106,19 @@ cleanup:
     return rc;
 }
 
-static int report(const am_hf_model *m, const char *output)
+/* peft_type: NULL for a model. */
+static int report(const am_hf_model *m, const char *output, const char *peft_type,
+                  am_hf_written written)
 {
     am_json j = {0};
     am_json_object(&j, NULL);
     am_json_string(&j, "output", output);
     am_json_string(&j, "model_type", m->architecture->model_type);
-    am_json_int(&j, "tensors", am_ckpt_tensors(m->ckpt)->n);
-    am_json_int(&j, "data_bytes", am_tensor_table_bytes(am_ckpt_tensors(m->ckpt)));
+    if (peft_type != NULL) {
+        am_json_string(&j, "peft_type", peft_type);
+    }
+    am_json_int(&j, "tensors", written.tensors);
+    am_json_int(&j, "data_bytes", written.bytes);
     am_json_end_object(&j);
     return am_result_end(&j);
 }
@@ -128,6 +135,18 @@ static int check_options(const export_options *o, const char *output)
                : 0;
 }
 
+static int check_adapter_options(const export_options *o, const char *source)
+{
+    return o->heads != NULL
+               ? am_fail(AM_E_USAGE,
+                         "%s is an adapter, without heads: leave out --heads and --task", source)
+           : o->shard_bytes > 0
+               ? am_fail(AM_E_USAGE,
+                         "%s is an adapter, which PEFT reads from one file: leave out --shard-size",
+                         source)
+               : 0;
+}
+
 static int run_all(const am_args *args, int *exit_status)
 {
     (void)exit_status;
@@ -139,18 +158,16 @@ static int run_all(const am_args *args, int *exit_status)
     double *theirs = NULL, *trunk = NULL, *head = NULL;
     int64_t context = 0;
     bool is_adapter = false;
+    am_hf_written written = {0};
     int rc = check_options(o, output);
     AM_AGREE(comm);
     AM_TRY(am_hf_is_adapter_all(comm, source, &is_adapter));
     if (is_adapter) {
-        rc = o->heads == NULL
-                 ? 0
-                 : am_fail(AM_E_USAGE,
-                           "%s is an adapter, without heads: leave out --heads and --task", source);
+        rc = check_adapter_options(o, source);
         AM_AGREE(comm);
         AM_TRY(am_hf_model_open_all(comm, o->like, 0, &m));
-        AM_TRY(am_hf_adapter_export_all(comm, &m, source, output, o->overwrite));
-        rc = report(&m, output);
+        AM_TRY(am_hf_adapter_export_all(comm, &m, source, output, o->overwrite, &written));
+        rc = report(&m, output, "LORA", written);
         AM_AGREE(comm);
         goto cleanup; /* done */
     }
@@ -171,7 +188,9 @@ static int run_all(const am_args *args, int *exit_status)
     AM_AGREE(comm);
     am_hf_model_to_theirs(&m, trunk, head, theirs);
     AM_TRY(write_all(comm, &m, output, inputs, o, theirs));
-    rc = report(&m, output);
+    written =
+        (am_hf_written){am_ckpt_tensors(m.ckpt)->n, am_tensor_table_bytes(am_ckpt_tensors(m.ckpt))};
+    rc = report(&m, output, NULL, written);
     AM_AGREE(comm);
 cleanup:
     free(theirs);
@@ -183,7 +202,8 @@ cleanup:
 
 const am_command am_command_export = {
     .name = "export",
-    .synopsis = "TRUNK|ADAPTER OUT --like FOLDER [--heads FILE --task NAME] [--overwrite]",
+    .synopsis = "TRUNK|ADAPTER OUT --like FOLDER [--heads FILE --task NAME] [--shard-size SIZE] "
+                "[--overwrite]",
     .summary = "Write a trained or merged trunk back as a folder in Hugging Face layout.",
     .help =
         "Names, float types, configuration and tokenizer are those of FOLDER, which the model "

@@ -9,6 +9,7 @@ typedef struct iterate_options {
     char *output;
     bool overwrite, fresh;
     double save_every;
+    int64_t memory;
 } iterate_options;
 
 static const am_param options[] = {
@@ -21,6 +22,8 @@ static const am_param options[] = {
     {"save_every", AM_PARAM_REAL, offsetof(iterate_options, save_every), "-1", -1, 1e9, NULL,
      "seconds between saved states of what trains; -1: as often as costs less than 2 % of the "
      "time"},
+    {"memory", AM_PARAM_BYTES, offsetof(iterate_options, memory), "0", 0, INT64_MAX, NULL,
+     "what a rank may take: data sets that do not fit are read in pages; 0: any"},
     {0},
 };
 
@@ -42,14 +45,16 @@ static int run_all(const am_args *args, int *exit_status)
                         .work_all = work_all,
                         .describe = am_iterate_json,
                         .model = "final.h5",
-                        .save_every = given->save_every};
+                        .save_every = given->save_every,
+                        .kind = AM_JOB_ITERATE,
+                        .memory = given->memory};
     (void)exit_status;
     return am_job_run_all(args, &job);
 }
 
 const am_command am_command_iterate = {
     .name = "iterate",
-    .synopsis = "RECIPE -o RUN/ [--overwrite] [--fresh] [--set KEY=VALUE]...",
+    .synopsis = "RECIPE -o RUN/ [--memory SIZE] [--overwrite] [--fresh] [--set KEY=VALUE]...",
     .summary = "iterative task arithmetic: finetune every task, merge, repeat; and compare",
     .help = "Trains or loads a base, probes one linear head a task, then compares one-shot merges, "
             "rounds of finetuning and merging, individual models and joint training in one table. "

@@ -5,7 +5,7 @@
 #include "jobs/command.h"
 #include "jobs/merge/memory.h"
 #include "jobs/training/job.h"
-#include "jobs/training/memory.h"
+#include "jobs/training/fit.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -18,13 +18,14 @@ typedef struct plan_options {
 } plan_options;
 
 enum { AUTO, MERGE, TRAIN, ITERATE };
+static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
 static const char jobs[] = "auto|merge|train|iterate";
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
     {"ranks", AM_PARAM_INT, AM_AT(ranks), "1", 1, 1 << 20, NULL, "ranks of the job"},
-    {"memory", AM_PARAM_BYTES, AM_AT(memory), "256MiB", 1 << 20, INT64_MAX, NULL,
-     "what a rank of a merge may take"},
+    {"memory", AM_PARAM_BYTES, AM_AT(memory), "0", 0, INT64_MAX, NULL,
+     "what a rank may take; 0: 256 MiB of a merge, any of a training job"},
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
      "batch, 8 bytes an element; 0: as --memory allows"},
     {"job", AM_PARAM_CHOICE, AM_AT(job), "auto", 0, 0, jobs,
@@ -69,8 +70,9 @@ static int report(const plan_options *o, const am_merge_plan *plan, const am_mer
 static int plan_merge_all(const am_args *args)
 {
     const plan_options *o = args->options;
+    const int64_t budget = o->memory > 0 ? o->memory : merge_memory;
     const am_merge_options mo = {.block = (o->block_bytes + 7) / (int64_t)sizeof(double),
-                                 .memory = o->memory,
+                                 .memory = budget,
                                  .n_set = args->n_set,
                                  .set = args->set};
     am_merge_plan plan = {0};
@@ -80,7 +82,7 @@ static int plan_merge_all(const am_args *args)
     am_memory_keep_no_holes();
     AM_TRY(am_merge_plan_all(am_world(), args->positional[0], &mo, &plan));
     AM_TRY(am_memory_process_all(am_world(), &process));
-    rc = am_merge_fit(&plan, (int)o->ranks, o->memory, mo.block, &process, &need);
+    rc = am_merge_fit(&plan, (int)o->ranks, budget, mo.block, &process, &need);
     AM_KEEP(report(o, &plan, &need));
     AM_AGREE(am_world());
 cleanup:
@@ -133,8 +135,7 @@ static int plan_training_all(const am_args *args, am_train_job job)
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, o->task, &recipe));
-    AM_TRY(am_memory_process_all(am_world(), &process));
-    AM_TRY(am_train_plan_all(am_world(), &recipe, job, (int)o->ranks, &process, &need));
+    AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
     rc = report_training(o, job == AM_JOB_TRAIN ? "train" : "iterate", &need, &process);
     AM_AGREE(am_world());
 cleanup:
@@ -181,7 +182,8 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train "
-        "and iterate: the memory of their largest phase.",
+        "and iterate: the memory of their largest phase; with --memory data sets that do not fit "
+        "are counted as the pages that stay in memory.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

@@ -14,6 +14,7 @@ typedef struct train_options {
     char *output, *task;
     bool overwrite, fresh;
     double save_every;
+    int64_t memory;
 } train_options;
 
 static const am_param options[] = {
@@ -27,6 +28,8 @@ static const am_param options[] = {
      "start over where an interrupted run left off; the same as --overwrite"},
     {"save_every", AM_PARAM_REAL, offsetof(train_options, save_every), "-1", -1, 1e9, NULL,
      "seconds between saved states; -1: as often as costs less than 2 % of the time"},
+    {"memory", AM_PARAM_BYTES, offsetof(train_options, memory), "0", 0, INT64_MAX, NULL,
+     "what a rank may take: data sets that do not fit are read in pages; 0: any"},
     {0},
 };
 
@@ -101,14 +104,17 @@ static int run_all(const am_args *args, int *exit_status)
                         .work_all = work_all,
                         .describe = describe,
                         .model = "trunk.h5",
-                        .save_every = given->save_every};
+                        .save_every = given->save_every,
+                        .kind = AM_JOB_TRAIN,
+                        .memory = given->memory};
     (void)exit_status;
     return am_job_run_all(args, &job);
 }
 
 const am_command am_command_train = {
     .name = "train",
-    .synopsis = "RECIPE -o RUN/ [--task NAME] [--overwrite] [--fresh] [--set KEY=VALUE]...",
+    .synopsis =
+        "RECIPE -o RUN/ [--task NAME] [--memory SIZE] [--overwrite] [--fresh] [--set KEY=VALUE]...",
     .summary = "train one model on a task, or on all tasks together",
     .help =
         "Uses the recipe of iterate. With --task the model is finetuned on that task from the base "

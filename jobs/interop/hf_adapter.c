@@ -192,7 +192,7 @@ static int publish_config(const char *partial, const char *config)
 }
 
 int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char *folder,
-                             const char *output, bool overwrite)
+                             const char *output, bool overwrite, am_hf_written *written)
 {
     factors f = {.model = model};
     am_meta meta = {0};
@@ -217,6 +217,7 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     AM_TRY(am_hf_model_write_all(comm, model, path, &f.theirs, f.offset, f.block, &options));
     rc = rank == 0 ? publish_config(partial, config) : 0;
     AM_AGREE(comm);
+    *written = (am_hf_written){f.theirs.n, am_tensor_table_bytes(&f.theirs)};
 cleanup:
     if (rc != 0 && rank == 0 && partial != NULL) {
         unlink(partial);

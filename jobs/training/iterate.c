@@ -154,8 +154,9 @@ static int pretrain_all(am_iterate *it)
     am_suite pretraining = {.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     const char *task[] = {recipe->base_task};
     int rc = AM_OK;
-    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit, &recipe->model.net,
-                             recipe->dtype, &pretraining));
+    AM_TRY(am_suite_open_all(it->suite.comm, recipe->folder, task, 1, no_limit,
+                             recipe->room != NULL ? &recipe->room[recipe->n_tasks] : NULL,
+                             &recipe->model.net, recipe->dtype, &pretraining));
     pretraining.divergence = recipe->divergence;
     pretraining.saver = &it->saver;
     am_saver_step(&it->saver, false, "pretraining");
@@ -554,8 +555,8 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     *it = (am_iterate){.recipe = recipe};
     it->suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
     AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
-                             recipe->n_tasks, recipe->limit, &recipe->model.net, recipe->dtype,
-                             &it->suite));
+                             recipe->n_tasks, recipe->limit, recipe->room, &recipe->model.net,
+                             recipe->dtype, &it->suite));
     it->suite.divergence = recipe->divergence;
     it->table.suite = &it->suite;
     it->table.by_loss = am_train_recipe_by_loss(recipe, am_suite_is_text(&it->suite));

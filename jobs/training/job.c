@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/training/memory.h"
+#include "jobs/training/fit.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -81,6 +81,8 @@ int am_job_run_all(const am_args *args, const am_job *job)
     int rc = AM_OK;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, job->task, &recipe));
+    AM_TRY(
+        am_train_fit_all(am_world(), &recipe, job->kind, am_world_size(), job->memory, NULL, NULL));
     AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
     is_open = true;
     inputs = am_train_recipe_inputs(&recipe);

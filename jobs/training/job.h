@@ -5,9 +5,11 @@
 
 #include "jobs/command.h"
 #include "jobs/training/iterate.h"
+#include "jobs/training/memory.h"
 
 typedef struct am_job {
-    const char *name;   /* of the command */
+    const char *name; /* of the command */
+    am_train_job kind;
     const char *output; /* run folder */
     const char *task;   /* the only one of the recipe's to use; NULL: all */
     bool overwrite;
@@ -17,6 +19,7 @@ typedef struct am_job {
     void (*describe)(const am_iterate *it, am_json *json);
     const char *model; /* file of the run folder that holds the result */
     double save_every; /* of train */
+    int64_t memory;    /* bytes that a rank may take, 0: any */
 } am_job;
 
 /** Read the recipe of args, open data and run folder, work, and report: table.txt, result.json, the

@@ -1,6 +1,9 @@
 /* Memory of training: see memory.h. What counts is what is touched: room that a job takes but does
  * not write to yet is none of the process's.
  *
+ * With adapters, every task that has been finetuned keeps a trunk with them, and so has the
+ * training of all tasks; what moves are these.
+ *
  *   phase      trunks beside the base                             and
  *
  *   pretrain                                                      the data set, a call of train_all
@@ -26,13 +29,18 @@ enum {
     MERGE_EXTRA = 3     /* chunks of doubles of the engine beside one a model */
 };
 
+/* A network and the reals of its trunk: all, and those that are not frozen. */
+typedef struct shaped {
+    am_net net; /* owned */
+    int64_t trunk, moved;
+} shaped;
+
 typedef struct planner {
     const am_train_recipe *recipe;
     const am_train_ops *ops;
-    am_net net; /* owned, shaped */
+    shaped plain, adapted; /* adapted: all 0 without adapters */
     int ranks;
     int64_t real;                 /* bytes */
-    int64_t trunk, moved;         /* reals: all, and those that are not frozen */
     am_dataset_shape *shape;      /* [tasks] owned */
     am_dataset_shape pretraining; /* n is 0 without one */
     const am_process *process;
@@ -47,14 +55,32 @@ static int64_t head_reals(const planner *p, int64_t classes)
 {
     am_param_layout head = {0};
     const int64_t n =
-        am_net_head_layout(&p->net, classes, p->ops->dtype, &head) == AM_OK ? head.n : 0;
+        am_net_head_layout(&p->plain.net, classes, p->ops->dtype, &head) == AM_OK ? head.n : 0;
     am_param_layout_free(&head);
     return n;
+}
+
+static bool has_adapters(const planner *p)
+{
+    return p->recipe->model.lora.r > 0;
+}
+
+/* What the calls that train trunks of tasks see. */
+static const shaped *trained(const planner *p)
+{
+    return has_adapters(p) ? &p->adapted : &p->plain;
+}
+
+/* Reals of `n` trunks with adapters, and of the point at which they are linearised. */
+static int64_t adapted_reals(const planner *p, int64_t n)
+{
+    return (n + (n > 0 && p->recipe->model.linearised ? 1 : 0)) * p->adapted.trunk;
 }
 
 /* ---- one call of train_all ---- */
 
 typedef struct call {
+    const shaped *on;
     const am_train_section *section;
     const am_dataset_shape *shape; /* [n] */
     int n;
@@ -85,7 +111,7 @@ static int steps_need(const planner *p, const call *c, int rank, am_train_need *
 {
     const am_optim_options *optim = &c->section->optim;
     const bool is_sharded = optim->is_sharded && c->ranks > 1;
-    const int64_t trunk = c->with_trunk ? p->moved : 0;
+    const int64_t trunk = c->with_trunk ? c->on->moved : 0;
     const int64_t leaves = c->section->micro_batches * (c->section->sum_tasks ? c->n : 1);
     const int arrays = p->ops->state_arrays(optim);
     int64_t end = trunk, at = trunk, lo = 0, kept = 0;
@@ -134,20 +160,27 @@ static int call_need(const planner *p, const call *c, am_train_need *need)
             *need = one;
         }
     }
-    AM_KEEP(p->ops->activation_bytes(&p->net, leaf_rows(c), classes, true, &need->activations));
+    AM_KEEP(p->ops->activation_bytes(&c->on->net, leaf_rows(c), classes, true, &need->activations));
     if (p->recipe->divergence.rollbacks > 0 && c->with_trunk) {
-        need->parameters += p->moved * p->real; /* a copy to go back to */
+        need->parameters += c->on->moved * p->real; /* a copy to go back to */
     }
     return rc;
 }
 
 /* ---- phases ---- */
 
+/* Of a data set on a rank. index n_tasks: the one to pretrain on. */
+static int64_t held_bytes(const planner *p, const am_dataset_shape *shape, int index)
+{
+    const int64_t whole = am_dataset_shape_bytes(shape), *room = p->recipe->room;
+    return room != NULL && room[index] < whole ? room[index] : whole;
+}
+
 static int64_t data_bytes(const planner *p)
 {
     int64_t bytes = 0;
     for (int i = 0; i < p->recipe->n_tasks; i++) {
-        bytes += am_dataset_shape_bytes(&p->shape[i]);
+        bytes += held_bytes(p, &p->shape[i], i);
     }
     return bytes;
 }
@@ -187,16 +220,16 @@ static int prepare_phases(planner *p, am_train_need *out)
     const am_train_recipe *r = p->recipe;
     int rc = AM_OK;
     if (p->pretraining.n[AM_TRAIN] > 0 && r->base_checkpoint == NULL) {
-        const call c = {&r->base, &p->pretraining, 1, true, true, p->ranks};
+        const call c = {&p->plain, &r->base, &p->pretraining, 1, true, true, p->ranks};
         am_train_need need;
         rc = call_need(p, &c, &need);
-        need.data = am_dataset_shape_bytes(&p->pretraining);
+        need.data = held_bytes(p, &p->pretraining, r->n_tasks);
         need.parameters += head_reals(p, p->pretraining.classes) * p->real;
-        offer(p, "pretrain", p->trunk, need, out);
+        offer(p, "pretrain", p->plain.trunk, need, out);
     }
     for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL; i++) {
-        const call c = {&r->heads, &p->shape[i], 1, false, true, 1};
-        AM_KEEP(offer_call(p, "probe", p->trunk, &c, out));
+        const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1};
+        AM_KEEP(offer_call(p, "probe", p->plain.trunk, &c, out));
     }
     return rc;
 }
@@ -208,8 +241,8 @@ static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_t
         const am_dataset_shape *s = &p->shape[i];
         const int64_t n = most(s->n[AM_VALIDATION], s->n[AM_TEST]);
         am_train_need need = {.optimizer = state};
-        rc = p->ops->activation_bytes(&p->net, n < EVAL_SAMPLES ? n : EVAL_SAMPLES, s->classes,
-                                      false, &need.activations);
+        rc = p->ops->activation_bytes(&p->plain.net, n < EVAL_SAMPLES ? n : EVAL_SAMPLES,
+                                      s->classes, false, &need.activations);
         offer(p, "evaluate", reals, need, out);
     }
     return rc;
@@ -218,29 +251,31 @@ static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_t
 static int train_phases(planner *p, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
+    const int64_t reals = 2 * p->plain.trunk + adapted_reals(p, 1);
     const call c = {
-        r->n_tasks == 1 ? &r->finetune : &r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+        trained(p), r->n_tasks == 1 ? &r->finetune : &r->joint, p->shape, r->n_tasks, true, false,
+        p->ranks};
     am_train_need need;
     int rc = call_need(p, &c, &need);
     need.parameters = 0; /* the session goes back to a file */
-    offer(p, "train", 2 * p->trunk, need, out);
-    AM_KEEP(offer_evaluation(p, 2 * p->trunk, need.optimizer, out));
+    offer(p, "train", reals, need, out);
+    AM_KEEP(offer_evaluation(p, reals, need.optimizer, out));
     return rc;
 }
 
 /* Trunks and slices of a rank in a group with `own` tasks, between the first merge and the end. */
 static int64_t iterate_reals(const planner *p, int64_t own)
 {
-    const int64_t T = p->recipe->n_tasks, P = p->trunk;
+    const int64_t T = p->recipe->n_tasks, P = p->plain.trunk;
     const int64_t slice = am_part_units(P, p->ranks);
     const int64_t sent = own > 0 ? P : 0;
-    return (2 + 2 * own) * P + (T + 2) * slice + sent;
+    return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
 }
 
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
-    const int64_t P = p->trunk;
+    const int64_t P = p->plain.trunk;
     int64_t own = 0;
     int rc = AM_OK;
     for (int i = 0; i < r->n_tasks; i++) {
@@ -249,7 +284,7 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     const int64_t shared = iterate_reals(p, own);
     const int64_t chosen = r->rounds * r->n_iterate_alphas > 1 ? 2 : 1; /* with the current one */
     for (int i = 0; i < r->n_tasks; i++) {
-        const call c = {&r->finetune, &p->shape[i], 1, true, false, size};
+        const call c = {trained(p), &r->finetune, &p->shape[i], 1, true, false, size};
         if (owner[i] == group) {
             AM_KEEP(offer_call(p, "finetune", shared + chosen * P, &c, out));
         }
@@ -261,8 +296,9 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = r->joint.epochs > 0 ? r->joint.epochs : r->rounds * r->finetune.epochs;
     if (r->run_joint) {
-        const call c = {&r->joint, p->shape, r->n_tasks, true, false, p->ranks};
-        AM_KEEP(offer_call(p, "joint", shared + (epochs > 1 ? 3 : 2) * P, &c, out));
+        const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+        const int64_t reals = adapted_reals(p, own + 1) - adapted_reals(p, own);
+        AM_KEEP(offer_call(p, "joint", shared + reals + (epochs > 1 ? 3 : 2) * P, &c, out));
     }
     return rc;
 }
@@ -303,24 +339,34 @@ cleanup:
     return rc;
 }
 
-static int shape_net(planner *p)
+static int measure(const planner *p, shaped *s)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
     am_param_layout trunk = {0}, moved = {0};
-    int rc = am_net_copy(&p->recipe->model.net, &p->net);
-    AM_KEEP(am_net_shape(&p->net, p->shape[0].features));
-    AM_KEEP(am_net_trunk_layout(&p->net, p->ops->dtype, &trunk));
+    int rc = am_net_trunk_layout(&s->net, p->ops->dtype, &trunk);
     AM_KEEP(am_param_layout_part(&trunk, &moved));
-    p->trunk = trunk.n;
-    p->moved = moved.n;
-    p->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;
+    s->trunk = trunk.n;
+    s->moved = moved.n;
+    s->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;
     am_param_layout_free(&trunk);
     am_param_layout_free(&moved);
     return rc;
 }
 
+static int shape_nets(planner *p)
+{
+    int rc = am_net_copy(&p->recipe->model.net, &p->plain.net);
+    AM_KEEP(am_net_shape(&p->plain.net, p->shape[0].features));
+    if (rc == AM_OK && has_adapters(p)) {
+        rc = am_lora_adapt(&p->plain.net, &p->recipe->model.lora, &p->adapted.net);
+        AM_KEEP(measure(p, &p->adapted));
+    }
+    AM_KEEP(measure(p, &p->plain));
+    return rc;
+}
+
 int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job job, int ranks,
-                      const am_process *process, am_train_need *out)
+                      const am_process *process, am_train_need *out, am_dataset_shape *sets)
 {
     const int64_t no_limit[AM_SPLITS] = {0};
     planner p = {.recipe = recipe,
@@ -335,10 +381,6 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         AM_KEEP(am_fail(AM_E_RECIPE, "cannot train in dtype %s: use float32 or float64",
                         am_dtype_name(recipe->dtype)));
     }
-    if (recipe->model.lora.r > 0) {
-        AM_KEEP(am_fail(AM_E_RECIPE, "plan does not know adapters: plan without model: lora for "
-                                     "an upper bound"));
-    }
     AM_AGREE(comm);
     for (int i = 0; i < recipe->n_tasks; i++) {
         AM_TRY(read_shape_all(comm, recipe, recipe->task[i], recipe->limit, &p.shape[i]));
@@ -346,12 +388,21 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
     if (recipe->base_task != NULL) {
         AM_TRY(read_shape_all(comm, recipe, recipe->base_task, no_limit, &p.pretraining));
     }
-    rc = shape_net(&p);
-    AM_KEEP(prepare_phases(&p, out));
-    AM_KEEP(job == AM_JOB_TRAIN ? train_phases(&p, out) : iterate_phases(&p, out));
+    for (int i = 0; sets != NULL && i < recipe->n_tasks; i++) {
+        sets[i] = p.shape[i];
+    }
+    if (sets != NULL && recipe->base_task != NULL) {
+        sets[recipe->n_tasks] = p.pretraining;
+    }
+    rc = shape_nets(&p);
+    AM_KEEP(job == AM_JOB_EVAL ? AM_OK : prepare_phases(&p, out));
+    AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
+            : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
+                                    : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:
-    am_net_free(&p.net);
+    am_net_free(&p.plain.net);
+    am_net_free(&p.adapted.net);
     free(p.shape);
     return rc;
 }

@@ -628,6 +628,7 @@ void am_train_recipe_free(am_train_recipe *recipe)
     free(recipe->base_checkpoint);
     free(recipe->base_task);
     free(recipe->heads_checkpoint);
+    free(recipe->room);
     *recipe = (am_train_recipe){0};
 }
 

@@ -55,6 +55,10 @@ typedef struct am_train_recipe {
     int64_t rounds, patience, warmup; /* rounds; warmup: alpha grows linearly over that many */
     int64_t keep;                     /* newest rounds of an alpha that stay on disk, 0: all */
     bool run_joint;
+
+    /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
+     * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */
+    int64_t *room;
 } am_train_recipe;
 
 /** Read and check a recipe.

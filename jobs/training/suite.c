@@ -96,8 +96,8 @@ cleanup:
 }
 
 int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *tasks, int n,
-                      const int64_t limit[AM_SPLITS], const am_net *net, am_dtype dtype,
-                      am_suite *out)
+                      const int64_t limit[AM_SPLITS], const int64_t *room, const am_net *net,
+                      am_dtype dtype, am_suite *out)
 {
     int rc = AM_OK;
     *out = (am_suite){.comm = comm, .group = MPI_COMM_NULL, .n = n};
@@ -127,7 +127,7 @@ int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *task
                  ? AM_OK
                  : am_fail(AM_E_RECIPE, "the path of task %s is too long", tasks[i]);
         AM_AGREE(comm);
-        AM_TRY(am_dataset_open_all(comm, path, limit, &out->data[i]));
+        AM_TRY(am_dataset_open_all(comm, path, limit, room != NULL ? room[i] : 0, &out->data[i]));
     }
     rc = check_features(out);
     AM_KEEP(am_net_copy(net, &out->net));

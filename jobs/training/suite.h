@@ -49,7 +49,8 @@ bool am_suite_is_text(const am_suite *suite);
 /** Name of task i. */
 const char *am_suite_task(const am_suite *suite, int i);
 
-/** Open FOLDER/<task>.h5 for every task, lay out trunk and heads, split the ranks.
+/** Open FOLDER/<task>.h5 for every task, lay out trunk and heads, split the ranks. room [n]: bytes
+ * of memory for the samples of each task; NULL: any.
  *
  * Collective [comm]; arguments [same]. Groups = min(ranks, tasks), ranks spread evenly over them,
  * tasks given to groups by training samples, longest first; no result depends on it. net needs
@@ -57,8 +58,8 @@ const char *am_suite_task(const am_suite *suite, int i);
  * Errors: AM_E_RECIPE no task; AM_E_NOINPUT, AM_E_DATA from the data sets (feature counts must
  * agree); AM_E_NOMEM; agreed. On error the suite can be (and must be) closed. */
 int am_suite_open_all(MPI_Comm comm, const char *folder, const char *const *tasks, int n,
-                      const int64_t limit[AM_SPLITS], const am_net *net, am_dtype dtype,
-                      am_suite *out);
+                      const int64_t limit[AM_SPLITS], const int64_t *room, const am_net *net,
+                      am_dtype dtype, am_suite *out);
 /** Collective [suite->comm] (frees the group communicator). */
 void am_suite_close_all(am_suite *suite);
 

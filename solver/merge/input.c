@@ -50,13 +50,42 @@ AM_CLONES static bool is_all_finite(const double *x, int64_t n)
     return found == 0;
 }
 
+AM_CLONES static bool is_all_finite_bf16(const uint16_t *raw, int64_t n)
+{
+    const uint16_t special = 0x7F80;
+    uint16_t found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        found |= (raw[i] & special) == special;
+    }
+    return found == 0;
+}
+
+/* The bits of an input in bf16, or NULL. */
+static int find_bf16(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
+                     const uint16_t **raw)
+{
+    const am_source *source = input->source;
+    const int64_t at = input->tensor[tensor];
+    const bool is_stored =
+        source->borrow != NULL && source->tensors->t[at].dtype == AM_DTYPE_BF16 && n <= AM_BORROW;
+    const void *bits = NULL;
+    int rc = is_stored ? source->borrow(source->self, at, lo, n, &bits) : 0;
+    *raw = bits;
+    return rc;
+}
+
 int am_input_load(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
                   bool allow_nonfinite, double *dst)
 {
     const am_source *source = input->source;
     const int64_t at = input->tensor[tensor];
+    const uint16_t *raw = NULL;
     int rc = source->load(source->self, at, lo, n, dst);
-    if (rc != 0 || allow_nonfinite || is_all_finite(dst, n)) {
+    if (rc == 0 && !allow_nonfinite) {
+        rc = find_bf16(input, tensor, lo, n, &raw);
+    }
+    if (rc != 0 || allow_nonfinite || (raw != NULL && is_all_finite_bf16(raw, n)) ||
+        is_all_finite(dst, n)) {
         return rc;
     }
     int64_t bad = 0;
@@ -72,17 +101,6 @@ int am_input_load(const am_merge_input *input, int64_t tensor, int64_t lo, int64
 
 /* ---- rounded to bf16 or f16 ---- */
 
-static int find_raw(const am_merge_input *input, int64_t tensor, int64_t lo, int64_t n,
-                    const void **raw)
-{
-    const am_source *source = input->source;
-    const int64_t at = input->tensor[tensor];
-    const bool is_stored =
-        source->borrow != NULL && source->tensors->t[at].dtype == AM_DTYPE_BF16 && n <= AM_BORROW;
-    *raw = NULL;
-    return is_stored ? source->borrow(source->self, at, lo, n, raw) : 0;
-}
-
 AM_CLONES static void f32_from_f64(const double *restrict x, int64_t n, float *restrict dst)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -94,8 +112,8 @@ int am_input_load_narrow(const am_merge_input *input, int64_t tensor, int64_t lo
                          bool allow_nonfinite, am_dtype dtype, const float *base, double *work,
                          float *dst)
 {
-    const void *raw = NULL;
-    int rc = dtype == AM_DTYPE_BF16 ? find_raw(input, tensor, lo, n, &raw) : 0;
+    const uint16_t *raw = NULL;
+    int rc = dtype == AM_DTYPE_BF16 ? find_bf16(input, tensor, lo, n, &raw) : 0;
     if (rc == 0 && raw != NULL && (am_narrow_from_bf16(raw, base, n, dst) || allow_nonfinite)) {
         return 0;
     }

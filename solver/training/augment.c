@@ -217,5 +217,6 @@ am_samples am_augment_samples(am_augment *a)
     am_samples samples = a->from;
     samples.self = a;
     samples.gather = gather;
+    samples.announce = NULL; /* the samples themselves are announced */
     return samples;
 }

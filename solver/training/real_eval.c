@@ -32,10 +32,24 @@ int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char
     return 0;
 }
 
-/* Load samples [lo, hi) and run them forward; adds to counts: labels, labels classified right. */
+/* Samples [lo, hi) are gathered next. */
+static void am_eval_announce(const am_samples *samples, int64_t lo, int64_t hi)
+{
+    int64_t index[AM_EVAL_GROUP];
+    hi = hi < samples->n ? hi : samples->n;
+    for (int64_t i = lo; i < hi; i++) {
+        index[i - lo] = i;
+    }
+    if (samples->announce != NULL && lo < hi) {
+        samples->announce(samples->self, index, hi - lo);
+    }
+}
+
+/* Load samples [lo, hi) and run them forward, while [hi, next) may be read; adds to counts: labels,
+ * labels classified right. */
 static int am_eval_group(am_pass *pass, const real *trunk, const real *head, int64_t classes,
-                         const am_samples *samples, int64_t lo, int64_t hi, am_exact *loss,
-                         int64_t *counts)
+                         const am_samples *samples, int64_t lo, int64_t hi, int64_t next,
+                         am_exact *loss, int64_t *counts)
 {
     for (int64_t i = lo; i < hi; i++) {
         pass->index[i - lo] = i;
@@ -44,6 +58,7 @@ static int am_eval_group(am_pass *pass, const real *trunk, const real *head, int
     if (rc != 0) {
         return rc;
     }
+    am_eval_announce(samples, hi, next);
     counts[1] += AM_R(am_pass_forward)(pass, trunk, head, hi - lo, classes);
     counts[0] += pass->counted;
     for (int64_t b = 0; b < hi - lo; b++) {
@@ -156,7 +171,8 @@ int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const
     for (int64_t group = lo; rc == 0 && group < hi; group++) {
         const int64_t from = group * AM_EVAL_GROUP;
         const int64_t to = n - from < AM_EVAL_GROUP ? n : from + AM_EVAL_GROUP;
-        rc = am_eval_group(&pass, trunk, head, classes, samples, from, to, &loss, counts);
+        rc = am_eval_group(&pass, trunk, head, classes, samples, from, to,
+                           group + 1 < hi ? to + AM_EVAL_GROUP : to, &loss, counts);
         if (rc == 0) {
             am_score_add(&score, &pass, to - from);
         }
@@ -206,7 +222,7 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
     am_exact_zero(&sum);
     am_blas_single_thread();
     AM_KEEP(AM_R(am_pass_make)(net, hi - lo, classes, true, &pass));
-    AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, lo, hi, &sum, counts));
+    AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, lo, hi, hi, &sum, counts));
     if (rc == 0) {
         *loss = am_exact_round(&sum) / (double)(hi - lo);
         if (d_trunk != NULL || d_head != NULL) {

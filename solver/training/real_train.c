@@ -34,9 +34,10 @@ typedef struct am_trainer {
     am_train_state *state; /* borrowed, or `own` */
     am_train_state *own;   /* owned: made for a call that brings none */
     am_stepper stepper;
-    int *stepped;           /* [parts + 1] owned: segments of a step */
-    int64_t n;              /* gradient vector, attention included */
-    int64_t mark;           /* its first element that takes steps: NaN there is seen first */
+    int64_t *ahead; /* [rows] owned: samples of the next leaf; NULL: no source reads ahead */
+    int *stepped;   /* [parts + 1] owned: segments of a step */
+    int64_t n;      /* gradient vector, attention included */
+    int64_t mark;   /* its first element that takes steps: NaN there is seen first */
     int64_t leaves, lo, hi; /* of a step; [lo, hi) are this rank's */
     bool has_idle;          /* ranks without a leaf exist: their requests cannot ride in the sum */
     am_tree *tree;          /* NULL: one rank, one leaf */
@@ -178,6 +179,18 @@ static int am_train_augment(am_trainer *t, const am_net *net, int n_tasks)
     return rc;
 }
 
+static int am_train_ahead(am_trainer *t, int n_tasks)
+{
+    bool reads_ahead = false;
+    for (int i = 0; i < n_tasks; i++) {
+        reads_ahead = reads_ahead || t->tasks[i].train.announce != NULL;
+    }
+    if (reads_ahead) {
+        t->ahead = am_new(am_schedule_rows(&t->schedule), sizeof *t->ahead, "training");
+    }
+    return reads_ahead && t->ahead == NULL ? AM_E_NOMEM : 0;
+}
+
 /* Everything that a run allocates, but the tree. */
 static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
 {
@@ -206,6 +219,7 @@ static int am_train_prepare(am_trainer *t, const am_net *net, int n_tasks)
     t->leaves = t->schedule.parts * o->micro_batches;
     AM_KEEP(am_train_find_mark(t));
     AM_KEEP(am_train_augment(t, net, n_tasks));
+    AM_KEEP(am_train_ahead(t, n_tasks));
     AM_KEEP(AM_R(am_pass_make)(net, am_schedule_rows(&t->schedule), classes, true, &t->pass));
     AM_KEEP(am_arena_create(&t->arena, am_arena_need((size_t)t->n * sizeof(real)), "gradient"));
     AM_KEEP(AM_R(am_stepper_make)(t->state, &o->optim, w, o->log != NULL, &t->stepper));
@@ -229,15 +243,43 @@ static am_samples am_train_samples(am_trainer *t, const am_part *part)
     return am_augment_samples(&t->augment[part->task]);
 }
 
+/* Tell the source of samples what this rank's next leaf takes, so that it is read while this one is
+ * worked on. */
+static void am_train_announce(am_trainer *t, int64_t epoch, int64_t step, int64_t leaf)
+{
+    const int64_t M = t->options->micro_batches;
+    if (t->ahead == NULL) {
+        return;
+    }
+    if (++leaf == t->hi) {
+        leaf = t->lo;
+        step++;
+    }
+    if (step == t->schedule.steps) {
+        step = 0;
+        epoch++;
+    }
+    if (epoch < t->options->epochs) {
+        const am_part part = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M));
+        const am_samples *samples = &t->tasks[part.task].train;
+        if (samples->announce != NULL) {
+            samples->announce(samples->self, t->ahead,
+                              am_schedule_leaf(&t->schedule, &part, leaf % M, t->ahead));
+        }
+    }
+}
+
 /* Gradient of one leaf, weighted so that the leaves sum to the mean over the batch (a leaf's share
  * n_leaf / n_batch times its mean: 1 / n_batch a sample). Whole of g is written. */
-static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, int64_t step, real *g)
+static int am_train_leaf(am_trainer *t, int64_t epoch, int64_t step, int64_t leaf, real *g)
 {
+    const int64_t M = t->options->micro_batches;
+    const am_part at = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M)), *part = &at;
     const am_task *task = &t->tasks[part->task];
     const am_train_segment *trunk = &t->state->segment[0];
     const am_train_segment *head = &t->state->segment[part->task + 1];
     am_pass *pass = &t->pass;
-    const int64_t B = am_schedule_leaf(&t->schedule, part, leaf, pass->index);
+    const int64_t B = am_schedule_leaf(&t->schedule, part, leaf % M, pass->index);
     if (B == 0) {
         memset(g, 0, (size_t)t->n * sizeof(real));
         return 0;
@@ -247,11 +289,13 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, int64
     if (rc != 0) {
         return rc;
     }
+    am_train_announce(t, epoch, step, leaf);
     pass->is_training = t->options->train_trunk; /* a frozen trunk is as in evaluation */
-    pass->draw = (am_pass_draw){.seed = t->options->seed,
-                                .purpose = t->options->purpose,
-                                .round = t->options->round,
-                                .step = step};
+    pass->draw =
+        (am_pass_draw){.seed = t->options->seed,
+                       .purpose = t->options->purpose,
+                       .round = t->options->round,
+                       .step = (t->options->first_epoch + epoch) * t->schedule.steps + step};
     AM_R(am_pass_forward)(pass, t->trunk, task->head, B, task->classes);
     AM_R(am_pass_backward)
     (pass, t->trunk, task->head, B, task->classes, 1 / (double)(part->hi - part->lo),
@@ -277,13 +321,10 @@ static int am_train_leaf(am_trainer *t, const am_part *part, int64_t leaf, int64
  * on with empty leaves until the others learn of it. Local. */
 static int am_train_leaves(am_trainer *t, int64_t epoch, int64_t step)
 {
-    const int64_t M = t->options->micro_batches;
-    const int64_t number = (t->options->first_epoch + epoch) * t->schedule.steps + step;
     int rc = 0;
     for (int64_t leaf = t->lo; leaf < t->hi; leaf++) {
-        const am_part part = am_schedule_part(&t->schedule, epoch, step, (int)(leaf / M));
         real *g = t->tree != NULL ? am_tree_next(t->tree) : t->buffer;
-        AM_KEEP(am_train_leaf(t, &part, leaf % M, number, g));
+        AM_KEEP(am_train_leaf(t, epoch, step, leaf, g));
         if (rc != 0) {
             memset(g, 0, (size_t)t->n * sizeof(real));
         }
@@ -506,6 +547,7 @@ cleanup:
         am_augment_free(&t.augment[i]);
     }
     free(t.augment);
+    free(t.ahead);
     free(t.stepped);
     return rc;
 }

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import rankrun  # noqa: E402
 
 MIB = 1 << 20
-MODELS = {"mlp": "widths: [2048, 2048]", "cnn": "channels: [64, 128], hidden: 1024",
+MODELS = {"mlp": "widths: [2048, 2048]", "lora": "widths: [2048, 2048], lora: {r: 256, lora_alpha: 8}", "cnn": "channels: [64, 128], hidden: 1024",
           "vit": "features: 256, depth: 4, patch: 7", "gpt": "features: 256, depth: 4"}
 RECIPE = """
 model: {{preset: {preset}, {keys}}}
@@ -81,11 +81,11 @@ def main() -> None:
     for preset in sys.argv[1:] or MODELS:
         tasks, batch = ("[t, u]", 8) if preset == "gpt" else ("[a, b]", 64)
         (folder / f"{preset}.yml").write_text(
-            RECIPE.format(preset=preset, keys=MODELS[preset], tasks=tasks, batch=batch))
+            RECIPE.format(preset="mlp" if preset == "lora" else preset, keys=MODELS[preset], tasks=tasks, batch=batch))
         compare(folder, preset, "train", 1)
         compare(folder, preset, "train", 2)
         compare(folder, preset, "train", 2, "--set finetune.shard_optimizer=yes")
-        if preset == "mlp":
+        if preset in ("mlp", "lora"):
             compare(folder, preset, "iterate", 1)
             compare(folder, preset, "iterate", 2)
     shutil.rmtree(folder)

@@ -1,10 +1,13 @@
-"""Golden values of the training engine from PyTorch: python3 make_torch.py OUT.bin
+"""Golden values of the training engine from PyTorch: python3 make_torch.py OUT.bin [lora]
 
 Each network is written here in plain PyTorch, with the parameter names and shapes of allmerge's
 presets. A case holds the inputs, labels, initial parameters, logits, loss, every gradient tensor,
 the losses of 20 steps of SGD and the parameters after them. Format: u32 count of records, then
 records: u32 name length, name, u32 elements, f32 elements (little endian). Made with PyTorch 1.13.0
-(Debian python3-torch) in f64 from f32 values, one thread. SPDX-License-Identifier: BSD-3-Clause"""
+(Debian python3-torch) in f64 from f32 values, one thread.
+
+With `lora` the networks have low-rank adapters on every linear and convolution, W x + s B A x, as PEFT computes
+them; all but adapters and head is frozen, and gradients and steps are of these alone. SPDX-License-Identifier: BSD-3-Clause"""
 import struct
 import sys
 
@@ -17,8 +20,18 @@ STEPS, LR, BATCH, CLASSES = 20, 0.05, 6, 5
 
 
 def linear(p, name, x):
-    b = p.get(name + ".bias")
-    return F.linear(x, p[name + ".weight"], b)
+    y = F.linear(x, p[name + ".weight"], p.get(name + ".bias"))
+    if name + ".lora_A.weight" in p:
+        y = y + p["scale"] * F.linear(F.linear(x, p[name + ".lora_A.weight"]), p[name + ".lora_B.weight"])
+    return y
+
+
+def conv(p, name, x, **how):
+    y = F.conv2d(x, p[name + ".weight"], p.get(name + ".bias"), **how)
+    if name + ".lora_A.weight" in p:
+        b = p[name + ".lora_B.weight"][:, :, None, None]
+        y = y + p["scale"] * F.conv2d(F.conv2d(x, p[name + ".lora_A.weight"], **how), b)
+    return y
 
 
 def layer_norm(p, name, x, eps):
@@ -72,15 +85,17 @@ def mlp(p, x, running):
 def cnn(p, x, running):
     x = x.view(-1, 1, 8, 8)
     for i in range(2):
-        x = F.conv2d(x, p[f"conv.{i}.weight"], padding=1)
-        mean, var = running[f"norm.{i}.running_mean"], running[f"norm.{i}.running_var"]
-        x = F.batch_norm(x, mean, var, p[f"norm.{i}.weight"], p[f"norm.{i}.bias"], running["training"], 0.1, 1e-5)
+        x = conv(p, f"conv.{i}", x, padding=1)
+        if f"norm.{i}.weight" in p:
+            mean, var = running[f"norm.{i}.running_mean"], running[f"norm.{i}.running_var"]
+            x = F.batch_norm(x, mean, var, p[f"norm.{i}.weight"], p[f"norm.{i}.bias"], running["training"], 0.1,
+                             1e-5)
         x = F.max_pool2d(F.relu(x), 2)
     return F.relu(linear(p, "hidden", x.permute(0, 2, 3, 1).flatten(1)))  # channels last
 
 
 def vit(p, x, running):
-    x = F.conv2d(x.view(-1, 1, 8, 8), p["patch.weight"], p["patch.bias"], stride=4).flatten(2).transpose(1, 2)
+    x = conv(p, "patch", x.view(-1, 1, 8, 8), stride=4).flatten(2).transpose(1, 2)
     x = torch.cat([p["class.weight"].expand(len(x), 1, -1), x], 1) + p["position.weight"]
     for i in range(2):
         x = block(p, i, x, 2, 2, False, 0, lambda *a: layer_norm(*a, 1e-6), "none")
@@ -134,19 +149,37 @@ CASES = {  # network, features or tokens, vocabulary, width of the head's input,
 }
 
 
+# Case, scale: lora_alpha / r, or lora_alpha / sqrt(r) of use_rslora. The convolutions have biases, no norms.
+RANK = 2
+LORA = {"mlp": 1.5, "cnn": 0.75, "vit": 0.5, "gpt": 1 / RANK ** 0.5, "llama": 0.5}  # larger ones make chaotic steps
+
+
+def with_adapters(name):
+    net, features, vocabulary, width, shapes = CASES[name]
+    if name == "cnn":
+        shapes = {k: s for k, s in shapes.items() if "norm" not in k} | {"conv.0.bias": (3,), "conv.1.bias": (4,)}
+    adapters = {}
+    for key, s in shapes.items():
+        module = key[:-len(".weight")]
+        if key.endswith(".weight") and len(s) > 1 and module not in ("class", "position", "token"):
+            adapters[module + ".lora_A.weight"] = (RANK, *s[1:])
+            adapters[module + ".lora_B.weight"] = (s[0], RANK)
+    return net, features, vocabulary, width, shapes | adapters
+
+
 def f32(x):
     return x.float().double()
 
 
-def run(name, put):
-    net, features, vocabulary, width, shapes = CASES[name]
+def run(name, put, lora):
+    net, features, vocabulary, width, shapes = with_adapters(name) if lora else CASES[name]
     torch.manual_seed(len(name) * 1000 + features)
     p = {}
     for key in sorted(shapes):
         is_norm = "norm" in key and key.endswith("weight")
         p[key] = f32(0.4 * torch.randn(shapes[key]) + (1.0 if is_norm else 0.0))
     running = {"training": False}
-    for i in range(2 if name == "cnn" else 0):
+    for i in range(2 if name == "cnn" and not lora else 0):
         running[f"norm.{i}.running_mean"] = torch.zeros(3 + i)
         running[f"norm.{i}.running_var"] = torch.ones(3 + i)
     p["head.weight"] = f32(0.5 * torch.randn(CLASSES, width))
@@ -160,7 +193,9 @@ def run(name, put):
     put("y", y)
     for key in p:
         put("start." + key, p[key])
-        p[key].requires_grad_()
+    moved = {k: t.requires_grad_() for k, t in p.items() if not lora or "lora_" in k or k.startswith("head.")}
+    if lora:
+        p["scale"] = LORA[name]
 
     def loss_of(smoothing):
         z = linear(p, "head", net(p, x, running))
@@ -170,17 +205,17 @@ def run(name, put):
     z, loss = loss_of(0.0)
     put("probabilities", z.softmax(-1))
     put("loss", loss)
-    for key, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
+    for key, g in zip(moved, torch.autograd.grad(loss, list(moved.values()))):
         put("gradient." + key, g)
     running["training"] = True
     losses = []
     for _ in range(STEPS):
         loss = loss_of(0.1)[1]
         losses.append(loss.detach())
-        for key, g in zip(p, torch.autograd.grad(loss, list(p.values()))):
+        for key, g in zip(moved, torch.autograd.grad(loss, list(moved.values()))):
             p[key].data -= LR * g
     put("losses", torch.stack(losses))
-    for key in p:
+    for key in moved:
         put("end." + key, p[key])
     for key in running:
         if key != "training":
@@ -189,8 +224,10 @@ def run(name, put):
 
 def main():
     records = []
+    lora = sys.argv[2:] == ["lora"]
     for name in CASES:
-        run(name, lambda key, x: records.append((f"{name}.{key}".encode(), x.detach().float().reshape(-1))))
+        case = ("lora-" if lora else "") + name
+        run(name, lambda key, x: records.append((f"{case}.{key}".encode(), x.detach().float().reshape(-1))), lora)
     with open(sys.argv[1], "wb") as out:
         out.write(struct.pack("<I", len(records)))
         for key, x in records:

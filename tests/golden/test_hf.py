@@ -147,7 +147,10 @@ def adapt(model: str, made: dict) -> None:
     allmerge(f"train {model}-lora.yml --task t -o {model}-lora", 2)
     allmerge(f"export {model}-lora/trunk.h5 {model}-whole --like {DATA / model}")
     for ranks in (1, 3):
-        allmerge(f"export {model}-lora/adapter {model}-adapter{ranks} --like {DATA / model}", ranks)
+        told = allmerge(f"export {model}-lora/adapter {model}-adapter{ranks} --like {DATA / model}", ranks)
+        factors = read(Path(f"{model}-adapter{ranks}/adapter_model.safetensors"))[0]
+        assert told["peft_type"] == "LORA" and told["tensors"] == len(factors), told
+        assert told["data_bytes"] == sum(len(f.raw.tobytes()) for f in factors.values()), told
     files = [Path(f"{model}-adapter{r}/{f}").read_bytes() for r in (1, 3)
              for f in ("adapter_model.safetensors", "adapter_config.json")]
     assert files[:2] == files[2:]

@@ -1,10 +1,12 @@
-/* The presets against PyTorch: probabilities, loss, every gradient tensor, 20 steps of SGD with
- * smoothed labels. torch.bin is made by make_torch.py. SPDX-License-Identifier: BSD-3-Clause */
+/* The presets against PyTorch, whole and with low-rank adapters: probabilities, loss, every
+ * gradient tensor, 20 steps of SGD with smoothed labels. torch.bin and lora.bin are made by
+ * make_torch.py. SPDX-License-Identifier: BSD-3-Clause */
 #define AM_REAL 32
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "solver/training/lora.h"
 #include "solver/training/preset.h"
 #include "solver/training/real_pass.h"
 #include "solver/training/train.h"
@@ -35,19 +37,28 @@ static bool read_record(FILE *file, record *r)
     return r->x != NULL && fread(r->x, sizeof *r->x, r->n, file) == r->n;
 }
 
-static golden golden_read(void)
+/* Append the records of a file. */
+static void golden_add(golden *g, const char *path)
 {
-    golden g = {0};
-    FILE *file = fopen(AM_GOLDEN_TORCH, "rb");
-    bool is_read = AM_CHECK(file != NULL) && fread(&g.n, sizeof g.n, 1, file) == 1 && g.n < 10000;
-    g.r = calloc((size_t)g.n + 1, sizeof *g.r);
-    for (uint32_t i = 0; is_read && i < g.n; i++) {
-        is_read = read_record(file, &g.r[i]);
+    uint32_t n = 0;
+    FILE *file = fopen(path, "rb");
+    bool is_read = AM_CHECK(file != NULL) && fread(&n, sizeof n, 1, file) == 1 && n < 10000;
+    g->r = realloc(g->r, ((size_t)g->n + n + 1) * sizeof *g->r);
+    for (uint32_t i = 0; is_read && i < n; i++) {
+        g->r[g->n] = (record){0};
+        is_read = read_record(file, &g->r[g->n++]);
     }
-    AM_CHECK(is_read && g.n > 100);
+    AM_CHECK(is_read && n > 100);
     if (file != NULL) {
         AM_CHECK(fclose(file) == 0);
     }
+}
+
+static golden golden_read(void)
+{
+    golden g = {0};
+    golden_add(&g, AM_GOLDEN_TORCH);
+    golden_add(&g, AM_GOLDEN_LORA);
     return g;
 }
 
@@ -78,14 +89,21 @@ typedef struct torch_case {
     const char *name, *options;
     am_preset_list list;
     int64_t features;
+    double lora_alpha; /* 0: no adapters; of rank 2 on every product */
+    bool use_rslora;
 } torch_case;
 
 static const torch_case cases[] = {
-    {"mlp", "activation=gelu", {.n = 2, .value = {8, 6}}, 7},
-    {"cnn", "kernel=3 hidden=7 batch_norm=yes", {.n = 2, .value = {3, 4}}, 64},
-    {"vit", "features=8 depth=2 heads=2 hidden=12", {0}, 64},
-    {"gpt", "vocabulary=11 features=8 depth=2 heads=2 hidden=12", {0}, 9},
-    {"llama", "vocabulary=11 features=8 depth=2 heads=4 groups=2 hidden=10", {0}, 9},
+    {"mlp", "activation=gelu", {.n = 2, .value = {8, 6}}, 7, 0, false},
+    {"cnn", "kernel=3 hidden=7 batch_norm=yes", {.n = 2, .value = {3, 4}}, 64, 0, false},
+    {"vit", "features=8 depth=2 heads=2 hidden=12", {0}, 64, 0, false},
+    {"gpt", "vocabulary=11 features=8 depth=2 heads=2 hidden=12", {0}, 9, 0, false},
+    {"llama", "vocabulary=11 features=8 depth=2 heads=4 groups=2 hidden=10", {0}, 9, 0, false},
+    {"lora-mlp", "activation=gelu", {.n = 2, .value = {8, 6}}, 7, 3, false},
+    {"lora-cnn", "kernel=3 hidden=7", {.n = 2, .value = {3, 4}}, 64, 1.5, false},
+    {"lora-vit", "features=8 depth=2 heads=2 hidden=12", {0}, 64, 1, false},
+    {"lora-gpt", "vocabulary=11 features=8 depth=2 heads=2 hidden=12", {0}, 9, 1, true},
+    {"lora-llama", "vocabulary=11 features=8 depth=2 heads=4 groups=2 hidden=10", {0}, 9, 1, false},
 };
 enum { CASES = sizeof cases / sizeof cases[0] };
 
@@ -125,11 +143,26 @@ static void load(const problem *p, const am_param_layout *layout, float *w)
     }
 }
 
+/* The network of a case, which says what is frozen. */
+static void make_net(const torch_case *c, am_net *out)
+{
+    am_net whole = {0};
+    am_lora_options lora = {.r = 2, .lora_alpha = c->lora_alpha, .use_rslora = c->use_rslora};
+    const char *preset = c->lora_alpha > 0 ? c->name + strlen("lora-") : c->name;
+    AM_CHECK_OK(am_preset_make(preset, c->options, &c->list, c->lora_alpha > 0 ? &whole : out));
+    if (c->lora_alpha > 0) {
+        AM_CHECK_OK(am_lora_target(&lora, "*"));
+        AM_CHECK_OK(am_lora_adapt(&whole, &lora, out));
+        am_lora_options_free(&lora);
+        am_net_free(&whole);
+    }
+    AM_CHECK_OK(am_net_shape(out, c->features));
+}
+
 static void problem_make(problem *p, const golden *g, const torch_case *c)
 {
     *p = (problem){.g = g, .name = c->name};
-    AM_CHECK_OK(am_preset_make(c->name, c->options, &c->list, &p->net));
-    AM_CHECK_OK(am_net_shape(&p->net, c->features));
+    make_net(c, &p->net);
     AM_CHECK_OK(am_net_head_layout(&p->net, CLASSES, AM_DTYPE_F32, &p->head));
     p->w = calloc((size_t)(p->net.trunk.n + p->head.n), sizeof *p->w);
     p->d = calloc((size_t)(p->net.trunk.n + p->head.n), sizeof *p->d);
@@ -163,13 +196,28 @@ static double apart(const record *r, const float *x)
     return isfinite(most) ? most / largest : INFINITY;
 }
 
+/* A frozen tensor has no gradient and ends as it began. */
+static void check_frozen(const problem *p, const char *what, const am_tensor *t, const float *x)
+{
+    const record *start = find(p->g, p->name, "start", t->name);
+    const bool is_gradient = strcmp(what, "gradient") == 0;
+    for (int64_t i = 0; start != NULL && i < t->numel; i++) {
+        if (!AM_CHECK(x[i] == (is_gradient ? 0 : start->x[i]))) {
+            return;
+        }
+    }
+    AM_CHECK(start != NULL);
+}
+
 static void check_tensors(const problem *p, const char *what, const am_param_layout *layout,
                           const float *x)
 {
     for (int64_t k = 0; k < layout->tensors.n; k++) {
         const am_tensor *t = &layout->tensors.t[k];
         const record *r = find(p->g, p->name, what, t->name);
-        if (r == NULL) { /* statistics have no gradient */
+        if (r == NULL && layout->is_frozen[k]) {
+            check_frozen(p, what, t, x + layout->offset[k]);
+        } else if (r == NULL) { /* statistics have no gradient */
             AM_CHECK(layout->rate[k] != 0 && strcmp(what, "gradient") == 0);
         } else if (AM_CHECK_I64(r->n, t->numel) &&
                    !AM_CHECK(apart(r, x + layout->offset[k]) <= 1e-5)) {
@@ -213,7 +261,8 @@ static void gradients(void)
         AM_CHECK_OK(am_train_ops_of(AM_DTYPE_F32)
                         ->gradient(&p.net, p.w, p.w + p.net.trunk.n, CLASSES, &p.samples, 0, BATCH,
                                    &loss, p.d, p.d + p.net.trunk.n));
-        AM_CHECK_NEAR(loss, (double)find(&g, p.name, "loss", NULL)->x[0], 1e-6);
+        const double golden_loss = (double)find(&g, p.name, "loss", NULL)->x[0];
+        AM_CHECK_NEAR(loss, golden_loss, 1e-6 * fmax(1, golden_loss));
         check_tensors(&p, "gradient", &p.net.trunk, p.d);
         check_tensors(&p, "gradient", &p.head, p.d + p.net.trunk.n);
         problem_free(&p);

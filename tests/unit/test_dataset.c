@@ -74,7 +74,7 @@ static void make_file_all(const char *path, const char *classes, const am_shape 
 static void refuse_all(const char *path, int code, const char *part)
 {
     am_dataset *data = NULL;
-    AM_CHECK_CODE(am_dataset_open_all(am_world(), path, no_limit, &data), code);
+    AM_CHECK_CODE(am_dataset_open_all(am_world(), path, no_limit, 0, &data), code);
     AM_CHECK_CONTAINS(am_error_message(), path);
     AM_CHECK_CONTAINS(am_error_message(), part);
     AM_CHECK(data == NULL);
@@ -125,7 +125,7 @@ static void test_prepared_file_is_read_by_every_rank(void)
     static const int64_t n[AM_SPLITS] = {5, 2, 3};
     am_dataset *data = NULL;
     write_prepared_all(path);
-    AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, &data));
+    AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, 0, &data));
     if (!AM_CHECK(data != NULL)) {
         return; /* the same on all ranks: open agrees */
     }
@@ -165,7 +165,7 @@ static void test_a_limit_takes_the_first_samples(void)
     const int64_t limit[AM_SPLITS] = {2, 0, 100};
     am_dataset *data = NULL;
     write_prepared_all(path);
-    AM_CHECK_OK(am_dataset_open_all(am_world(), path, limit, &data));
+    AM_CHECK_OK(am_dataset_open_all(am_world(), path, limit, 0, &data));
     if (!AM_CHECK(data != NULL)) {
         return;
     }
@@ -254,7 +254,7 @@ static void test_reals_of_any_rank_are_taken_as_they_are(void)
     const am_shape big = {x.type, x.dims, {2, 3, 2}, swapped};
     am_dataset *data = NULL;
     make_file_all(path, NULL, &big, &y, AM_TEST, &f64, &y);
-    AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, &data));
+    AM_CHECK_OK(am_dataset_open_all(am_world(), path, no_limit, 0, &data));
     if (!AM_CHECK(data != NULL)) {
         return;
     }
@@ -361,7 +361,7 @@ static void text_all(void)
             continue;
         }
         am_dataset *data = NULL;
-        if (AM_CHECK_OK(am_dataset_open_all(am_world(), "text.h5", no_limit, &data))) {
+        if (AM_CHECK_OK(am_dataset_open_all(am_world(), "text.h5", no_limit, 0, &data))) {
             float x[2 * T];
             int32_t y[2 * T];
             const int64_t index[2] = {4, 1};
