@@ -22,8 +22,9 @@
 enum {
     PIECE_IN = 256 << 10,  /* bytes, of each input */
     PIECE_OUT = 1 << 20,   /* bytes, of the writer */
-    ROOM = 1 << 20,        /* bytes: threads, messages, tables */
+    ROOM = 1 << 19,        /* bytes: threads, messages, tables */
     MARGIN = 1 << 20,      /* bytes: processes differ from run to run */
+    PROCESS = 32 << 20,    /* bytes: blocks are chosen for processes of one, two, ... of these */
     UNITS = 16 << 20,      /* bytes of units reduced together, at most */
     USUAL_BLOCK = 4 << 20, /* elements: larger ones gain nothing without passes */
     STEPS = 16             /* sizes of a block between a power of two and the next */
@@ -80,6 +81,11 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+static int64_t round_size(int64_t process)
+{
+    return (process + PROCESS - 1) / PROCESS * PROCESS;
+}
+
 /* ---- peak ---- */
 
 /* What does not change with the block. */
@@ -123,8 +129,7 @@ static int64_t peak_at(const outline *o, int64_t block)
 /* ---- the block ---- */
 
 /* Blocks to choose from, in elements: 1, 2, ..., 16 tiles, then 17, 18, ..., 32, then 34, 36 and so
- * on. Neighbours are near each other: a plan and the merge, whose processes differ a little, may
- * choose two of them. */
+ * on. Neighbours are near each other. */
 static int64_t block_size(int step)
 {
     const int above = step + 1 - STEPS;
@@ -142,7 +147,7 @@ static int64_t largest_tensor(const am_tensor_table *tensors)
 }
 
 /* The largest useful block within the budget; 0: there is none. */
-static int64_t choose_block(const outline *o, const am_merge_plan *plan, int64_t memory)
+static int64_t largest_block(const outline *o, const am_merge_plan *plan, int64_t memory)
 {
     const int64_t useful = plan->job.method->n_passes > 0
                                ? most(largest_tensor(&plan->match.pieces), USUAL_BLOCK)
@@ -160,6 +165,17 @@ static int64_t choose_block(const outline *o, const am_merge_plan *plan, int64_t
         }
     }
     return lo < 0 ? 0 : block_size(lo);
+}
+
+/* Whether a tensor stays in memory between two passes over it hangs on the block, and on that what
+ * is read. A plan and the merge, whose processes differ by some hundreds of KiB, are to choose the
+ * same block: they choose for a process of a round size, and only where none fits, for theirs. */
+static int64_t choose_block(const outline *o, const am_merge_plan *plan, int64_t memory)
+{
+    outline usual = *o;
+    usual.process.now = round_size(o->process.now);
+    const int64_t block = largest_block(&usual, plan, memory);
+    return block > 0 ? block : largest_block(o, plan, memory);
 }
 
 /* ---- the need ---- */
@@ -191,7 +207,7 @@ int am_merge_fit(const am_merge_plan *plan, int ranks, int64_t memory, int64_t b
     outline o = {.process = *process, .ranks = ranks};
     o.pieces = plan->inputs.n * (int64_t)PIECE_IN;
     am_merge_job job = plan->job;
-    job.unit_bytes = least(UNITS, most((memory - process->now) / 8, 1 << 20));
+    job.unit_bytes = least(UNITS, most((memory - round_size(process->now)) / 8, 1 << 20));
     *out = (am_merge_need){.process = *process, .block = block, .unit_bytes = job.unit_bytes};
     int rc = am_forecast_create(&job, &plan->match.pieces, ranks, &o.forecast);
     if (rc == 0) {
