@@ -183,7 +183,8 @@ AM_CLONES static void squares(const float *const *delta, int models, double shar
     int64_t i = 0;
     for (; i + WIDTH <= n; i += WIDTH) {
         am_lanes mean_a = {0}, mean_b = {0}, mean_c = {0}, mean_d = {0};
-        am_lanes sum_a = {0}, sum_b = {0}, sum_c = {0}, sum_d = {0}, a, b, c, d;
+        am_lanes sum_a = {0}, sum_b = {0}, sum_c = {0}, sum_d = {0};
+        am_lanes a = {0}, b = {0}, c = {0}, d = {0};
         for (int t = 0; t < models; t++) {
             const float *x = delta[t] + lo + i;
             widen(x + A, &a), widen(x + B, &b), widen(x + C, &c), widen(x + D, &d);
