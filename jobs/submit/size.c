@@ -2,7 +2,7 @@
 #include "jobs/submit/size.h"
 
 #include "jobs/merge/memory.h"
-#include "jobs/training/iterate.h"
+#include "jobs/training/iterate/iterate.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/world.h"

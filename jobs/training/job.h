@@ -4,7 +4,7 @@
 #define AM_JOBS_TRAINING_JOB_H
 
 #include "jobs/command.h"
-#include "jobs/training/iterate.h"
+#include "jobs/training/iterate/iterate.h"
 #include "jobs/training/memory.h"
 
 typedef struct am_job {

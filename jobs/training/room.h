@@ -4,7 +4,7 @@
 #ifndef AM_JOBS_TRAINING_ROOM_H
 #define AM_JOBS_TRAINING_ROOM_H
 
-#include "jobs/training/iterate.h"
+#include "jobs/training/iterate/iterate.h"
 
 /** All checkpoints that iterate has on disk at one time (those that `keep` removes not counted),
  * and the states of what is being trained; an upper bound. Local, pure. */

@@ -161,10 +161,9 @@ void am_bind(am_engine *e, int64_t tensor);
 /** A run of the unit of one tensor, or with scope global of all, before its first pass. */
 void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run);
 void am_unit_free(am_unit_run *run);
-/** Cut the slice where tiles begin, find the units that several ranks share, and fill order,
- * n_order, n_order_shared, shared, n_shared.
- * Collective [comm]. Errors: AM_E_NOMEM; AM_E_DATA a tensor that too few models have; agreed. */
-int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice);
+/** Whether every tensor has what the method needs; pure in what is the same on all ranks. Errors:
+ * AM_E_DATA. */
+int am_units_check(const am_engine *e);
 /** Spans of a slice cut where tiles begin: out [slice->n]; e->max_tile grows. Returns how many. */
 int64_t am_units_cut(am_engine *e, const am_slice *slice, am_span *out);
 /** Whether a span is only a part of a tensor that is reduced. Pure. */
@@ -182,6 +181,10 @@ void am_units_order(am_engine *e, const am_span *spans, int64_t n);
 /** Cut the shared units `parts` (moved) into sets of at most job->unit_bytes, for `size` ranks, and
  * make room for the largest set. Errors: AM_E_NOMEM; local. */
 int am_sets_plan(am_engine *e, int size, int64_t *parts, int64_t n_parts);
+/** Cut the slice where tiles begin, find the units that several ranks share, and fill order,
+ * n_order, n_order_shared, shared, n_shared.
+ * Collective [comm]. Errors: AM_E_NOMEM; AM_E_DATA a tensor that too few models have; agreed. */
+int am_sets_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice);
 /** The set of the shared unit that a tensor belongs to. Pure. */
 int64_t am_sets_find(const am_engine *e, int64_t tensor);
 /** Make the units of a set the shared ones, before their first pass. */

@@ -624,7 +624,7 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
     AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
     AM_ASSERT(!e.has_base || job->base != NULL);
     AM_ASSERT(!job->method->needs_aux || job->aux != NULL);
-    AM_TRY(am_units_plan_all(comm, &e, slice));
+    AM_TRY(am_sets_plan_all(comm, &e, slice));
     am_engine_size(&e);
     rc = prepare(&e);
     AM_AGREE(comm);

@@ -7,7 +7,8 @@
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stdlib.h>
-#include "mpi/error.h"
+#include "mpi/agree.h"
+#include "mpi/reduce.h"
 #include "solver/merge/engine.h"
 
 enum { USUAL_BYTES = 16 << 20 };
@@ -115,5 +116,61 @@ int am_sets_plan(am_engine *e, int size, int64_t *parts, int64_t n_parts)
         e->shared_room = e->shared != NULL ? largest : 0;
         rc = e->shared != NULL ? 0 : AM_E_NOMEM;
     }
+    return rc;
+}
+
+/* ---- the slice of a rank ---- */
+
+/* The tensors of which some rank has a part. A slice has at most two, its first and its last. */
+static int find_parts_all(MPI_Comm comm, const am_engine *e, const am_span *spans, int64_t n,
+                          int64_t **id, int64_t *n_id)
+{
+    int rank = 0, size = 1, rc = 0;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    *id = am_new(2 * (int64_t)size, sizeof **id, "shared tensors");
+    rc = *id == NULL ? AM_E_NOMEM : 0;
+    AM_AGREE(comm);
+    for (int64_t i = 0; i < 2 * (int64_t)size; i++) {
+        (*id)[i] = -1;
+    }
+    for (int64_t i = 0, mine = 2 * (int64_t)rank; i < n; i++) {
+        if (am_units_is_part(e, &spans[i])) {
+            AM_ASSERT(mine < 2 * (int64_t)rank + 2);
+            (*id)[mine++] = spans[i].tensor;
+        }
+    }
+    AM_TRY(am_max_i64_all(comm, *id, 2 * (int64_t)size));
+    *n_id = am_units_distinct(*id, 2 * (int64_t)size);
+cleanup:
+    return rc;
+}
+
+int am_sets_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
+{
+    int rc = am_units_check(e), size = 1;
+    int64_t n = 0, *part = NULL, n_part = 0;
+    am_span *spans = am_new(slice->n + 1, sizeof *spans, "spans of a merge");
+    MPI_Comm_size(comm, &size);
+    e->order = am_new(slice->n + 1, sizeof *e->order, "spans of a merge");
+    AM_KEEP(spans == NULL || e->order == NULL ? AM_E_NOMEM : 0);
+    if (e->scope == AM_SCOPE_GLOBAL) {
+        AM_KEEP(am_units_open_global(e));
+    }
+    AM_AGREE(comm);
+    n = am_units_cut(e, slice, spans);
+    if (e->method->n_passes > 0 && e->scope == AM_SCOPE_TENSOR) {
+        AM_TRY(find_parts_all(comm, e, spans, n, &part, &n_part));
+        rc = am_sets_plan(e, size, part, n_part);
+        part = NULL;
+        AM_AGREE(comm);
+    } else if (e->n_parts > 0) {
+        rc = am_sets_plan(e, size, e->parts, e->n_parts);
+        AM_AGREE(comm);
+    }
+    am_units_order(e, spans, n);
+cleanup:
+    free(part);
+    free(spans);
     return rc;
 }

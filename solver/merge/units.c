@@ -6,7 +6,7 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stdlib.h>
 #include <string.h>
-#include "mpi/agree.h"
+#include "mpi/error.h"
 #include "solver/merge/engine.h"
 #include "solver/merge/narrow.h"
 
@@ -164,8 +164,7 @@ static int check_tensor(const am_engine *e, int64_t tensor)
                : refuse(e, tensor, "is in fewer models than the method needs");
 }
 
-/* Pure in what is the same on all ranks. */
-static int check_tensors(const am_engine *e)
+int am_units_check(const am_engine *e)
 {
     int rc = 0;
     for (int64_t i = 0; rc == 0 && i < e->job->sink->tensors->n; i++) {
@@ -232,31 +231,6 @@ int64_t am_units_distinct(int64_t *id, int64_t n)
     return kept;
 }
 
-/* The tensors of which some rank has a part. A slice has at most two, its first and its last. */
-static int find_parts_all(MPI_Comm comm, const am_engine *e, const am_span *spans, int64_t n,
-                          int64_t **id, int64_t *n_id)
-{
-    int rank = 0, size = 1, rc = 0;
-    MPI_Comm_rank(comm, &rank);
-    MPI_Comm_size(comm, &size);
-    *id = am_new(2 * (int64_t)size, sizeof **id, "shared tensors");
-    rc = *id == NULL ? AM_E_NOMEM : 0;
-    AM_AGREE(comm);
-    for (int64_t i = 0; i < 2 * (int64_t)size; i++) {
-        (*id)[i] = -1;
-    }
-    for (int64_t i = 0, mine = 2 * (int64_t)rank; i < n; i++) {
-        if (am_units_is_part(e, &spans[i])) {
-            AM_ASSERT(mine < 2 * (int64_t)rank + 2);
-            (*id)[mine++] = spans[i].tensor;
-        }
-    }
-    AM_TRY(am_max_i64_all(comm, *id, 2 * (int64_t)size));
-    *n_id = am_units_distinct(*id, 2 * (int64_t)size);
-cleanup:
-    return rc;
-}
-
 int am_units_open_global(am_engine *e)
 {
     const int64_t n = e->job->sink->tensors->n;
@@ -294,33 +268,4 @@ void am_units_order(am_engine *e, const am_span *spans, int64_t n)
         }
         e->n_order_shared = pass == 0 ? e->n_order : e->n_order_shared;
     }
-}
-
-int am_units_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
-{
-    int rc = check_tensors(e), size = 1;
-    int64_t n = 0, *part = NULL, n_part = 0;
-    am_span *spans = am_new(slice->n + 1, sizeof *spans, "spans of a merge");
-    MPI_Comm_size(comm, &size);
-    e->order = am_new(slice->n + 1, sizeof *e->order, "spans of a merge");
-    AM_KEEP(spans == NULL || e->order == NULL ? AM_E_NOMEM : 0);
-    if (e->scope == AM_SCOPE_GLOBAL) {
-        AM_KEEP(am_units_open_global(e));
-    }
-    AM_AGREE(comm);
-    n = am_units_cut(e, slice, spans);
-    if (e->method->n_passes > 0 && e->scope == AM_SCOPE_TENSOR) {
-        AM_TRY(find_parts_all(comm, e, spans, n, &part, &n_part));
-        rc = am_sets_plan(e, size, part, n_part);
-        part = NULL;
-        AM_AGREE(comm);
-    } else if (e->n_parts > 0) {
-        rc = am_sets_plan(e, size, e->parts, e->n_parts);
-        AM_AGREE(comm);
-    }
-    am_units_order(e, spans, n);
-cleanup:
-    free(part);
-    free(spans);
-    return rc;
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "io/commit/manifest.h"
-#include "jobs/training/iterate_parts.h"
+#include "jobs/training/iterate/parts.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"

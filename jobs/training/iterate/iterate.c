@@ -1,0 +1,83 @@
+/* Iterative task arithmetic: see iterate.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/training/iterate/iterate.h"
+
+#include <math.h>
+#include "jobs/training/adapt.h"
+#include "jobs/training/iterate/parts.h"
+#include "mpi/agree.h"
+#include "mpi/log.h"
+
+static int test_base_all(am_iterate *it)
+{
+    am_table_choice how = {.alpha = NAN, .epochs = 0, .round = -1};
+    int rc = am_iterate_validate_all(it, "base", it->base, &how);
+    AM_KEEP(am_iterate_test_all(it, "base", "base", it->base, how));
+    return rc;
+}
+
+int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate *it)
+{
+    int rc = AM_OK;
+    *it = (am_iterate){.recipe = recipe};
+    it->suite = (am_suite){.comm = MPI_COMM_NULL, .group = MPI_COMM_NULL};
+    AM_TRY(am_suite_open_all(comm, recipe->folder, (const char *const *)recipe->task,
+                             recipe->n_tasks, recipe->limit, recipe->room, &recipe->model.net,
+                             recipe->dtype, &it->suite));
+    it->suite.divergence = recipe->divergence;
+    it->table.suite = &it->suite;
+    it->table.by_loss = am_train_recipe_by_loss(recipe, am_suite_is_text(&it->suite));
+    rc = am_iterate_allocate(it);
+    AM_KEEP(am_adapt_open(&it->suite, &recipe->model.lora));
+    AM_AGREE(comm);
+    AM_TRY(am_model_pool_create_all(&it->suite, &it->pool));
+    am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,
+            it->suite.n == 1 ? "" : "s", it->suite.n_groups, it->suite.n_groups == 1 ? "" : "s",
+            (long long)it->suite.trunk.n);
+    return AM_OK;
+cleanup:
+    am_iterate_close_all(it);
+    return rc;
+}
+
+int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_every)
+{
+    int rc = AM_OK;
+    AM_TRY(am_iterate_prepare_all(it, folder, save_every));
+    AM_TRY(test_base_all(it));
+    AM_TRY(am_iterate_one_shot_all(it));
+    AM_TRY(am_iterate_rounds_all(it));
+    if (it->recipe->run_joint) {
+        AM_TRY(am_iterate_joint_all(it));
+    }
+    AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
+cleanup:
+    return rc;
+}
+
+/* What a comparison subtracts, the larger the better. */
+static double gain(const am_iterate *it, const am_table_row *row)
+{
+    return it->table.by_loss ? -am_table_bits(row->scores.loss) : row->scores.accuracy;
+}
+
+void am_iterate_json(const am_iterate *it, am_json *json)
+{
+    const bool by_loss = it->table.by_loss;
+    am_table_json(&it->table, json);
+    const am_table_row *one_shot = am_table_find(&it->table, "one_shot");
+    const am_table_row *iterative = am_table_find(&it->table, "iterative");
+    const am_table_row *joint = am_table_find(&it->table, "joint");
+    if (one_shot && iterative) {
+        am_json_real(json, by_loss ? "gain_over_one_shot_bits" : "gain_over_one_shot",
+                     gain(it, iterative) - gain(it, one_shot));
+    }
+    if (joint && iterative) {
+        am_json_real(json, by_loss ? "above_joint_bits" : "below_joint",
+                     gain(it, joint) - gain(it, iterative));
+    }
+    if (one_shot && iterative && joint) {
+        am_json_real(json, "gap_closed",
+                     (gain(it, iterative) - gain(it, one_shot)) /
+                         (gain(it, joint) - gain(it, one_shot)));
+    }
+}
