@@ -195,7 +195,11 @@ def check(method, kind, scope, memory, ranks, *more):
         fail(f"{what}: plan is off by more than a tenth\n  {line}")
     if foretold["total_written_bytes"] != done["written_bytes"]:
         fail(f"{what}: bytes written are not those of the plan\n  {line}")
-    if abs(foretold["total_read_bytes"] - done["read_bytes"]) > 0.01 * done["read_bytes"]:
+    # Of int8 many keys are equal, and a sample may miss the threshold: then it takes a visit more.
+    visit = sum(os.path.getsize(KINDS[kind][1].format(m + 1)) for m in range(models_of(method))) + \
+        os.path.getsize(KINDS[kind][0]) if kind == "int8" else 0
+    off = done["read_bytes"] - foretold["total_read_bytes"]
+    if min(abs(off), abs(off - visit)) > 0.01 * done["read_bytes"]:
         fail(f"{what}: bytes read are not those of the plan\n  {line}")
     subprocess.run(["rm", "-rf", out, f"{out}.manifest.json"], check=True)
 
