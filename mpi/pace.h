@@ -1,9 +1,9 @@
-/* When to save state next: so rarely that all saves together take no more than 2 % of the time
- * since the start. A save is due when what was saved and one more, which takes what they took on
- * average, fit into that. What the first will take is guessed from its bytes. A sync takes seconds
- * when others use the disk: so the first comes after half a minute, and one that took long is made
- * up for before the next. A shorter job saves only when it is asked to stop.
- * Local and pure but for the clock: where ranks save together, one of them decides for all.
+/* When to save state next: so rarely that all saves together are expected to take no more than 2 %
+ * of the time since the start. A save is due when what was saved and one more, which takes what
+ * they took on average, fit into that. What the first will take is guessed from its bytes. A sync
+ * takes seconds when others use the disk: so the first comes after half a minute, and one that took
+ * long is made up for before the next. A shorter job saves only when it is asked to stop. Local and
+ * pure but for the clock: where ranks save together, one of them decides for all.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_MPI_PACE_H
 #define AM_MPI_PACE_H

@@ -412,24 +412,37 @@ static int has_user_block(hid_t file, bool *out)
     return done >= 0 ? 0 : am_h5_fail(AM_E_DATA, "cannot read the superblock");
 }
 
+/* Open the file of a walk; *file >= 0 is to be closed by end_walk, whatever is returned. */
+static int begin_walk(walk *w, hid_t *file)
+{
+    struct stat st;
+    *file = am_h5_open_read(w->path, AM_H5_CACHE_BYTES);
+    if (*file < 0) {
+        return am_h5_fail(AM_E_DATA, "%s is not a sound HDF5 file", w->path);
+    }
+    if (stat(w->path, &st) != 0) {
+        return am_fail(AM_E_NOINPUT, "cannot find %s", w->path);
+    }
+    w->file_bytes = (int64_t)st.st_size;
+    return has_user_block(*file, &w->has_user_block);
+}
+
+static int end_walk(const walk *w, hid_t file, int rc)
+{
+    if (file >= 0 && H5Fclose(file) < 0 && rc == 0) {
+        rc = am_h5_fail(AM_E_IO, "cannot close %s", w->path);
+    }
+    return rc;
+}
+
 int am_h5_read_layout(const char *path, am_layout *out)
 {
     int rc = 0;
-    struct stat st;
     walk w = {.path = path, .out = out};
-    hid_t root = -1;
-    hid_t file = am_h5_open_read(path, AM_H5_CACHE_BYTES);
-    if (file < 0) {
-        return am_h5_fail(AM_E_DATA, "%s is not a sound HDF5 file", path);
-    }
-    if (stat(path, &st) != 0) {
-        rc = am_fail(AM_E_NOINPUT, "cannot find %s", path);
-        goto cleanup;
-    }
-    w.file_bytes = (int64_t)st.st_size;
-    int index = am_layout_add_file(out, "", w.file_bytes);
+    hid_t root = -1, file = -1;
+    AM_TRY(begin_walk(&w, &file));
+    const int index = am_layout_add_file(out, "", w.file_bytes);
     AM_TRY(index < 0 ? index : 0);
-    AM_TRY(has_user_block(file, &w.has_user_block));
     root = H5Gopen2(file, "/", H5P_DEFAULT);
     if (root < 0) {
         rc = am_h5_fail(AM_E_DATA, "%s: cannot open its root group", path);
@@ -445,10 +458,7 @@ cleanup:
     if (root >= 0) {
         H5Gclose(root);
     }
-    if (H5Fclose(file) < 0 && rc == 0) {
-        rc = am_h5_fail(AM_E_IO, "cannot close %s", path);
-    }
-    return rc;
+    return end_walk(&w, file, rc);
 }
 
 /* ---- some datasets of a file ---- */
@@ -475,25 +485,13 @@ static int read_named(walk *w, hid_t file, const char *name)
 int am_h5_read_named(const char *path, const char *const *names, int n, am_layout *out)
 {
     int rc = 0;
-    struct stat st;
     walk w = {.path = path, .out = out};
-    hid_t file = am_h5_open_read(path, AM_H5_CACHE_BYTES);
-    if (file < 0) {
-        return am_h5_fail(AM_E_DATA, "%s is not a sound HDF5 file", path);
-    }
-    if (stat(path, &st) != 0) {
-        rc = am_fail(AM_E_NOINPUT, "cannot find %s", path);
-        goto cleanup;
-    }
-    w.file_bytes = (int64_t)st.st_size;
-    AM_TRY(has_user_block(file, &w.has_user_block));
+    hid_t file = -1;
+    AM_TRY(begin_walk(&w, &file));
     for (int i = 0; i < n; i++) {
         AM_TRY(read_named(&w, file, names[i]));
     }
     AM_TRY(am_layout_finish(out));
 cleanup:
-    if (H5Fclose(file) < 0 && rc == 0) {
-        rc = am_h5_fail(AM_E_IO, "cannot close %s", path);
-    }
-    return rc;
+    return end_walk(&w, file, rc);
 }

@@ -64,7 +64,8 @@ static void tell(const am_train_recipe *recipe, const int64_t *most, int n)
 static int fit(am_train_recipe *recipe, const am_dataset_shape *sets, int n, int64_t memory,
                const am_train_need *rest)
 {
-    int64_t *least = am_new(2 * (int64_t)n, sizeof *least, "a plan"), *most = least + n;
+    int64_t *least = am_new(2 * (int64_t)n, sizeof *least, "a plan");
+    int64_t *most = least != NULL ? least + n : NULL;
     int rc = least == NULL ? AM_E_NOMEM : 0;
     for (int i = 0; i < n && rc == 0; i++) {
         most[i] = am_dataset_shape_bytes(&sets[i]);

@@ -2,12 +2,10 @@
  *
  *   merge.c        the job: groups of pieces, batches, agreements
  *   units.c        which units there are, whole in one rank's slice or shared; where they are cut
- *   sets.c         shared units that are reduced together, as many as memory allows
- *   window.c       tiles: their inputs in f64, and what becomes of them
- *   pass.c         passes of units: sums, orders, solve
- *   order.c        the take-th largest key
- *   forecast.c     what all of this takes, from shapes alone
- * SPDX-License-Identifier: BSD-3-Clause */
+ *   sets.c         shared units that are reduced together, as many as memory allows; the plan of a
+ * slice window.c       tiles: their inputs in f64 or rounded, and what becomes of them pass.c
+ * passes of units: sums, orders, solve order.c        the take-th largest key forecast.c     what
+ * all of this takes, from shapes alone SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_MERGE_ENGINE_H
 #define AM_SOLVER_MERGE_ENGINE_H
 

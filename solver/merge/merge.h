@@ -58,7 +58,8 @@ void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
  * tensors only.
  *
  * Memory in f64: max(block, tile) + (T + T with aux + 1) * max(32,768, tile) + scratch * tile, tile
- * being AM_TILE or the largest tile of whole rows; and of the units that are reduced together (one,
+ * being AM_TILE or the largest tile of whole rows; (T + 1) * tile in f32 where a method decides by
+ * rounded task vectors; and of the units that are reduced together (one,
  * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Sources and sinks hold
  * their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor
  * that the method cannot do without; AM_E_NUMERIC a finite result that the output's dtype cannot
