@@ -1,4 +1,4 @@
-/* LD_PRELOAD library that makes one system call of one rank fail, fall short, wait or kill.
+/* LD_PRELOAD library that makes one system call of one rank fail, fall short, wait, stop or kill.
  * AM_SHIM="call=pwrite,nth=3,rank=1,path=/dir/out,do=EIO,times=once"; see tests/fault/README.md.
  * Works on the raw system calls, so that it depends on no other library. Test code only.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef enum action { ACT_ERRNO, ACT_SHORT, ACT_KILL, ACT_TERM, ACT_DELAY } action;
+typedef enum action { ACT_ERRNO, ACT_SHORT, ACT_KILL, ACT_TERM, ACT_STOP, ACT_DELAY } action;
 
 static struct {
     bool on;     /* this rank has something to do */
@@ -76,6 +76,10 @@ static void read_action(const char *value)
     }
     if (strcmp(value, "term") == 0) {
         shim.act = ACT_TERM;
+        return;
+    }
+    if (strcmp(value, "stop") == 0) {
+        shim.act = ACT_STOP;
         return;
     }
     if (strncmp(value, "delay:", 6) == 0) {
@@ -164,6 +168,9 @@ static bool hit(const char *name, const char *path)
         return false;
     case ACT_TERM:
         syscall(SYS_kill, getpid(), SIGTERM);
+        return false;
+    case ACT_STOP:
+        syscall(SYS_kill, getpid(), SIGSTOP);
         return false;
     case ACT_DELAY: {
         const struct timespec t = {shim.number / 1000, (shim.number % 1000) * 1000000L};

@@ -2,8 +2,8 @@
 """slurm/allmerge.sbatch on a real Slurm: exit codes, time limit -> USR1 -> 75 -> requeue -> the same bytes,
 arrays and dependencies, scancel, preemption; through srun and mpirun.
 
-Runs are held with SIGSTOP while Slurm takes its time, so that the test needs seconds of processor time and no
-luck.                                                                    usage: test_cluster.py [SCENARIO...]
+Runs stop themselves (SIGSTOP) at a certain call while Slurm takes its time, so that the test needs seconds of
+processor time and no luck.                                                                    usage: test_cluster.py [SCENARIO...]
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
@@ -22,7 +22,7 @@ sys.path.insert(0, str(SUPPORT))
 sys.path.insert(0, str(HERE))
 import rankrun  # noqa: E402
 import cluster as slurm  # noqa: E402
-from proc import tell  # noqa: E402
+from proc import is_stopped, tell  # noqa: E402
 
 SCRIPT = HERE.parents[1] / "slurm" / "allmerge.sbatch"
 ITERATE = "iterate suite.yml --set iterate.rounds=40 --set data.limit.train=60 -o".split()
@@ -47,10 +47,10 @@ class Jobs:
     def __init__(self, top: Path, cluster: slurm.Cluster):
         self.top, self.cluster = top, cluster
 
-    def submit(self, launcher: str, command: list, *options: str, ranks: int = 2) -> str:
+    def submit(self, launcher: str, command: list, *options: str, ranks: int = 2, program: Path | None = None) -> str:
         return self.cluster.sbatch(f"--export=ALL,AM_LAUNCH={launcher}", f"--ntasks={ranks}",
                                    "--mem-per-cpu=64", f"--chdir={self.top}", *options, str(SCRIPT),
-                                   "--program", rankrun.binary(), *command)
+                                   "--program", str(program or rankrun.binary()), *command)
 
     def log(self, job: str) -> str:
         path = self.top / f"allmerge-{job}.log"
@@ -59,28 +59,36 @@ class Jobs:
     def wait_log(self, job: str, text: str, seconds: float = 90) -> None:
         self.cluster.until(lambda: text in self.log(job), seconds, f"'{text}' in the log of {job}")
 
-    def hold(self, job: str, run: str) -> list:
-        """Stop the ranks of an iterative run between its first round and its end: Slurm takes its time."""
-        rounds = self.top / run / "rounds"
-        ranks = self.hold_when(job, lambda: rounds.is_dir() and any(rounds.iterdir()))
-        check(not (self.top / run / "result.json").exists(), f"{run} was faster than the test")
-        return ranks
+    def submit_held(self, launcher: str, command: list, stop: str, *options: str) -> str:
+        """A job whose first run stops itself at a call: `stop` is what tests/fault/shim.c reads."""
+        program = self.top / f"held-{launcher}-{command[-1]}"
+        shim = Path(os.environ["AM_PROGRAMS"]) / "libam_shim.so"
+        program.write_text(f"""#!/bin/sh
+if [ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ]; then
+    export LD_PRELOAD='{shim}' AM_SHIM='{stop},rank=-1,do=stop'
+fi
+exec '{rankrun.binary()}' "$@"
+""")
+        program.chmod(0o755)
+        return self.submit(launcher, command, *options, program=program)
 
-    def hold_when(self, job: str, is_time) -> list:
-        """Stop both ranks of a job as soon as is_time()."""
+    def submit_iterate(self, launcher: str, run: str, *options: str) -> str:
+        """An iterative run that stops itself between its first round and its end."""
+        return self.submit_held(launcher, [*ITERATE, run], f"call=rename,nth=2,path={self.top}/{run}/rounds/",
+                                *options)
+
+    def hold(self, job: str, output: str) -> list:
+        """Wait until the job has stopped itself; stop its other rank as well. The two process ids."""
         ranks = []
 
-        def are_there() -> bool:
+        def is_held() -> bool:
             ranks[:] = self.cluster.ranks(job, "allmerge")
-            return len(ranks) == 2
+            return len(ranks) == 2 and any(is_stopped(pid) for pid in ranks)
 
-        self.cluster.until(are_there, 60, f"two ranks of {job}")
-        end = time.monotonic() + 60
-        while not is_time():
-            check(time.monotonic() < end, f"job {job} does not get on\n{self.log(job)}")
-            time.sleep(0.002)
+        self.cluster.until(is_held, 60, f"job {job} to stop itself")
         for pid in ranks:
             tell(pid, signal.SIGSTOP)
+        check(not (self.top / output).exists(), f"{output} is there before job {job} goes on")
         return ranks
 
     def let_go(self, ranks: list) -> None:
@@ -141,11 +149,11 @@ def exit_codes(jobs: Jobs):
 
 def time_limit(jobs: Jobs):
     """USR1 before the limit, 75, requeue, resume; a job that waits for it (afterok) runs once, after it."""
-    job = {how: jobs.submit(how, [*ITERATE, f"limit-{how}"], "--time=1", "--signal=B:USR1@45")
+    job = {how: jobs.submit_iterate(how, f"limit-{how}", "--time=1", "--signal=B:USR1@45")
            for how in LAUNCHERS}
     after = jobs.submit("srun", ["inspect", "limit-srun/final.h5"], f"--dependency=afterok:{job['srun']}",
                         ranks=1)
-    held = {how: jobs.hold(job[how], f"limit-{how}") for how in LAUNCHERS}
+    held = {how: jobs.hold(job[how], f"limit-{how}/result.json") for how in LAUNCHERS}
     for how in LAUNCHERS:
         jobs.wait_log(job[how], "USR1: asking the ranks")
         jobs.let_go(held[how])
@@ -157,9 +165,9 @@ def time_limit(jobs: Jobs):
 
 def merge_limit(jobs: Jobs):
     """A merge at the time limit: what it has done is kept."""
-    job = jobs.submit("srun", [*LARGE_MERGE, "limit.h5"], "--time=1", "--signal=B:USR1@45")
-    held = jobs.hold_when(job, (jobs.top / "limit.h5.partial").exists)
-    check(not (jobs.top / "limit.h5").exists(), "the merge was faster than the test")
+    job = jobs.submit_held("srun", [*LARGE_MERGE, "limit.h5"], f"call=pwrite,path={jobs.top}/limit.h5.partial",
+                           "--time=1", "--signal=B:USR1@45")
+    held = jobs.hold(job, "limit.h5")
     jobs.wait_log(job, "USR1: asking the ranks")
     jobs.let_go(held)
     shown = jobs.cluster.wait(job, "COMPLETED")
@@ -188,9 +196,9 @@ def array(jobs: Jobs):
 
 def cancel(jobs: Jobs):
     """A cancelled job stays cancelled, nothing is left running, and the same command goes on by hand."""
-    job = jobs.submit("srun", [*ITERATE, "cancelled"])
-    other = jobs.submit("mpirun", [*ITERATE, "cancelled-mpirun"])
-    held = [jobs.hold(job, "cancelled"), jobs.hold(other, "cancelled-mpirun")]
+    job = jobs.submit_iterate("srun", "cancelled")
+    other = jobs.submit_iterate("mpirun", "cancelled-mpirun")
+    held = [jobs.hold(job, "cancelled/result.json"), jobs.hold(other, "cancelled-mpirun/result.json")]
     jobs.cluster.run("scancel", job, other)
     for ranks in held:
         jobs.let_go(ranks)
@@ -206,8 +214,8 @@ def cancel(jobs: Jobs):
 def preempt(jobs: Jobs):
     """A job of a higher partition takes the processors. Ranks of srun are told and stop within the grace
     time; those of mpirun are not, and are killed after it. Both are requeued and give the same bytes."""
-    job = {how: jobs.submit(how, [*ITERATE, f"preempted-{how}"]) for how in LAUNCHERS}
-    held = {how: jobs.hold(job[how], f"preempted-{how}") for how in LAUNCHERS}
+    job = {how: jobs.submit_iterate(how, f"preempted-{how}") for how in LAUNCHERS}
+    held = {how: jobs.hold(job[how], f"preempted-{how}/result.json") for how in LAUNCHERS}
     urgent = jobs.submit("srun", ["inspect", "alone.h5"], "--partition=urgent",
                          f"--cpus-per-task={CPUS}", ranks=1)
     jobs.cluster.until(lambda: jobs.cluster.show(job["srun"]).get("PreemptTime", "None") != "None", 60,

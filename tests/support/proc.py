@@ -23,6 +23,14 @@ def processes():
             yield int(entry), name, int(rest.split()[1])
 
 
+def is_stopped(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text[text.rindex(")") + 2:].startswith("T")
+
+
 def descendants(pid: int) -> list:
     below, children = [], [p for p, _, parent in processes() if parent == pid]
     for child in children:
