@@ -1,11 +1,13 @@
-/* Convolution of an image, channels last, by products over blocks of gathered windows that stay in
- * the cache. The weight is [K,C,kh,kw] as others store it; a copy [K,kh,kw,C], or turned
- * for forward, matches the windows.
- * Block and product shapes follow from the recipe alone. SPDX-License-Identifier: BSD-3-Clause */
+/* Convolution of an image, channels last: straight from the pixels (real_conv.h) where windows lie
+ * one pixel apart and are wide enough, else by products over blocks of gathered windows that stay
+ * in the cache. The weight is [K,C,kh,kw] as others store it; a copy [K,kh,kw,C], or turned for
+ * forward, matches the windows. Block and product shapes follow from the recipe alone.
+ * SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
 #include "solver/training/real_activation.h"
+#include "solver/training/real_conv.h"
 #include "solver/training/real_layer.h"
 
 typedef struct am_conv2d {
@@ -93,13 +95,6 @@ static int64_t am_conv2d_kept(const am_layer_site *s, int64_t B)
 {
     const am_act act = (am_act)((const am_conv2d *)s->attrs)->activation;
     return AM_R(am_act_needs_z)(act) ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
-}
-
-/* Two weights in the order of the windows (backward: one and its gradient), then a block. */
-static int64_t am_conv2d_scratch(const am_layer_site *s, int64_t B)
-{
-    const am_conv_size z = am_conv2d_size(s, B);
-    return (2 * z.K * z.window + z.rows * z.window) * (int64_t)sizeof(real);
 }
 
 /* The weight [K,C,k,k] in the order of the windows, [K,k,k,C], or turned, [k,k,C,K]. */
@@ -246,6 +241,149 @@ static void am_conv2d_product(const am_conv_size *z, const real *x, const real *
     }
 }
 
+/* ---- straight from the pixels ---- */
+
+#ifdef AM_HAS_TILES
+/* Reals of a line of a window, from which on that is faster than gathering. */
+enum { AM_CONV_WIDE = 32 };
+
+static bool am_conv2d_is_straight(const am_conv_size *z)
+{
+    return z->stride == 1 && z->padding < z->k && z->k * z->C >= AM_CONV_WIDE &&
+           AM_R(am_tile_suits)();
+}
+
+/* Forward: windows of the padded input. Backward: those of the padded gradient, whose outputs are
+ * the pixels of the input. */
+static am_conv_windows am_conv2d_windows(const am_conv_size *z)
+{
+    return (am_conv_windows){.h = z->h, .w = z->w, .C = z->C, .k = z->k};
+}
+static am_conv_windows am_conv2d_back_windows(const am_conv_size *z)
+{
+    return (am_conv_windows){.h = z->H, .w = z->W, .C = z->K, .k = z->k};
+}
+
+/* The arrays of a straight pass: a weight in the order of its windows (backward: or its gradient),
+ * one packed, a padded image, and for backward a padded gradient and packed gradients. */
+typedef struct am_conv_arrays {
+    real *weight, *packed, *image, *gradient, *turned;
+    int64_t reals; /* of all */
+} am_conv_arrays;
+
+static am_conv_arrays am_conv2d_arrays(const am_conv_size *z, real *scratch)
+{
+    const am_conv_windows s = am_conv2d_windows(z), back = am_conv2d_back_windows(z);
+    const int64_t forth = AM_R(am_conv_weight_reals)(&s, z->K);
+    const int64_t panels = AM_R(am_conv_weight_reals)(&back, z->C);
+    am_conv_arrays r = {.image = scratch}; /* vectors of the image start at lines of the cache */
+    int64_t at = AM_R(am_conv_image_reals)(&s);
+    at += -at & 15;
+    r.packed = scratch == NULL ? NULL : scratch + at;
+    at += forth > panels ? forth : panels;
+    r.weight = scratch == NULL ? NULL : scratch + at;
+    at += z->K * z->window;
+    r.gradient = scratch == NULL ? NULL : scratch + at;
+    at += AM_R(am_conv_image_reals)(&back);
+    r.turned = scratch == NULL ? NULL : scratch + at;
+    r.reals = at + AM_R(am_conv_gradient_reals)(&s, z->K);
+    return r;
+}
+static int64_t am_conv2d_straight_reals(const am_conv_size *z)
+{
+    return am_conv2d_arrays(z, NULL).reals;
+}
+
+static void am_conv2d_forward_straight(const am_layer_args *a, const am_conv_size *z, real *out)
+{
+    const am_conv2d *o = a->site->attrs;
+    const am_conv_windows s = am_conv2d_windows(z);
+    const am_conv_arrays r = am_conv2d_arrays(z, a->scratch);
+    const int64_t pixels = z->h * z->w;
+    am_conv2d_reorder(z, true, a->param[0], r.weight);
+    AM_R(am_conv_pack)(&s, z->K, r.weight, r.packed);
+    memset(r.image, 0, (size_t)AM_R(am_conv_image_reals)(&s) * sizeof(real));
+    for (int64_t b = 0; b < a->B; b++, out += pixels * z->K) {
+        AM_R(am_conv_pad)(&s, z->padding, a->x[0] + b * z->H * z->W * z->C, r.image);
+        AM_R(am_conv_apply)(&s, r.image, r.packed, z->K, false, out);
+        AM_R(am_act_forward_both)
+        ((am_act)o->activation, pixels, z->K, o->bias ? a->param[1] : NULL, out,
+         a->y + b * pixels * z->K);
+    }
+}
+
+/* [k,k,K,C], turned by half a circle: the gradient of a pixel is made of windows of dz. */
+static void am_conv2d_turn(const am_conv_size *z, const real *from, real *to)
+{
+    const int64_t area = z->k * z->k;
+    for (int64_t n = 0; n < z->K; n++) {
+        for (int64_t c = 0; c < z->C; c++) {
+            for (int64_t i = 0; i < area; i++) {
+                to[((area - 1 - i) * z->K + n) * z->C + c] = from[(n * z->C + c) * area + i];
+            }
+        }
+    }
+}
+
+static void am_conv2d_backward_straight(const am_layer_args *a, const am_conv_size *z)
+{
+    const am_conv_windows s = am_conv2d_windows(z), back = am_conv2d_back_windows(z);
+    const am_conv_arrays r = am_conv2d_arrays(z, a->scratch);
+    const int64_t image = z->H * z->W * z->C, pixels = z->h * z->w;
+    if (a->dx[0] != NULL) {
+        am_conv2d_turn(z, a->param[0], r.weight);
+        AM_R(am_conv_pack)(&back, z->C, r.weight, r.packed);
+        memset(r.gradient, 0, (size_t)AM_R(am_conv_image_reals)(&back) * sizeof(real));
+    }
+    memset(r.image, 0, (size_t)AM_R(am_conv_image_reals)(&s) * sizeof(real));
+    for (int64_t b = 0; b < a->B; b++) {
+        const real *dz = a->dy + b * pixels * z->K;
+        if (a->dparam[0] != NULL) { /* the weight is packed, its place is the gradient's */
+            AM_R(am_conv_pad)(&s, z->padding, a->x[0] + b * image, r.image);
+            AM_R(am_conv_gradient)(&s, r.image, dz, z->K, b > 0, r.turned, r.weight);
+        }
+        if (a->dx[0] != NULL) {
+            AM_R(am_conv_pad)(&back, z->k - 1 - z->padding, dz, r.gradient);
+            AM_R(am_conv_apply)(&back, r.gradient, r.packed, z->C, a->add[0], a->dx[0] + b * image);
+        }
+    }
+    if (a->dparam[0] != NULL) {
+        am_conv2d_restore(z, r.weight, a->dparam[0]);
+    }
+}
+#else
+static bool am_conv2d_is_straight(const am_conv_size *z)
+{
+    (void)z;
+    return false;
+}
+static int64_t am_conv2d_straight_reals(const am_conv_size *z)
+{
+    (void)z;
+    return 0;
+}
+static void am_conv2d_forward_straight(const am_layer_args *a, const am_conv_size *z, real *out)
+{
+    (void)a, (void)z, (void)out;
+}
+static void am_conv2d_backward_straight(const am_layer_args *a, const am_conv_size *z)
+{
+    (void)a, (void)z;
+}
+#endif
+
+/* ---- the layer ---- */
+
+/* By gathered windows: two weights in their order (backward: one and its gradient), then a block.
+ */
+static int64_t am_conv2d_scratch(const am_layer_site *s, int64_t B)
+{
+    const am_conv_size z = am_conv2d_size(s, B);
+    const int64_t straight = am_conv2d_is_straight(&z) ? am_conv2d_straight_reals(&z) : 0;
+    const int64_t reals = 2 * z.K * z.window + z.rows * z.window;
+    return (straight > reals ? straight : reals) * (int64_t)sizeof(real);
+}
+
 static void am_conv2d_forward(const am_layer_args *a)
 {
     const am_conv2d *o = a->site->attrs;
@@ -253,6 +391,10 @@ static void am_conv2d_forward(const am_layer_args *a)
     const am_conv_size z = am_conv2d_size(a->site, a->B);
     real *weight = a->scratch, *block = weight + 2 * z.K * z.window;
     real *out = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
+    if (am_conv2d_is_straight(&z)) {
+        am_conv2d_forward_straight(a, &z, out);
+        return;
+    }
     am_conv2d_reorder(&z, true, a->param[0], weight);
     for (int64_t lo = 0; lo < z.pixels; lo += z.rows) { /* bias and function while in the cache */
         const int64_t hi = am_conv2d_end(&z, lo);
@@ -275,6 +417,10 @@ static void am_conv2d_backward(const am_layer_args *a)
     AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->dy, a->dy);
     if (o->bias) {
         AM_R(am_layer_column_sum)(z.pixels, z.K, a->dy, a->dparam[1]);
+    }
+    if (am_conv2d_is_straight(&z)) {
+        am_conv2d_backward_straight(a, &z);
+        return;
     }
     am_conv2d_reorder(&z, false, a->param[0], weight);
     if (a->dx[0] != NULL && !a->add[0]) {

@@ -4,31 +4,10 @@
 #include "solver/training/real_tile.h"
 
 #ifdef AM_HAS_TILES
-#include <immintrin.h>
 #include <string.h>
-
-#if AM_REAL == 32
-typedef __m256 am_vector;
-#define am_fma(a, b, c)  _mm256_fmadd_ps(a, b, c)
-#define am_spread(p)     _mm256_broadcast_ss(p)
-#define am_take(p)       _mm256_loadu_ps(p)
-#define am_put(p, v)     _mm256_storeu_ps(p, v)
-#define am_vector_zero() _mm256_setzero_ps()
-#else
-typedef __m256d am_vector;
-#define am_fma(a, b, c)  _mm256_fmadd_pd(a, b, c)
-#define am_spread(p)     _mm256_broadcast_sd(p)
-#define am_take(p)       _mm256_loadu_pd(p)
-#define am_put(p, v)     _mm256_storeu_pd(p, v)
-#define am_vector_zero() _mm256_setzero_pd()
-#endif
-
-#define AM_TILE_CODE __attribute__((target("avx2,fma")))
+#include "solver/training/real_vector.h"
 
 enum {
-    AM_TILE_VECTOR = 32 / (int)sizeof(real),
-    AM_TILE_ROWS = 6,
-    AM_TILE_COLUMNS = 2 * AM_TILE_VECTOR,
     AM_TILE_K = 256,                        /* of a block: a panel of B is 16 KiB */
     AM_TILE_M = 24 * AM_TILE_ROWS,          /* rows of a block: A in half of the second cache */
     AM_TILE_N = 64 * AM_TILE_COLUMNS,       /* columns of a block */

@@ -44,6 +44,11 @@ static const layers_case cases[] = {
       "a conv2d out=3 kernel=3 stride=2 padding=2 "
       "bias=no",
       "f flatten"}},
+    {"conv2d wide",
+     36,
+     NULL,
+     {"i image", "a conv2d out=11 kernel=3", "b conv2d out=7 kernel=3 padding=1 activation=tanh",
+      "c conv2d out=7 kernel=5 padding=2 activation=gelu", "d add @b", "f flatten"}},
     {"pool2d max",
      25,
      NULL,
