@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make system calls of one rank fail and look at how the whole job takes it.
 
-usage: fault.py SCENARIO KIND [long]    SCENARIO: a name in scenarios.py; long: every N of every rank
-                                        instead of a sample
+usage: fault.py SCENARIO KIND [sites|every]    SCENARIO: a name in scenarios.py
+  sites, every: not a sample but every call, or the first of every site (three functions deep), of every rank
   calls   the N-th open, pread, pwrite, ... of each rank fails, N = 1, 2, ... until there is no N-th
   memory  the same for the program's own allocations
   kill    a rank dies by SIGKILL at its N-th write, and at random times; run again
@@ -31,7 +31,8 @@ import rankrun  # noqa: E402
 from scenarios import SCENARIOS, Scenario  # noqa: E402
 
 RANKS = int(os.environ.get("AM_FAULT_RANKS", "3"))
-LONG = sys.argv[3:] == ["long"]
+BY = {"sites": ",frames=3", "every": ""}
+LONG = len(sys.argv) == 4 and sys.argv[3] in BY
 SOME_RANKS = range(RANKS) if LONG else (0, RANKS - 1)
 # Each call with the error that it gets and the exit codes that are right for it.
 CALLS = {
@@ -173,7 +174,7 @@ def sweep(bench: Bench, call: str, rank: int, error: str, codes: set[int], times
     struck = 0
     for n in numbers():
         bench.reset()
-        fault = f"call={call},nth={n},rank={rank},do={error},times={times}"
+        fault = f"call={call},nth={n},rank={rank},do={error},times={times}{BY[sys.argv[3]] if LONG else ''}"
         result, hits = bench.run(fault)
         if hits == 0:
             bench.check_done(result)

@@ -3,6 +3,7 @@
  * Works on the raw system calls, so that it depends on no other library. Test code only.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
 #include <signal.h>
@@ -22,6 +23,8 @@ typedef enum action { ACT_ERRNO, ACT_SHORT, ACT_KILL, ACT_TERM, ACT_STOP, ACT_DE
 static struct {
     bool on;     /* this rank has something to do */
     bool always; /* from the nth call on; else the nth only */
+    int frames;  /* count a call only where its innermost frames in the main program are new; 0: all
+                  */
     action act;
     int number; /* errno, or milliseconds of a delay */
     long nth;   /* from 1 */
@@ -144,6 +147,8 @@ __attribute__((constructor)) static void shim_start(void)
             rank = atoi(value);
         } else if (strcmp(item, "times") == 0) {
             shim.always = strcmp(value, "always") == 0;
+        } else if (strcmp(item, "frames") == 0) {
+            shim.frames = atoi(value);
         } else if (strcmp(item, "do") == 0) {
             read_action(value);
         } else {
@@ -151,13 +156,57 @@ __attribute__((constructor)) static void shim_start(void)
         }
     }
     dl_iterate_phdr(main_range, NULL);
+    if (shim.frames > 0) { /* loads what it needs now, not inside a call */
+        void *frame;
+        backtrace(&frame, 1);
+    }
     shim.on = rank < 0 || rank == (rank_text != NULL ? atoi(rank_text) : 0);
+}
+
+enum { MOST_SITES = 1 << 14, MOST_FRAMES = 64 };
+static uint64_t sites[MOST_SITES]; /* hashes, open addressing; 0: free */
+static atomic_flag sites_busy = ATOMIC_FLAG_INIT;
+static _Thread_local bool is_looking; /* the unwinder's own calls do not count */
+
+/* Are the innermost functions of the program that lead to the call new ones, where each calls? */
+static bool is_new_site(void)
+{
+    void *frame[MOST_FRAMES];
+    uint64_t hash = 1469598103934665603U;
+    bool is_new = false;
+    is_looking = true;
+    const int n = backtrace(frame, MOST_FRAMES);
+    is_looking = false;
+    for (int i = 0, left = shim.frames; i < n && left > 0; i++) {
+        const uintptr_t at = (uintptr_t)frame[i];
+        if (at >= shim.main_lo && at < shim.main_hi) {
+            hash = (hash ^ (at - shim.main_lo)) * 1099511628211U;
+            left--;
+        }
+    }
+    hash |= 1;
+    while (atomic_flag_test_and_set(&sites_busy)) {
+    }
+    for (size_t i = hash >> 8; !is_new; i++) {
+        uint64_t *place = &sites[i % MOST_SITES];
+        if (*place == hash) {
+            break;
+        }
+        is_new = *place == 0;
+        *place = is_new ? hash : *place;
+    }
+    atomic_flag_clear(&sites_busy);
+    return is_new;
 }
 
 /* Count one call; true when it is to be disturbed by an error or a short count. */
 static bool hit(const char *name, const char *path)
 {
-    const long n = atomic_fetch_add(&calls, 1) + 1;
+    const bool counts = shim.frames == 0 || is_new_site();
+    const long n = atomic_fetch_add(&calls, counts) + counts;
+    if (!counts && !(shim.always && n >= shim.nth)) {
+        return false;
+    }
     if (n < shim.nth || (n > shim.nth && !shim.always)) {
         return false;
     }
@@ -184,7 +233,7 @@ static bool hit(const char *name, const char *path)
 
 static bool is_call(const char *name)
 {
-    return shim.on && strcmp(shim.call, name) == 0;
+    return shim.on && !is_looking && strcmp(shim.call, name) == 0;
 }
 
 static bool on_fd(const char *name, int fd)
