@@ -1,8 +1,10 @@
 /* The base and the heads: the first step of every training job. SPDX-License-Identifier:
  * BSD-3-Clause */
 #include "io/versions.h"
-#include "jobs/training/adapt.h"
+#include "jobs/training/suite/adapt.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/train.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
