@@ -65,6 +65,17 @@ static void am_activation_tangent(const am_layer_args *a)
     }
 }
 
+/* dx_dot = dy_dot act'(x) + dy act''(x) x_dot */
+static void am_activation_curve(const am_layer_args *a)
+{
+    const int64_t n = a->B * am_shape_numel(&a->site->out);
+    const am_act act = am_activation_of(a->site);
+    const bool needs_z = AM_R(am_act_needs_z)(act);
+    AM_R(am_act_curve)
+    (act, n, needs_z ? a->x[0] : a->y, needs_z ? a->x_dot[0] : a->y_dot, a->dy, a->dy_dot,
+     a->dx_dot[0]);
+}
+
 const am_layer AM_R(am_layer_activation) = {
     .name = "activation",
     .summary = "elementwise function",
@@ -76,4 +87,5 @@ const am_layer AM_R(am_layer_activation) = {
     .forward = am_activation_forward,
     .backward = am_activation_backward,
     .tangent = am_activation_tangent,
+    .curve = am_activation_curve,
 };

@@ -97,6 +97,21 @@ static int64_t am_attention_scratch(const am_layer_site *s, int64_t B)
            (int64_t)sizeof(real);
 }
 
+/* Tangents of the log-sums [B,H,T], kept by tangent. */
+static int64_t am_attention_kept_dot(const am_layer_site *s, int64_t B)
+{
+    const am_attention_size z = am_attention_size_of(s);
+    return B * z.H * z.T * (int64_t)sizeof(real);
+}
+
+/* Four blocks of scores, a turned sample of the tangent, two numbers a position. */
+static int64_t am_attention_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    const am_attention_size z = am_attention_size_of(s);
+    (void)B;
+    return (4 * AM_QUERIES * AM_KEYS + z.T * z.width + 2 * z.T) * (int64_t)sizeof(real);
+}
+
 /* ---- rotary positions ---- */
 
 /* Turn queries and keys of one sample by sign times their angles, in place. */
@@ -379,10 +394,24 @@ static void am_attention_weigh(int64_t nq, int64_t nk, const real *p, real *s, r
     }
 }
 
-/* s_dot = scale (q_dot k + q k_dot);  y_dot = sum p s_dot v - (sum p s_dot) y + sum p v_dot */
+/* s [nq,nk] = scale (Q_dot K^T + Q K_dot^T) */
+static void am_attention_scores_dot(const am_head_view *w, const am_head_view *dot, int64_t q,
+                                    int64_t nq, int64_t k, int64_t nk, real *s)
+{
+    const am_attention_size *z = w->z;
+    AM_R(am_gemm_in)
+    (nq, nk, z->D, z->scale, am_rows_at(dot->q, q, z->width, false),
+     am_rows_at(w->k, k, z->width, true), false, s, nk);
+    AM_R(am_gemm_in)
+    (nq, nk, z->D, z->scale, am_rows_at(w->q, q, z->width, false),
+     am_rows_at(dot->k, k, z->width, true), true, s, nk);
+}
+
+/* s_dot = scale (q_dot k + q k_dot);  y_dot = sum p s_dot v - (sum p s_dot) y + sum p v_dot.
+ * sum p s_dot is the tangent of the log-sum. */
 static void am_attention_tangent_rows(const am_head_view *w, const am_head_view *dot, int64_t q,
                                       int64_t nq, const real *log_sum, real *scratch, const real *y,
-                                      real *y_dot)
+                                      real *y_dot, real *log_sum_dot)
 {
     const am_attention_size *z = w->z;
     const int64_t end = am_attention_seen(z, q, nq), ld = z->H * z->D;
@@ -392,12 +421,7 @@ static void am_attention_tangent_rows(const am_head_view *w, const am_head_view 
         const int64_t nk = end - k < AM_KEYS ? end - k : AM_KEYS;
         am_attention_scores(w, q, nq, k, nk, p);
         am_attention_again(z, q, nq, k, nk, log_sum + q, p);
-        AM_R(am_gemm_in)
-        (nq, nk, z->D, z->scale, am_rows_at(dot->q, q, z->width, false),
-         am_rows_at(w->k, k, z->width, true), false, s, nk);
-        AM_R(am_gemm_in)
-        (nq, nk, z->D, z->scale, am_rows_at(w->q, q, z->width, false),
-         am_rows_at(dot->k, k, z->width, true), true, s, nk);
+        am_attention_scores_dot(w, dot, q, nq, k, nk, s);
         am_attention_weigh(nq, nk, p, s, c);
         AM_R(am_gemm_in)
         (nq, z->D, nk, 1, am_rows_at(s, 0, nk, false), am_rows_at(w->v, k, z->width, false), k > 0,
@@ -410,28 +434,166 @@ static void am_attention_tangent_rows(const am_head_view *w, const am_head_view 
         const int64_t at = i / z->D * ld + i % z->D;
         y_dot[at] -= c[i / z->D] * y[at];
     }
+    if (log_sum_dot != NULL) {
+        memcpy(log_sum_dot, c, (size_t)nq * sizeof(real));
+    }
+}
+
+/* The tangent of sample b, turned as its input is. */
+static void am_attention_turn_dot(const am_layer_args *a, int64_t b, real *turned)
+{
+    const am_attention_size z = am_attention_size_of(a->site);
+    const int64_t n = z.T * z.width;
+    memcpy(turned, a->x_dot[0] + b * n, (size_t)n * sizeof(real));
+    if (am_attention_turns(a->site)) {
+        am_attention_turn(a->site, 1, turned);
+    }
 }
 
 static void am_attention_tangent(const am_layer_args *a)
 {
     const am_attention_size z = am_attention_size_of(a->site);
-    const int64_t n = z.T * z.width, ld = z.H * z.D;
+    const int64_t ld = z.H * z.D;
     const real *log_sum = a->keep;
+    real *log_sum_dot = a->keep_dot;
     real *turned = (real *)a->scratch + 2 * AM_QUERIES * AM_KEYS + 3 * AM_QUERIES;
     for (int64_t b = 0; b < a->B; b++) {
-        memcpy(turned, a->x_dot[0] + b * n, (size_t)n * sizeof(real));
-        if (am_attention_turns(a->site)) {
-            am_attention_turn(a->site, 1, turned);
-        }
+        am_attention_turn_dot(a, b, turned);
         for (int64_t h = 0; h < z.H; h++) {
             const am_head_view w = am_attention_head(&z, am_attention_input(a, b), h);
             const am_head_view dot = am_attention_head(&z, turned, h);
             for (int64_t q = 0; q < z.T; q += AM_QUERIES) {
                 const int64_t nq = z.T - q < AM_QUERIES ? z.T - q : AM_QUERIES;
-                const int64_t at = (b * z.T + q) * ld + h * z.D;
-                am_attention_tangent_rows(&w, &dot, q, nq, log_sum + (b * z.H + h) * z.T,
-                                          a->scratch, a->y + at, a->y_dot + at);
+                const int64_t at = (b * z.T + q) * ld + h * z.D, row = (b * z.H + h) * z.T;
+                am_attention_tangent_rows(&w, &dot, q, nq, log_sum + row, a->scratch, a->y + at,
+                                          a->y_dot + at,
+                                          log_sum_dot != NULL ? log_sum_dot + row + q : NULL);
             }
+        }
+    }
+}
+
+/* ---- curve ---- */
+
+/* p_dot := p (s_dot - l_dot), from s_dot, with l_dot the tangent of the row's log-sum */
+AM_CLONES static void am_attention_spread(int64_t nq, int64_t nk, const real *p, const real *l_dot,
+                                          real *p_dot)
+{
+    for (int64_t i = 0; i < nq; i++) {
+        for (int64_t j = 0; j < nk; j++) {
+            p_dot[i * nk + j] = p[i * nk + j] * (p_dot[i * nk + j] - l_dot[i]);
+        }
+    }
+}
+
+/* With dp and dp_dot given:  ds_dot := (p_dot (dp - c) + p (dp_dot - c_dot)) scale;
+ * ds := p (dp - c) scale */
+AM_CLONES static void am_attention_slope_dot(int64_t nq, int64_t nk, real scale, const real *p,
+                                             const real *p_dot, const real *c, const real *c_dot,
+                                             real *ds, real *ds_dot)
+{
+    for (int64_t i = 0; i < nq; i++) {
+        for (int64_t j = i * nk; j < (i + 1) * nk; j++) {
+            const real d = ds[j] - c[i];
+            ds_dot[j] = (p_dot[j] * d + p[j] * (ds_dot[j] - c_dot[i])) * scale;
+            ds[j] = p[j] * d * scale;
+        }
+    }
+}
+
+/* One head of one sample: what curve reads beside its views, and where it adds. */
+typedef struct am_head_curve {
+    const real *dy, *dy_dot, *log_sum, *log_sum_dot, *c, *c_dot;
+    real *scratch, *dx_dot;
+} am_head_curve;
+
+/* out [M,D] += A B + A_dot B_dot, blocks A [M,K] of scores, perhaps transposed, and rows B [K,D].
+ */
+static void am_attention_add_both(const am_attention_size *z, int64_t M, int64_t K, am_matrix a,
+                                  am_matrix b, am_matrix a_dot, am_matrix b_dot, real *out)
+{
+    AM_R(am_gemm_in)(M, z->D, K, 1, a, b, true, out, z->width);
+    AM_R(am_gemm_in)(M, z->D, K, 1, a_dot, b_dot, true, out, z->width);
+}
+
+/* Block of queries q and keys k:  dV_dot += P_dot^T dy + P^T dy_dot;
+ * dQ_dot += dS_dot K + dS K_dot;  dK_dot += dS_dot^T Q + dS^T Q_dot */
+static void am_attention_curve_block(const am_head_view *w, const am_head_view *dot,
+                                     const am_head_curve *v, int64_t q, int64_t nq, int64_t k,
+                                     int64_t nk)
+{
+    const am_attention_size *z = w->z;
+    const int64_t ld = z->H * z->D, g = w->h * z->G / z->H, size = AM_QUERIES * AM_KEYS;
+    real *p = v->scratch, *p_dot = p + size, *ds = p_dot + size, *ds_dot = ds + size;
+    real *dq = v->dx_dot + q * z->width + w->h * z->D;
+    real *dk = v->dx_dot + k * z->width + (z->H + g) * z->D, *dv = dk + z->G * z->D;
+    const am_matrix dy = am_rows_at(v->dy, q, ld, false);
+    const am_matrix dy_dot = am_rows_at(v->dy_dot, q, ld, false);
+    const am_matrix value = am_rows_at(w->v, k, z->width, true);
+    am_attention_scores(w, q, nq, k, nk, p);
+    am_attention_again(z, q, nq, k, nk, v->log_sum + q, p);
+    am_attention_scores_dot(w, dot, q, nq, k, nk, p_dot);
+    am_attention_spread(nq, nk, p, v->log_sum_dot + q, p_dot);
+    am_attention_add_both(z, nk, nq, am_rows_at(p_dot, 0, nk, true), dy, am_rows_at(p, 0, nk, true),
+                          dy_dot, dv);
+    AM_R(am_gemm_in)(nq, nk, z->D, 1, dy, value, false, ds, nk);
+    AM_R(am_gemm_in)(nq, nk, z->D, 1, dy_dot, value, false, ds_dot, nk);
+    AM_R(am_gemm_in)
+    (nq, nk, z->D, 1, dy, am_rows_at(dot->v, k, z->width, true), true, ds_dot, nk);
+    am_attention_slope_dot(nq, nk, z->scale, p, p_dot, v->c + q, v->c_dot + q, ds, ds_dot);
+    am_attention_add_both(z, nq, nk, am_rows_at(ds_dot, 0, nk, false),
+                          am_rows_at(w->k, k, z->width, false), am_rows_at(ds, 0, nk, false),
+                          am_rows_at(dot->k, k, z->width, false), dq);
+    am_attention_add_both(z, nk, nq, am_rows_at(ds_dot, 0, nk, true),
+                          am_rows_at(w->q, q, z->width, false), am_rows_at(ds, 0, nk, true),
+                          am_rows_at(dot->q, q, z->width, false), dk);
+}
+
+static void am_attention_curve_head(const am_head_view *w, const am_head_view *dot,
+                                    const am_head_curve *v)
+{
+    const am_attention_size *z = w->z;
+    for (int64_t q = 0; q < z->T; q += AM_QUERIES) {
+        const int64_t nq = z->T - q < AM_QUERIES ? z->T - q : AM_QUERIES;
+        const int64_t end = am_attention_seen(z, q, nq);
+        for (int64_t k = 0; k < end; k += AM_KEYS) {
+            am_attention_curve_block(w, dot, v, q, nq, k, end - k < AM_KEYS ? end - k : AM_KEYS);
+        }
+    }
+}
+
+/* With p_dot = p (s_dot - l_dot) of the tangent and c = dy . y:  c_dot = dy_dot . y + dy . y_dot;
+ * dS = p (dy V^T - c) scale;  dS_dot = (p_dot (dy V^T - c) + p (dy_dot V^T + dy V_dot^T - c_dot))
+ * scale, and the products above. */
+static void am_attention_curve(const am_layer_args *a)
+{
+    const am_attention_size z = am_attention_size_of(a->site);
+    const int64_t n = z.T * z.width, out = z.T * z.H * z.D;
+    const real *log_sum = a->keep, *log_sum_dot = a->keep_dot;
+    real *turned = (real *)a->scratch + 4 * AM_QUERIES * AM_KEYS, *c = turned + n, *c_dot = c + z.T;
+    memset(a->dx_dot[0], 0, (size_t)(a->B * n) * sizeof(real));
+    for (int64_t b = 0; b < a->B; b++) {
+        am_attention_turn_dot(a, b, turned);
+        for (int64_t h = 0; h < z.H; h++) {
+            const int64_t at = b * out + h * z.D, row = (b * z.H + h) * z.T;
+            const am_head_view w = am_attention_head(&z, am_attention_input(a, b), h);
+            const am_head_view dot = am_attention_head(&z, turned, h);
+            const am_head_curve v = {.dy = a->dy + at,
+                                     .dy_dot = a->dy_dot + at,
+                                     .log_sum = log_sum + row,
+                                     .log_sum_dot = log_sum_dot + row,
+                                     .c = c,
+                                     .c_dot = c_dot,
+                                     .scratch = a->scratch,
+                                     .dx_dot = a->dx_dot[0] + b * n};
+            am_attention_dots(&z, a->y_dot + at, a->dy + at, c); /* for the sum */
+            am_attention_dots(&z, a->y + at, a->dy_dot + at, c_dot);
+            AM_R(am_layer_sum)(z.T, c, c_dot);
+            am_attention_dots(&z, a->y + at, a->dy + at, c);
+            am_attention_curve_head(&w, &dot, &v);
+        }
+        if (am_attention_turns(a->site)) {
+            am_attention_turn(a->site, -1, a->dx_dot[0] + b * n);
         }
     }
 }
@@ -445,7 +607,10 @@ const am_layer AM_R(am_layer_attention) = {
     .uses = am_attention_uses,
     .kept = am_attention_kept,
     .scratch = am_attention_scratch,
+    .kept_dot = am_attention_kept_dot,
+    .curve_scratch = am_attention_curve_scratch,
     .forward = am_attention_forward,
     .backward = am_attention_backward,
     .tangent = am_attention_tangent,
+    .curve = am_attention_curve,
 };

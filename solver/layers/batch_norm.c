@@ -20,6 +20,7 @@ static const am_param attrs[] = {
 };
 
 enum { AM_WEIGHT, AM_BIAS, AM_MEAN, AM_VARIANCE };
+enum { AM_CURVE_SUMS = 7 };
 
 static int am_batch_norm_shape(const am_layer_site *s, am_shape *out)
 {
@@ -56,6 +57,13 @@ static int64_t am_batch_norm_scratch(const am_layer_site *s, int64_t B)
 {
     (void)B;
     return 2 * am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
+}
+
+/* Sums of a channel, f64: AM_CURVE_SUMS of them. */
+static int64_t am_batch_norm_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    (void)B;
+    return AM_CURVE_SUMS * am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
 }
 
 /* sum[c] += a[r,c] - m[c] (m NULL: 0), square[c] += its square */
@@ -202,6 +210,88 @@ static void am_batch_norm_tangent(const am_layer_args *a)
     }
 }
 
+/* Sums over the rows of a channel: of x_dot and x_dot h, dy and dy h, dy_dot and dy_dot h, and of
+ * dy h_dot. In training h_dot = r (x_dot - mean(x_dot) - h q), q = mean(x_dot h), so that
+ * the sum of dy h_dot follows from the others and that of dy x_dot. */
+typedef struct am_batch_norm_sum {
+    double *x, *xh, *y, *yh, *y_dot, *y_dot_h, *yx; /* [C] each */
+} am_batch_norm_sum;
+
+static am_batch_norm_sum am_batch_norm_curve_sums(const am_layer_args *a, int64_t R, int64_t C)
+{
+    double *at = a->scratch;
+    const am_batch_norm_sum s = {at,         at + C,     at + 2 * C, at + 3 * C,
+                                 at + 4 * C, at + 5 * C, at + 6 * C};
+    memset(at, 0, AM_CURVE_SUMS * (size_t)C * sizeof(double));
+    am_batch_norm_moments(a, a->dy, s.y, s.yh);
+    am_batch_norm_moments(a, a->dy_dot, s.y_dot, s.y_dot_h);
+    if (a->x_dot[0] != NULL) {
+        am_batch_norm_moments(a, a->x_dot[0], s.x, s.xh);
+    }
+    for (int64_t i = 0; a->x_dot[0] != NULL && i < R * C; i++) {
+        s.yx[i % C] += (double)a->dy[i] * (double)a->x_dot[0][i];
+    }
+    return s;
+}
+
+/* One row of dx_dot; the sums are means of their channel now: s.y of e, s.yh of e h, s.y_dot of
+ * e_dot, s.y_dot_h of e_dot h + e h_dot. */
+static void am_batch_norm_curve_row(const am_layer_args *a, const am_batch_norm_sum *s, int64_t C,
+                                    int64_t row)
+{
+    const real *mean = a->keep, *inverse = mean + C;
+    const real *x = a->x[0] + row * C, *dy = a->dy + row * C, *dy_dot = a->dy_dot + row * C;
+    const real *dot = a->x_dot[0] != NULL ? a->x_dot[0] + row * C : NULL;
+    for (int64_t c = 0; c < C; c++) {
+        const double g = (double)a->param[AM_WEIGHT][c], r = (double)inverse[c];
+        const double e = g * (double)dy[c];
+        const double e_dot =
+            g * (double)dy_dot[c] + (double)a->param_dot[AM_WEIGHT][c] * (double)dy[c];
+        const double h = (double)((x[c] - mean[c]) * inverse[c]);
+        const double h_dot = r * ((dot != NULL ? (double)dot[c] : 0) - s->x[c] - h * s->xh[c]);
+        const double d = e_dot - s->y_dot[c] - h * s->y_dot_h[c] - h_dot * s->yh[c];
+        a->dx_dot[0][row * C + c] = (real)(r * d - r * r * s->xh[c] * (e - s->y[c] - h * s->yh[c]));
+    }
+}
+
+/* With e = dy g, e_dot = dy_dot g + dy g_dot; in training q = mean(x_dot h), r_dot = - r^2 q,
+ * h_dot = r (x_dot - mean(x_dot) - h q) and
+ * dx_dot = r (e_dot - mean(e_dot) - h mean(e_dot h + e h_dot) - h_dot mean(e h)) - r q dx;
+ * else h_dot = r x_dot and dx_dot = r e_dot;  dg_dot = sum (dy_dot h + dy h_dot);
+ * db_dot = sum dy_dot */
+static void am_batch_norm_curve(const am_layer_args *a)
+{
+    const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    const real *inverse = (const real *)a->keep + C;
+    const am_batch_norm_sum s = am_batch_norm_curve_sums(a, R, C);
+    const double share = a->is_training ? 1 / (double)R : 0;
+    for (int64_t c = 0; c < C; c++) {
+        const double g = (double)a->param[AM_WEIGHT][c];
+        const double g_dot = (double)a->param_dot[AM_WEIGHT][c];
+        s.x[c] *= share;
+        s.xh[c] *= share;
+        const double yh_dot = (double)inverse[c] * (s.yx[c] - s.x[c] * s.y[c] - s.xh[c] * s.yh[c]);
+        if (a->dparam_dot[AM_WEIGHT] != NULL) {
+            a->dparam_dot[AM_WEIGHT][c] = (real)(s.y_dot_h[c] + yh_dot);
+        }
+        if (a->dparam_dot[AM_BIAS] != NULL) {
+            a->dparam_dot[AM_BIAS][c] = (real)s.y_dot[c];
+        }
+        for (int k = AM_MEAN; k <= AM_VARIANCE; k++) { /* statistics are no part of the loss */
+            if (a->dparam_dot[k] != NULL) {
+                a->dparam_dot[k][c] = 0;
+            }
+        }
+        s.y_dot[c] = share * (g * s.y_dot[c] + g_dot * s.y[c]);
+        s.y_dot_h[c] = share * (g * s.y_dot_h[c] + g_dot * s.yh[c] + g * yh_dot);
+        s.y[c] *= share * g;
+        s.yh[c] *= share * g;
+    }
+    for (int64_t row = 0; a->dx_dot[0] != NULL && row < R; row++) {
+        am_batch_norm_curve_row(a, &s, C, row);
+    }
+}
+
 const am_layer AM_R(am_layer_batch_norm) = {
     .name = "batch_norm",
     .summary = "mean 0 and variance 1 of every channel over the micro-batch, then scale and shift",
@@ -212,7 +302,9 @@ const am_layer AM_R(am_layer_batch_norm) = {
     .uses = am_batch_norm_uses,
     .kept = am_batch_norm_kept,
     .scratch = am_batch_norm_scratch,
+    .curve_scratch = am_batch_norm_curve_scratch,
     .forward = am_batch_norm_forward,
     .backward = am_batch_norm_backward,
     .tangent = am_batch_norm_tangent,
+    .curve = am_batch_norm_curve,
 };

@@ -58,6 +58,12 @@ static void am_class_token_tangent(const am_layer_args *a)
     am_class_token_apply(a, a->x_dot[0], a->param_dot[0], a->y_dot);
 }
 
+static void am_class_token_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_class_token_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_class_token) = {
     .name = "class_token",
     .summary = "a learned position before the others",
@@ -67,4 +73,5 @@ const am_layer AM_R(am_layer_class_token) = {
     .forward = am_class_token_forward,
     .backward = am_class_token_backward,
     .tangent = am_class_token_tangent,
+    .curve = am_class_token_curve,
 };

@@ -384,6 +384,13 @@ static int64_t am_conv2d_scratch(const am_layer_site *s, int64_t B)
     return (straight > reals ? straight : reals) * (int64_t)sizeof(real);
 }
 
+/* Three weights in the order of the windows and a block, then dz [pixels,K]. */
+static int64_t am_conv2d_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    const am_conv_size z = am_conv2d_size(s, B);
+    return (3 * z.K * z.window + z.rows * z.window + z.pixels * z.K) * (int64_t)sizeof(real);
+}
+
 static void am_conv2d_forward(const am_layer_args *a)
 {
     const am_conv2d *o = a->site->attrs;
@@ -443,6 +450,16 @@ static void am_conv2d_backward(const am_layer_args *a)
     }
 }
 
+/* z [pixels,K] += bias */
+static void am_conv2d_shift(const am_layer_args *a, const real *const *param, int64_t pixels,
+                            real *out)
+{
+    const am_conv2d *o = a->site->attrs;
+    AM_R(am_act_forward)(AM_ACT_NONE, pixels, o->out, o->bias ? param[1] : NULL, out, out);
+}
+
+/* y_dot = z_dot act'(z) with z_dot = windows(x_dot) W^T + windows(x) W_dot^T + b_dot;  kept:
+ * act''(z) z_dot, for which z is made again */
 static void am_conv2d_tangent(const am_layer_args *a)
 {
     const am_conv2d *o = a->site->attrs;
@@ -455,10 +472,69 @@ static void am_conv2d_tangent(const am_layer_args *a)
         am_conv2d_reorder(&z, true, a->param[0], weight);
         am_conv2d_product(&z, a->x_dot[0], weight, true, block, a->y_dot);
     }
-    const real *bias_dot = o->bias ? a->param_dot[1] : NULL;
-    AM_R(am_act_forward)(AM_ACT_NONE, z.pixels, z.K, bias_dot, a->y_dot, a->y_dot);
+    am_conv2d_shift(a, a->param_dot, z.pixels, a->y_dot);
+    if (a->keep_dot != NULL) {
+        am_conv2d_reorder(&z, true, a->param[0], weight);
+        am_conv2d_product(&z, a->x[0], weight, false, block, a->keep_dot);
+        am_conv2d_shift(a, a->param, z.pixels, a->keep_dot);
+        AM_R(am_act_bend)(act, z.pixels * z.K, a->keep_dot, a->y_dot);
+    }
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
     AM_R(am_act_backward_both)(act, z.pixels * z.K, from, a->y_dot, a->y_dot);
+}
+
+/* dz_dot = dy_dot act'(z) + dy act''(z) z_dot, in place, dz = dy act'(z);  returns dz */
+static const real *am_conv2d_curve_outputs(const am_layer_args *a, int64_t n, real *scratch)
+{
+    const am_act act = (am_act)((const am_conv2d *)a->site->attrs)->activation;
+    const bool needs_z = AM_R(am_act_needs_z)(act);
+    const real *from = needs_z ? a->keep : a->y;
+    if (act == AM_ACT_NONE) {
+        return a->dy;
+    }
+    AM_R(am_act_curve_both)
+    (act, n, from, needs_z ? a->keep_dot : a->y_dot, a->dy, a->dy_dot, a->dy_dot);
+    AM_R(am_act_backward_both)(act, n, from, a->dy, scratch);
+    return scratch;
+}
+
+/* dW_dot = sum over blocks of dz_dot^T windows(x) + dz^T windows(x_dot);  db_dot = sum of dz_dot;
+ * dx_dot = scatter of dz_dot W + dz W_dot */
+static void am_conv2d_curve(const am_layer_args *a)
+{
+    const am_conv_size z = am_conv2d_size(a->site, a->B);
+    const int64_t size = z.K * z.window;
+    real *weight = a->scratch, *weight_dot = weight + size, *sum = weight_dot + size;
+    real *block = sum + size;
+    const real *dz = am_conv2d_curve_outputs(a, z.pixels * z.K, block + z.rows * z.window);
+    if (((const am_conv2d *)a->site->attrs)->bias) {
+        AM_R(am_layer_column_sum)(z.pixels, z.K, a->dy_dot, a->dparam_dot[1]);
+    }
+    am_conv2d_reorder(&z, false, a->param[0], weight);
+    am_conv2d_reorder(&z, false, a->param_dot[0], weight_dot);
+    if (a->dx_dot[0] != NULL && !a->add[0]) {
+        memset(a->dx_dot[0], 0, (size_t)(a->B * z.H * z.W * z.C) * sizeof(real));
+    }
+    for (int64_t lo = 0; lo < z.pixels; lo += z.rows) {
+        const int64_t hi = am_conv2d_end(&z, lo), n = hi - lo;
+        const real *d = dz + lo * z.K, *d_dot = a->dy_dot + lo * z.K;
+        if (a->dparam_dot[0] != NULL) {
+            am_conv2d_gather(&z, lo, hi, a->x[0], block);
+            AM_R(am_gemm_to)(true, false, z.K, z.window, n, d_dot, block, lo > 0, sum);
+        }
+        if (a->dparam_dot[0] != NULL && a->x_dot[0] != NULL) {
+            am_conv2d_gather(&z, lo, hi, a->x_dot[0], block);
+            AM_R(am_gemm_to)(true, false, z.K, z.window, n, d, block, true, sum);
+        }
+        if (a->dx_dot[0] != NULL) {
+            AM_R(am_gemm)(false, false, n, z.window, z.K, d_dot, weight, block);
+            AM_R(am_gemm_to)(false, false, n, z.window, z.K, d, weight_dot, true, block);
+            am_conv2d_scatter(&z, lo, hi, block, a->dx_dot[0]);
+        }
+    }
+    if (a->dparam_dot[0] != NULL) {
+        am_conv2d_restore(&z, sum, a->dparam_dot[0]);
+    }
 }
 
 const am_layer AM_R(am_layer_conv2d) = {
@@ -472,7 +548,10 @@ const am_layer AM_R(am_layer_conv2d) = {
     .uses = am_conv2d_uses,
     .kept = am_conv2d_kept,
     .scratch = am_conv2d_scratch,
+    .kept_dot = am_conv2d_kept,
+    .curve_scratch = am_conv2d_curve_scratch,
     .forward = am_conv2d_forward,
     .backward = am_conv2d_backward,
     .tangent = am_conv2d_tangent,
+    .curve = am_conv2d_curve,
 };

@@ -67,6 +67,12 @@ static void am_dropout_tangent(const am_layer_args *a)
     am_dropout_apply(a, a->x_dot[0], a->y_dot);
 }
 
+static void am_dropout_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_dropout_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_dropout) = {
     .name = "dropout",
     .summary = "zero elements at random in training",
@@ -77,4 +83,5 @@ const am_layer AM_R(am_layer_dropout) = {
     .forward = am_dropout_forward,
     .backward = am_dropout_backward,
     .tangent = am_dropout_tangent,
+    .curve = am_dropout_curve,
 };

@@ -70,6 +70,12 @@ static void am_embedding_tangent(const am_layer_args *a)
     am_embedding_gather(a, a->param_dot[0], a->y_dot);
 }
 
+static void am_embedding_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_embedding_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_embedding) = {
     .name = "embedding",
     .summary = "a learned row for every token",
@@ -82,4 +88,5 @@ const am_layer AM_R(am_layer_embedding) = {
     .forward = am_embedding_forward,
     .backward = am_embedding_backward,
     .tangent = am_embedding_tangent,
+    .curve = am_embedding_curve,
 };

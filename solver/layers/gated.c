@@ -95,6 +95,35 @@ static int64_t am_gated_scratch(const am_layer_site *s, int64_t B)
     return am_shape_features(&s->out) * (int64_t)sizeof(real);
 }
 
+/* d gate_dot = (dy_dot up + dy up_dot) act'(gate) + dy up act''(gate) gate_dot;
+ * d up_dot = dy_dot act(gate) + dy act'(gate) gate_dot */
+static void am_gated_curve(const am_layer_args *a)
+{
+    const int64_t F = am_shape_features(&a->site->out), R = a->B * am_shape_rows(&a->site->out);
+    const am_act act = am_gated_act(a->site);
+    real *d = a->scratch, *d_dot = d + F;
+    for (int64_t r = 0; r < R; r++) {
+        const real *x = a->x[0] + 2 * r * F, *dot = a->x_dot[0] + 2 * r * F;
+        const real *dy = a->dy + r * F, *dy_dot = a->dy_dot + r * F;
+        real *dx_dot = a->dx_dot[0] + 2 * r * F;
+        am_gated_times(F, dy, x + F, d);
+        am_gated_times(F, dy_dot, x + F, dx_dot);
+        am_gated_times(F, dy, dot + F, d_dot);
+        AM_R(am_layer_sum)(F, dx_dot, d_dot);
+        AM_R(am_act_curve)(act, F, x, dot, d, d_dot, dx_dot);
+        AM_R(am_act_forward)(act, 1, F, NULL, (real *)x, d);
+        am_gated_times(F, d, dy_dot, d);
+        AM_R(am_act_backward)(act, F, x, dot, d_dot);
+        am_gated_times(F, d_dot, dy, dx_dot + F);
+        AM_R(am_layer_sum)(F, d, dx_dot + F);
+    }
+}
+
+static int64_t am_gated_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    return 2 * am_gated_scratch(s, B);
+}
+
 const am_layer AM_R(am_layer_gated) = {
     .name = "gated",
     .summary = "act(first half) times second half",
@@ -103,7 +132,9 @@ const am_layer AM_R(am_layer_gated) = {
     .shape = am_gated_shape,
     .uses = am_gated_uses,
     .scratch = am_gated_scratch,
+    .curve_scratch = am_gated_curve_scratch,
     .forward = am_gated_forward,
     .backward = am_gated_backward,
     .tangent = am_gated_tangent,
+    .curve = am_gated_curve,
 };

@@ -49,6 +49,13 @@ static int64_t am_layer_norm_scratch(const am_layer_site *s, int64_t B)
     return 2 * am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
 }
 
+/* The same of their tangents, and h_dot of a row */
+static int64_t am_layer_norm_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    (void)B;
+    return 3 * am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
+}
+
 AM_CLONES static void am_layer_norm_forward(const am_layer_args *a)
 {
     const int64_t F = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
@@ -141,6 +148,58 @@ static void am_layer_norm_tangent(const am_layer_args *a)
     }
 }
 
+/* With e = dy g and q = mean(x_dot h), where r_dot = - r^2 q:
+ * h_dot = r (x_dot - mean(x_dot) - h q);  e_dot = dy_dot g + dy g_dot;
+ * dx_dot = r (e_dot - mean(e_dot) - h mean(e_dot h + e h_dot) - h_dot mean(e h)) - r q dx;
+ * dg_dot = sum (dy_dot h + dy h_dot);  db_dot = sum dy_dot */
+static void am_layer_norm_curve(const am_layer_args *a)
+{
+    const int64_t F = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    const real *keep = a->keep, *g = a->param[0], *g_dot = a->param_dot[0];
+    double *dg_dot = a->scratch, *db_dot = dg_dot + F, *h_dot = db_dot + F;
+    const double n = (double)F;
+    memset(dg_dot, 0, 2 * (size_t)F * sizeof(double));
+    for (int64_t row = 0; row < R; row++) {
+        const real *x = a->x[0] + row * F, *dy = a->dy + row * F, *dy_dot = a->dy_dot + row * F;
+        const real *dot = a->x_dot[0] != NULL ? a->x_dot[0] + row * F : NULL;
+        const double m = (double)keep[2 * row], r = (double)keep[2 * row + 1];
+        double mean = 0, q = 0, e1 = 0, eh = 0, e1_dot = 0, eh_dot = 0;
+        for (int64_t f = 0; dot != NULL && f < F; f++) {
+            mean += (double)dot[f] / n;
+            q += (double)dot[f] * ((double)x[f] - m) * r / n;
+        }
+        for (int64_t f = 0; f < F; f++) {
+            const double h = ((double)x[f] - m) * r, e = (double)dy[f] * (double)g[f];
+            const double e_dot =
+                (double)dy_dot[f] * (double)g[f] + (double)dy[f] * (double)g_dot[f];
+            h_dot[f] = dot != NULL ? r * ((double)dot[f] - mean - h * q) : 0;
+            e1 += e / n;
+            eh += e * h / n;
+            e1_dot += e_dot / n;
+            eh_dot += (e_dot * h + e * h_dot[f]) / n;
+            dg_dot[f] += (double)dy_dot[f] * h + (double)dy[f] * h_dot[f];
+            db_dot[f] += (double)dy_dot[f];
+        }
+        for (int64_t f = 0; a->dx_dot[0] != NULL && f < F; f++) {
+            const double h = ((double)x[f] - m) * r, e = (double)dy[f] * (double)g[f];
+            const double e_dot =
+                (double)dy_dot[f] * (double)g[f] + (double)dy[f] * (double)g_dot[f];
+            const double d =
+                r * (e_dot - e1_dot - h * eh_dot - h_dot[f] * eh) - r * r * q * (e - e1 - h * eh);
+            real *out = a->dx_dot[0] + row * F + f;
+            *out = (real)(a->add[0] ? (double)*out + d : d);
+        }
+    }
+    for (int64_t f = 0; f < F; f++) {
+        if (a->dparam_dot[0] != NULL) {
+            a->dparam_dot[0][f] = (real)dg_dot[f];
+        }
+        if (a->dparam_dot[1] != NULL) {
+            a->dparam_dot[1][f] = (real)db_dot[f];
+        }
+    }
+}
+
 const am_layer AM_R(am_layer_layer_norm) = {
     .name = "layer_norm",
     .summary = "mean 0 and variance 1 over the last dimension, then scale and shift",
@@ -152,7 +211,9 @@ const am_layer AM_R(am_layer_layer_norm) = {
     .uses = am_layer_norm_uses,
     .kept = am_layer_norm_kept,
     .scratch = am_layer_norm_scratch,
+    .curve_scratch = am_layer_norm_curve_scratch,
     .forward = am_layer_norm_forward,
     .backward = am_layer_norm_backward,
     .tangent = am_layer_norm_tangent,
+    .curve = am_layer_norm_curve,
 };

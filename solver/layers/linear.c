@@ -55,6 +55,13 @@ static int64_t am_linear_kept(const am_layer_site *s, int64_t B)
     return AM_R(am_act_needs_z)(act) ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
 }
 
+/* dz [B,R,K], where it is not dy */
+static int64_t am_linear_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    const am_act act = (am_act)((const am_linear *)s->attrs)->activation;
+    return act != AM_ACT_NONE ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
+}
+
 /* z [R,K] = x [R,C] W^T, W [K,C];  y = act(z + b) */
 static void am_linear_forward(const am_layer_args *a)
 {
@@ -85,7 +92,8 @@ static void am_linear_backward(const am_layer_args *a)
     }
 }
 
-/* z_dot = x_dot W^T + x W_dot^T + b_dot;  y_dot = z_dot act'(z) */
+/* z_dot = x_dot W^T + x W_dot^T + b_dot;  y_dot = z_dot act'(z);  kept: act''(z) z_dot, for which z
+ * is made again */
 static void am_linear_tangent(const am_layer_args *a)
 {
     const am_linear *o = a->site->attrs;
@@ -97,8 +105,45 @@ static void am_linear_tangent(const am_layer_args *a)
     }
     AM_R(am_act_forward)
     (AM_ACT_NONE, R, o->out, o->bias ? a->param_dot[1] : NULL, a->y_dot, a->y_dot);
+    if (a->keep_dot != NULL) {
+        AM_R(am_gemm)(false, true, R, o->out, C, a->x[0], a->param[0], a->keep_dot);
+        AM_R(am_act_forward)
+        (AM_ACT_NONE, R, o->out, o->bias ? a->param[1] : NULL, a->keep_dot, a->keep_dot);
+        AM_R(am_act_bend)(act, R * o->out, a->keep_dot, a->y_dot);
+    }
     const real *from = AM_R(am_act_needs_z)(act) ? a->keep : a->y;
     AM_R(am_act_backward_both)(act, R * o->out, from, a->y_dot, a->y_dot);
+}
+
+/* dz_dot = dy_dot act'(z) + dy act''(z) z_dot, in place;  dW_dot = dz_dot^T x + dz^T x_dot;
+ * db_dot = sum over rows of dz_dot;  dx_dot = dz_dot W + dz W_dot */
+static void am_linear_curve(const am_layer_args *a)
+{
+    const am_linear *o = a->site->attrs;
+    const am_act act = (am_act)o->activation;
+    const int64_t C = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    const bool needs_z = AM_R(am_act_needs_z)(act);
+    const real *from = needs_z ? a->keep : a->y, *dz = a->dy;
+    if (act != AM_ACT_NONE) {
+        AM_R(am_act_curve_both)
+        (act, R * o->out, from, needs_z ? a->keep_dot : a->y_dot, a->dy, a->dy_dot, a->dy_dot);
+        AM_R(am_act_backward_both)(act, R * o->out, from, a->dy, a->scratch);
+        dz = a->scratch;
+    }
+    if (o->bias) {
+        AM_R(am_layer_column_sum)(R, o->out, a->dy_dot, a->dparam_dot[1]);
+    }
+    if (a->dparam_dot[0] != NULL) {
+        AM_R(am_gemm)(true, false, o->out, C, R, a->dy_dot, a->x[0], a->dparam_dot[0]);
+        if (a->x_dot[0] != NULL) {
+            AM_R(am_gemm_to)(true, false, o->out, C, R, dz, a->x_dot[0], true, a->dparam_dot[0]);
+        }
+    }
+    if (a->dx_dot[0] != NULL) {
+        AM_R(am_gemm_to)
+        (false, false, R, C, o->out, a->dy_dot, a->param[0], a->add[0], a->dx_dot[0]);
+        AM_R(am_gemm_to)(false, false, R, C, o->out, dz, a->param_dot[0], true, a->dx_dot[0]);
+    }
 }
 
 const am_layer AM_R(am_layer_linear) = {
@@ -111,7 +156,10 @@ const am_layer AM_R(am_layer_linear) = {
     .params = am_linear_params,
     .uses = am_linear_uses,
     .kept = am_linear_kept,
+    .kept_dot = am_linear_kept,
+    .curve_scratch = am_linear_curve_scratch,
     .forward = am_linear_forward,
     .backward = am_linear_backward,
     .tangent = am_linear_tangent,
+    .curve = am_linear_curve,
 };

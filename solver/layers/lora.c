@@ -52,6 +52,13 @@ static int64_t am_lora_kept(const am_layer_site *s, int64_t B)
     return AM_R(am_act_needs_z)(act) ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
 }
 
+/* dz [B,R,K], where it is not dy */
+static int64_t am_lora_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    const am_act act = (am_act)((const am_lora *)s->attrs)->activation;
+    return act != AM_ACT_NONE ? B * am_shape_numel(&s->out) * (int64_t)sizeof(real) : 0;
+}
+
 typedef struct am_lora_size {
     int64_t R, K, r;
     real scale;
@@ -108,7 +115,8 @@ static void am_lora_backward(const am_layer_args *a)
     }
 }
 
-/* z_dot = x0_dot + scale (x1_dot B^T + x1 B_dot^T);  y_dot = z_dot act'(z) */
+/* z_dot = x0_dot + scale (x1_dot B^T + x1 B_dot^T);  y_dot = z_dot act'(z);  kept: z_dot, where the
+ * derivative needs z */
 static void am_lora_tangent(const am_layer_args *a)
 {
     const am_lora_size z = am_lora_size_of(a);
@@ -122,7 +130,46 @@ static void am_lora_tangent(const am_layer_args *a)
     if (a->x_dot[1] != NULL) {
         am_lora_product(&z, a->x_dot[1], a->param[0], a->y_dot);
     }
+    if (a->keep_dot != NULL) {
+        memcpy(a->keep_dot, a->y_dot, (size_t)(z.R * z.K) * sizeof(real));
+    }
     AM_R(am_act_backward)(z.act, z.R * z.K, from, a->y_dot, a->y_dot);
+}
+
+/* dz_dot = dy_dot act'(z) + dy act''(z) z_dot, in place;  dB_dot = scale (dz_dot^T x1 + dz^T
+ * x1_dot); dx1_dot = scale (dz_dot B + dz B_dot);  dx0_dot = dz_dot */
+static void am_lora_curve(const am_layer_args *a)
+{
+    const am_lora_size z = am_lora_size_of(a);
+    const bool needs_z = AM_R(am_act_needs_z)(z.act);
+    const real *from = needs_z ? a->keep : a->y, *d = a->dy;
+    if (z.act != AM_ACT_NONE) {
+        AM_R(am_act_backward)(z.act, z.R * z.K, from, a->dy, a->scratch);
+        AM_R(am_act_curve)
+        (z.act, z.R * z.K, from, needs_z ? a->keep_dot : a->y_dot, a->dy, a->dy_dot, a->dy_dot);
+        d = a->scratch;
+    }
+    const am_matrix dz = {.at = d, .ld = z.K}, dz_dot = {.at = a->dy_dot, .ld = z.K};
+    const am_matrix dz_t = {.at = d, .ld = z.K, .transpose = true};
+    const am_matrix dz_dot_t = {.at = a->dy_dot, .ld = z.K, .transpose = true};
+    if (a->dparam_dot[0] != NULL) {
+        const am_matrix x1 = {.at = a->x[1], .ld = z.r}, x1_dot = {.at = a->x_dot[1], .ld = z.r};
+        AM_R(am_gemm_in)(z.K, z.r, z.R, z.scale, dz_dot_t, x1, false, a->dparam_dot[0], z.r);
+        if (x1_dot.at != NULL) {
+            AM_R(am_gemm_in)(z.K, z.r, z.R, z.scale, dz_t, x1_dot, true, a->dparam_dot[0], z.r);
+        }
+    }
+    if (a->dx_dot[1] != NULL) {
+        const am_matrix weight = {.at = a->param[0], .ld = z.r};
+        const am_matrix weight_dot = {.at = a->param_dot[0], .ld = z.r};
+        AM_R(am_gemm_in)(z.R, z.r, z.K, z.scale, dz_dot, weight, a->add[1], a->dx_dot[1], z.r);
+        AM_R(am_gemm_in)(z.R, z.r, z.K, z.scale, dz, weight_dot, true, a->dx_dot[1], z.r);
+    }
+    if (a->dx_dot[0] != NULL && a->add[0]) {
+        AM_R(am_layer_sum)(z.R * z.K, a->dy_dot, a->dx_dot[0]);
+    } else if (a->dx_dot[0] != NULL) {
+        memcpy(a->dx_dot[0], a->dy_dot, (size_t)(z.R * z.K) * sizeof(real));
+    }
 }
 
 const am_layer AM_R(am_layer_lora) = {
@@ -135,7 +182,10 @@ const am_layer AM_R(am_layer_lora) = {
     .params = am_lora_params,
     .uses = am_lora_uses,
     .kept = am_lora_kept,
+    .kept_dot = am_lora_kept,
+    .curve_scratch = am_lora_curve_scratch,
     .forward = am_lora_forward,
     .backward = am_lora_backward,
     .tangent = am_lora_tangent,
+    .curve = am_lora_curve,
 };

@@ -182,6 +182,12 @@ static void am_pool2d_tangent(const am_layer_args *a)
     }
 }
 
+static void am_pool2d_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_pool2d_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_pool2d) = {
     .name = "pool2d",
     .summary = "largest or mean value of windows of an image",
@@ -192,4 +198,5 @@ const am_layer AM_R(am_layer_pool2d) = {
     .forward = am_pool2d_forward,
     .backward = am_pool2d_backward,
     .tangent = am_pool2d_tangent,
+    .curve = am_pool2d_curve,
 };

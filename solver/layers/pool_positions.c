@@ -71,6 +71,12 @@ static void am_pool_positions_tangent(const am_layer_args *a)
     am_pool_positions_apply(a, a->x_dot[0], a->y_dot);
 }
 
+static void am_pool_positions_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_pool_positions_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_pool_positions) = {
     .name = "pool_positions",
     .summary = "mean, first or last of all positions or pixels",
@@ -80,4 +86,5 @@ const am_layer AM_R(am_layer_pool_positions) = {
     .forward = am_pool_positions_forward,
     .backward = am_pool_positions_backward,
     .tangent = am_pool_positions_tangent,
+    .curve = am_pool_positions_curve,
 };

@@ -63,6 +63,12 @@ static void am_position_tangent(const am_layer_args *a)
     am_position_apply(a, a->x_dot[0], a->param_dot[0], a->y_dot);
 }
 
+static void am_position_curve(const am_layer_args *a)
+{
+    const am_layer_args dots = AM_R(am_layer_dots)(a);
+    am_position_backward(&dots);
+}
+
 const am_layer AM_R(am_layer_position) = {
     .name = "position",
     .summary = "add a learned row for every position",
@@ -74,4 +80,5 @@ const am_layer AM_R(am_layer_position) = {
     .forward = am_position_forward,
     .backward = am_position_backward,
     .tangent = am_position_tangent,
+    .curve = am_position_curve,
 };

@@ -48,6 +48,13 @@ static int64_t am_rms_norm_scratch(const am_layer_site *s, int64_t B)
     return am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
 }
 
+/* The same of their tangents, and h_dot of a row */
+static int64_t am_rms_norm_curve_scratch(const am_layer_site *s, int64_t B)
+{
+    (void)B;
+    return 2 * am_shape_features(&s->in[0]) * (int64_t)sizeof(double);
+}
+
 AM_CLONES static void am_rms_norm_forward(const am_layer_args *a)
 {
     const int64_t F = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
@@ -124,6 +131,48 @@ static void am_rms_norm_tangent(const am_layer_args *a)
     }
 }
 
+/* With e = dy g and q = mean(x_dot h), where r_dot = - r^2 q:
+ * h_dot = r (x_dot - h q);  e_dot = dy_dot g + dy g_dot;
+ * dx_dot = r (e_dot - h mean(e_dot h + e h_dot) - h_dot mean(e h)) - r q dx;
+ * dg_dot = sum (dy_dot h + dy h_dot) */
+static void am_rms_norm_curve(const am_layer_args *a)
+{
+    const int64_t F = am_shape_features(&a->site->in[0]), R = a->B * am_shape_rows(&a->site->in[0]);
+    const real *keep = a->keep, *g = a->param[0], *g_dot = a->param_dot[0];
+    double *dg_dot = a->scratch, *h_dot = dg_dot + F;
+    const double n = (double)F;
+    memset(dg_dot, 0, (size_t)F * sizeof(double));
+    for (int64_t row = 0; row < R; row++) {
+        const real *x = a->x[0] + row * F, *dy = a->dy + row * F, *dy_dot = a->dy_dot + row * F;
+        const real *dot = a->x_dot[0] != NULL ? a->x_dot[0] + row * F : NULL;
+        const double r = (double)keep[row];
+        double q = 0, eh = 0, eh_dot = 0;
+        for (int64_t f = 0; dot != NULL && f < F; f++) {
+            q += (double)dot[f] * (double)x[f] * r / n;
+        }
+        for (int64_t f = 0; f < F; f++) {
+            const double h = (double)x[f] * r, e = (double)dy[f] * (double)g[f];
+            const double e_dot =
+                (double)dy_dot[f] * (double)g[f] + (double)dy[f] * (double)g_dot[f];
+            h_dot[f] = dot != NULL ? r * ((double)dot[f] - h * q) : 0;
+            eh += e * h / n;
+            eh_dot += (e_dot * h + e * h_dot[f]) / n;
+            dg_dot[f] += (double)dy_dot[f] * h + (double)dy[f] * h_dot[f];
+        }
+        for (int64_t f = 0; a->dx_dot[0] != NULL && f < F; f++) {
+            const double h = (double)x[f] * r, e = (double)dy[f] * (double)g[f];
+            const double e_dot =
+                (double)dy_dot[f] * (double)g[f] + (double)dy[f] * (double)g_dot[f];
+            const double d = r * (e_dot - h * eh_dot - h_dot[f] * eh) - r * r * q * (e - h * eh);
+            real *out = a->dx_dot[0] + row * F + f;
+            *out = (real)(a->add[0] ? (double)*out + d : d);
+        }
+    }
+    for (int64_t f = 0; a->dparam_dot[0] != NULL && f < F; f++) {
+        a->dparam_dot[0][f] = (real)dg_dot[f];
+    }
+}
+
 const am_layer AM_R(am_layer_rms_norm) = {
     .name = "rms_norm",
     .summary = "mean square 1 over the last dimension, then scale",
@@ -135,7 +184,9 @@ const am_layer AM_R(am_layer_rms_norm) = {
     .uses = am_rms_norm_uses,
     .kept = am_rms_norm_kept,
     .scratch = am_rms_norm_scratch,
+    .curve_scratch = am_rms_norm_curve_scratch,
     .forward = am_rms_norm_forward,
     .backward = am_rms_norm_backward,
     .tangent = am_rms_norm_tangent,
+    .curve = am_rms_norm_curve,
 };

@@ -92,6 +92,32 @@ static void am_softmax_xent_backward(const am_layer_args *a)
     AM_R(am_layer_column_sum)(a->B * T, K, a->dy, a->dparam[0]);
 }
 
+/* With z_dot = y_dot + b_dot, the tangent of the logits:  dy_dot[k] = w y[k] (z_dot[k] -
+ * sum of y z_dot): the target is constant. */
+static void am_softmax_xent_curve(const am_layer_args *a)
+{
+    const int64_t K = am_shape_features(&a->site->out), T = am_shape_rows(&a->site->out);
+    for (int64_t b = 0; b < a->B; b++) {
+        const double w = a->scale / (double)am_softmax_counted(a->label + b * T, T);
+        for (int64_t r = b * T; r < (b + 1) * T; r++) {
+            const real *y = a->y + r * K, *z_dot = a->y_dot + r * K, *bias = a->param_dot[0];
+            real *dy_dot = a->dy_dot + r * K;
+            double mean = 0;
+            for (int64_t k = 0; a->label[r] >= 0 && k < K; k++) {
+                mean += (double)y[k] * ((double)z_dot[k] + (double)bias[k]);
+            }
+            for (int64_t k = 0; a->label[r] >= 0 && k < K; k++) {
+                const double d = (double)z_dot[k] + (double)bias[k] - mean;
+                dy_dot[k] = (real)(w * (double)y[k] * d);
+            }
+            if (a->label[r] < 0) {
+                memset(dy_dot, 0, (size_t)K * sizeof(real));
+            }
+        }
+    }
+    AM_R(am_layer_column_sum)(a->B * T, K, a->dy_dot, a->dparam_dot[0]);
+}
+
 const am_layer AM_R(am_layer_softmax_xent) = {
     .name = "softmax_xent",
     .summary = "softmax of y + bias and its cross-entropy with a label a row",
@@ -99,4 +125,5 @@ const am_layer AM_R(am_layer_softmax_xent) = {
     .is_loss = true,
     .forward = am_softmax_xent_forward,
     .backward = am_softmax_xent_backward,
+    .curve = am_softmax_xent_curve,
 };

@@ -22,7 +22,7 @@ static const am_param params[] = {
     {"hidden", AM_PARAM_INT, offsetof(am_cnn, hidden), "512", 1, INT32_MAX, NULL,
      "outputs of the fully connected layer"},
     {"activation", AM_PARAM_CHOICE, offsetof(am_cnn, activation), "relu", 0, 0,
-     "relu|tanh|gelu|gelu_tanh|silu", "after every layer"},
+     "relu|tanh|gelu|gelu_tanh|silu|sigmoid", "after every layer"},
     {"batch_norm", AM_PARAM_BOOL, offsetof(am_cnn, batch_norm), "no", 0, 0, NULL,
      "normalise between convolution and activation"},
     {"dropout", AM_PARAM_REAL, offsetof(am_cnn, dropout), "0", 0, 0.99, NULL,
@@ -32,7 +32,8 @@ static const am_param params[] = {
 
 static int am_cnn_build(const void *options, const am_preset_list *list, am_net *net)
 {
-    static const char *const activations[] = {"relu", "tanh", "gelu", "gelu_tanh", "silu"};
+    static const char *const activations[] = {"relu",      "tanh", "gelu",
+                                              "gelu_tanh", "silu", "sigmoid"};
     const am_cnn *o = options;
     const char *act = activations[o->activation];
     char name[AM_NET_NAME];

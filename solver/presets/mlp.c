@@ -10,7 +10,7 @@ typedef struct am_mlp {
 
 static const am_param params[] = {
     {"activation", AM_PARAM_CHOICE, offsetof(am_mlp, activation), "relu", 0, 0,
-     "relu|tanh|gelu|gelu_tanh|silu", "after every hidden layer"},
+     "relu|tanh|gelu|gelu_tanh|silu|sigmoid", "after every hidden layer"},
     {"dropout", AM_PARAM_REAL, offsetof(am_mlp, dropout), "0", 0, 0.99, NULL,
      "share of the activations that training drops"},
     {0},
@@ -18,7 +18,8 @@ static const am_param params[] = {
 
 static int am_mlp_build(const void *options, const am_preset_list *list, am_net *net)
 {
-    static const char *const activations[] = {"relu", "tanh", "gelu", "gelu_tanh", "silu"};
+    static const char *const activations[] = {"relu",      "tanh", "gelu",
+                                              "gelu_tanh", "silu", "sigmoid"};
     const am_mlp *o = options;
     char name[AM_NET_NAME];
     int v = AM_NET_SAMPLES;

@@ -83,11 +83,20 @@ typedef struct am_layer {
      * any function. NULL: 0. */
     int64_t (*kept)(const am_layer_site *site, int64_t B);
     int64_t (*scratch)(const am_layer_site *site, int64_t B);
+    /* Second derivatives: bytes of what tangent keeps for curve, and of curve's workspace. */
+    int64_t (*kept_dot)(const am_layer_site *site, int64_t B);
+    int64_t (*curve_scratch)(const am_layer_site *site, int64_t B);
 
     void (*forward)(const struct am_layer_args *a);
     void (*backward)(const struct am_layer_args *a);
     /* Forward mode: y_dot from x_dot and param_dot, after forward. */
     void (*tangent)(const struct am_layer_args *a);
+    /* The tangent of backward, for exact Hessian-vector products: dx_dot and dparam_dot from x,
+     * x_dot, y, y_dot, dy, dy_dot, param and param_dot, after tangent and before backward. What
+     * backward does to dy, dx and dparam it does to dy_dot, dx_dot and dparam_dot: it overwrites,
+     * or adds where add[i]; it spoils dy_dot where backward spoils dy; where the layer is
+     * elementwise, dx_dot may be dy_dot. dy is only read. */
+    void (*curve)(const struct am_layer_args *a);
 } am_layer;
 
 /** am_fail(AM_E_RECIPE, ...) with "layer NAME: " before it. */

@@ -17,7 +17,8 @@ bool AM_R(am_act_needs_z)(am_act act)
 double AM_R(am_act_variance)(am_act act, int64_t fan_in, int64_t fan_out)
 {
     const double C = (double)fan_in, K = (double)fan_out;
-    return act == AM_ACT_NONE || act == AM_ACT_TANH ? 2 / (C + K) : 2 / C;
+    const bool is_even = act == AM_ACT_NONE || act == AM_ACT_TANH || act == AM_ACT_SIGMOID;
+    return is_even ? 2 / (C + K) : 2 / C;
 }
 
 static inline real am_relu(real z)
@@ -38,6 +39,11 @@ static inline real am_gelu_tanh(real z)
 static inline real am_silu(real z)
 {
     return z / (1 + am_real_exp(-z));
+}
+
+static inline real am_sigmoid(real z)
+{
+    return 1 / (1 + am_real_exp(-z));
 }
 
 static inline real am_none(real z)
@@ -76,6 +82,7 @@ static inline real am_none(real z)
 AM_ACT_IN_PLACE(am_none)
 AM_ACT_IN_PLACE(am_relu)
 AM_ACT_IN_PLACE(am_real_tanh)
+AM_ACT_IN_PLACE(am_sigmoid)
 AM_ACT_KEEPING(am_gelu)
 AM_ACT_KEEPING(am_gelu_tanh)
 AM_ACT_KEEPING(am_silu)
@@ -103,6 +110,9 @@ void AM_R(am_act_forward)(am_act act, int64_t rows, int64_t K, const real *bias,
     case AM_ACT_SILU:
         am_silu_rows(rows, K, bias, z, y);
         break;
+    case AM_ACT_SIGMOID:
+        am_sigmoid_rows(rows, K, bias, y);
+        break;
     }
 }
 
@@ -114,6 +124,11 @@ static inline real am_relu_slope(real y)
 static inline real am_tanh_slope(real y)
 {
     return (1 - y) * (1 + y);
+}
+
+static inline real am_sigmoid_slope(real y)
+{
+    return y * (1 - y);
 }
 
 /* Phi(z) + z phi(z) */
@@ -173,6 +188,7 @@ void AM_R(am_act_forward_both)(am_act act, int64_t rows, int64_t K, const real *
     case AM_ACT_NONE:
     case AM_ACT_RELU:
     case AM_ACT_TANH:
+    case AM_ACT_SIGMOID:
         AM_R(am_act_forward)(act, rows, K, bias, z, y);
     }
 }
@@ -185,6 +201,7 @@ void AM_R(am_act_forward_both)(am_act act, int64_t rows, int64_t K, const real *
         }                                                                                          \
     }
 AM_ACT_BACKWARD(am_tanh_slope)
+AM_ACT_BACKWARD(am_sigmoid_slope)
 AM_ACT_BACKWARD(am_gelu_slope)
 AM_ACT_BACKWARD(am_gelu_tanh_slope)
 AM_ACT_BACKWARD(am_silu_slope)
@@ -220,6 +237,9 @@ void AM_R(am_act_backward)(am_act act, int64_t n, const real *from, const real *
     case AM_ACT_SILU:
         am_silu_slopes(n, from, d, out);
         break;
+    case AM_ACT_SIGMOID:
+        am_sigmoid_slopes(n, from, d, out);
+        break;
     }
 }
 
@@ -236,5 +256,134 @@ void AM_R(am_act_backward_both)(am_act act, int64_t n, const real *from, const r
         am_times(n, from, d, out);
     } else {
         AM_R(am_act_backward)(act, n, from, d, out);
+    }
+}
+
+/* ---- second derivatives ---- */
+
+/* act''(z) / act'(z), made of y: what a tangent of y is multiplied with. */
+static inline real am_tanh_bend(real y)
+{
+    return -2 * y;
+}
+
+static inline real am_sigmoid_bend(real y)
+{
+    return 1 - 2 * y;
+}
+
+/* (2 - z^2) phi(z) */
+static inline real am_gelu_bend(real z)
+{
+    return (2 - z * z) * (real)0.39894228040143267794 * am_real_exp((real)-0.5 * z * z);
+}
+
+/* t = tanh u, u = c (z + a z^3):  t' + z t'' / 2 with t' = (1 - t^2) u', t'' = (1 - t^2) u'' -
+ * 2 t t' u' */
+static inline real am_gelu_tanh_bend(real z)
+{
+    const real t = am_real_tanh(AM_SQRT_2_BY_PI * (z + AM_GELU_CUBE * z * z * z));
+    const real u1 = AM_SQRT_2_BY_PI * (1 + 3 * AM_GELU_CUBE * z * z);
+    const real u2 = AM_SQRT_2_BY_PI * 6 * AM_GELU_CUBE * z;
+    const real slope = (1 - t) * (1 + t);
+    return slope * (u1 + (real)0.5 * z * (u2 - 2 * t * u1 * u1));
+}
+
+/* s = sigmoid z:  s (1 - s) (2 + z (1 - 2 s)) */
+static inline real am_silu_bend(real z)
+{
+    const real s = 1 / (1 + am_real_exp(-z));
+    return s * (1 - s) * (2 + z * (1 - 2 * s));
+}
+
+#define AM_ACT_CURVE(name)                                                                         \
+    AM_CLONES static void name##_curves(int64_t n, const real *from, const real *dot,              \
+                                        const real *d, const real *d_dot, real *out)               \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            out[i] = d_dot[i] * name##_slope(from[i]) + d[i] * name##_bend(from[i]) * dot[i];      \
+        }                                                                                          \
+    }
+AM_ACT_CURVE(am_tanh)
+AM_ACT_CURVE(am_sigmoid)
+AM_ACT_CURVE(am_gelu)
+AM_ACT_CURVE(am_gelu_tanh)
+AM_ACT_CURVE(am_silu)
+
+void AM_R(am_act_curve)(am_act act, int64_t n, const real *from, const real *dot, const real *d,
+                        const real *d_dot, real *out)
+{
+    if (dot == NULL || act == AM_ACT_NONE || act == AM_ACT_RELU) {
+        AM_R(am_act_backward)(act, n, from, d_dot, out);
+        return;
+    }
+    switch (act) {
+    case AM_ACT_NONE:
+    case AM_ACT_RELU:
+        break;
+    case AM_ACT_TANH:
+        am_tanh_curves(n, from, dot, d, d_dot, out);
+        break;
+    case AM_ACT_GELU:
+        am_gelu_curves(n, from, dot, d, d_dot, out);
+        break;
+    case AM_ACT_GELU_TANH:
+        am_gelu_tanh_curves(n, from, dot, d, d_dot, out);
+        break;
+    case AM_ACT_SILU:
+        am_silu_curves(n, from, dot, d, d_dot, out);
+        break;
+    case AM_ACT_SIGMOID:
+        am_sigmoid_curves(n, from, dot, d, d_dot, out);
+        break;
+    }
+}
+
+#define AM_ACT_BEND(name)                                                                          \
+    AM_CLONES static void name##_bends(int64_t n, real *z, const real *z_dot)                      \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            z[i] = name##_bend(z[i]) * z_dot[i];                                                   \
+        }                                                                                          \
+    }
+AM_ACT_BEND(am_gelu)
+AM_ACT_BEND(am_gelu_tanh)
+AM_ACT_BEND(am_silu)
+
+void AM_R(am_act_bend)(am_act act, int64_t n, real *z, const real *z_dot)
+{
+    switch (act) {
+    case AM_ACT_GELU:
+        am_gelu_bends(n, z, z_dot);
+        break;
+    case AM_ACT_GELU_TANH:
+        am_gelu_tanh_bends(n, z, z_dot);
+        break;
+    case AM_ACT_SILU:
+        am_silu_bends(n, z, z_dot);
+        break;
+    case AM_ACT_NONE:
+    case AM_ACT_RELU:
+    case AM_ACT_TANH:
+    case AM_ACT_SIGMOID:
+        break;
+    }
+}
+
+AM_CLONES static void am_times_curve(int64_t n, const real *slope, const real *bend, const real *d,
+                                     const real *d_dot, real *out)
+{
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = d_dot[i] * slope[i] + d[i] * bend[i];
+    }
+}
+
+void AM_R(am_act_curve_both)(am_act act, int64_t n, const real *from, const real *dot,
+                             const real *d, const real *d_dot, real *out)
+{
+    if (AM_R(am_act_needs_z)(act)) {
+        am_times_curve(n, from, dot, d, d_dot, out);
+    } else {
+        AM_R(am_act_curve)(act, n, from, dot, d, d_dot, out);
     }
 }

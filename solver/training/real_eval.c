@@ -191,9 +191,7 @@ cleanup:
     return rc;
 }
 
-/* The gradient of the tensors that are not frozen, at the start of d, to the places of their
- * tensors; zeros for the frozen ones. */
-static void am_gradient_spread(const am_param_layout *trunk, int64_t n, real *d)
+void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d)
 {
     for (int64_t k = trunk->tensors.n - 1; k >= 0; k--) {
         const int64_t numel = trunk->tensors.t[k].numel;
@@ -230,7 +228,7 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
             (&pass, trunk, head, hi - lo, classes, 1 / (double)(hi - lo), d_trunk, d_head);
         }
         if (d_trunk != NULL) {
-            am_gradient_spread(&net->trunk, net->gradient_n, d_trunk);
+            AM_R(am_gradient_spread)(&net->trunk, net->gradient_n, d_trunk);
         }
     }
     AM_R(am_pass_free)(&pass);
@@ -246,6 +244,7 @@ const am_train_ops AM_R(am_train_ops) = {
     .train_all = AM_R(am_train_all),
     .eval_all = AM_R(am_eval_all),
     .gradient = AM_R(am_train_gradient),
+    .hvp = AM_R(am_train_hvp),
     .state_arrays = AM_R(am_train_state_arrays),
     .is_direct = AM_R(am_train_is_direct),
     .activation_bytes = AM_R(am_pass_bytes),

@@ -36,6 +36,19 @@ void AM_R(am_layer_column_sum)(int64_t rows, int64_t K, const real *d, real *out
     }
 }
 
+am_layer_args AM_R(am_layer_dots)(const am_layer_args *a)
+{
+    am_layer_args dots = *a;
+    dots.dy = a->dy_dot;
+    for (int i = 0; i < AM_LAYER_INPUTS; i++) {
+        dots.dx[i] = a->dx_dot[i];
+    }
+    for (int k = 0; k < AM_LAYER_PARAMS; k++) {
+        dots.dparam[k] = a->dparam_dot[k];
+    }
+    return dots;
+}
+
 AM_CLONES void AM_R(am_layer_sum)(int64_t n, const real *x, real *y)
 {
     for (int64_t i = 0; i < n; i++) {

@@ -41,8 +41,12 @@ static size_t am_pass_carve(am_pass *pass, am_arena *arena)
 #endif
     }
     pass->base = am_pass_take(arena, &need, pass->program.bytes, 1);
-    if (pass->net->anchor != NULL) {
+    if (pass->net->anchor != NULL || pass->is_curved) {
         pass->dot = am_pass_take(arena, &need, pass->net->trunk.n, sizeof(real));
+    }
+    if (pass->is_curved) {
+        const int64_t C = am_shape_features(&pass->net->out);
+        pass->head_dot = am_pass_take(arena, &need, pass->classes * (C + 1), sizeof(real));
     }
     return need;
 }
@@ -57,10 +61,11 @@ static int64_t am_pass_bound(const am_net *net, int64_t classes)
     return bound < 1e15 ? (int64_t)bound : INT64_MAX / 64;
 }
 
-static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
                         am_pass *out)
 {
-    *out = (am_pass){.net = net, .rows = rows};
+    *out = (am_pass){
+        .net = net, .rows = rows, .classes = classes, .is_curved = mode == AM_PROGRAM_HESSIAN};
     if (net->features < 1) {
         return am_fail(AM_E_BUG, "network: shapes are not known yet");
     }
@@ -71,15 +76,18 @@ static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, bool w
                        (long long)rows);
     }
     out->labels = am_net_labels(net);
-    return AM_R(am_program_make)(net, rows, classes,
-                                 with_gradient ? AM_PROGRAM_GRADIENT : AM_PROGRAM_EVAL,
-                                 net->anchor != NULL, &out->program);
+    return AM_R(am_program_make)(net, rows, classes, mode, net->anchor != NULL, &out->program);
 }
 
-int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
-                       am_pass *out)
+static am_program_mode am_pass_mode(bool with_gradient)
 {
-    int rc = am_pass_plan(net, rows, classes, with_gradient, out);
+    return with_gradient ? AM_PROGRAM_GRADIENT : AM_PROGRAM_EVAL;
+}
+
+static int am_pass_open(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
+                        am_pass *out)
+{
+    int rc = am_pass_plan(net, rows, classes, mode, out);
     if (rc != 0) {
         return rc;
     }
@@ -90,11 +98,27 @@ int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool wi
     return rc;
 }
 
+int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                       am_pass *out)
+{
+    return am_pass_open(net, rows, classes, am_pass_mode(with_gradient), out);
+}
+
+int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, am_pass *out)
+{
+    *out = (am_pass){0};
+    return net->anchor == NULL
+               ? am_pass_open(net, rows, classes, AM_PROGRAM_HESSIAN, out)
+               : am_fail(AM_E_RECIPE,
+                         "training: products with the Hessian are not made of a linearised "
+                         "network: leave out `linearised`");
+}
+
 int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
                         int64_t *bytes)
 {
     am_pass pass;
-    const int rc = am_pass_plan(net, rows, classes, with_gradient, &pass);
+    const int rc = am_pass_plan(net, rows, classes, am_pass_mode(with_gradient), &pass);
     *bytes = rc == 0 ? (int64_t)am_pass_carve(&pass, NULL) : 0;
     AM_R(am_program_free)(&pass.program);
     return rc;
@@ -177,12 +201,15 @@ static am_layer_args am_pass_args(const am_pass *pass, const am_step *s, int64_t
                        .scratch = am_pass_at(pass, s->scratch),
                        .dy = am_pass_at(pass, s->dy),
                        .y_dot = am_pass_at(pass, s->y_dot),
+                       .keep_dot = am_pass_at(pass, s->keep_dot),
+                       .dy_dot = am_pass_at(pass, s->dy_dot),
                        .is_training = pass->is_training,
                        .sample = pass->index};
     for (int k = 0; k < AM_LAYER_INPUTS; k++) {
         a.x[k] = am_pass_at(pass, s->x[k]);
         a.dx[k] = am_pass_at(pass, s->dx[k]);
         a.x_dot[k] = am_pass_at(pass, s->x_dot[k]);
+        a.dx_dot[k] = am_pass_at(pass, s->dx_dot[k]);
         a.add[k] = s->add[k];
     }
     return a;
@@ -197,9 +224,10 @@ static void am_pass_key(const am_pass *pass, am_layer_args *a)
     }
 }
 
-/* Arguments of a trunk node with its parameters and, for backward, their gradients. */
+/* Arguments of a trunk node with its parameters and, for backward and curve, their gradients and
+ * the tangents of these. */
 static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t B,
-                                  const real *trunk, real *d_trunk)
+                                  const real *trunk, real *d_trunk, real *h_trunk)
 {
     const am_net_node *node = &pass->net->node[s->node];
     am_layer_args a = am_pass_args(pass, s, B);
@@ -210,6 +238,9 @@ static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t
         a.param_dot[k] = pass->dot != NULL ? pass->dot + node->offset[k] : NULL;
         if (d_trunk != NULL && node->gradient[k] >= 0) {
             a.dparam[k] = d_trunk + node->gradient[k];
+        }
+        if (h_trunk != NULL && node->gradient[k] >= 0) {
+            a.dparam_dot[k] = h_trunk + node->gradient[k];
         }
     }
     return a;
@@ -232,7 +263,8 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     int64_t correct = 0;
     am_layer_args a = am_pass_args(pass, s, B);
     a.site = &site;
-    if (a.x_dot[0] != NULL) { /* f + J (trunk - anchor); am_pass_head_back finds it there */
+    if (pass->net->anchor != NULL && a.x_dot[0] != NULL) {
+        /* f + J (trunk - anchor); am_pass_head_back finds it there */
         real *sum = am_pass_at(pass, s->x_dot[0]);
         AM_R(am_layer_sum)(R * C, a.x[0], sum);
         a.x[0] = sum;
@@ -249,17 +281,24 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     return correct;
 }
 
+static am_layer_args am_pass_head_args(const am_pass *pass, const am_step *s, int64_t B,
+                                       const am_layer_site *site, double scale)
+{
+    am_layer_args a = am_pass_args(pass, s, B);
+    a.site = site;
+    a.label = pass->label;
+    a.smoothing = pass->net->smoothing;
+    a.scale = scale;
+    return a;
+}
+
 static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const real *head,
                               int64_t classes, double scale, bool with_trunk, real *d_head)
 {
     const am_layer_site site = am_pass_head_site(pass, classes);
     const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
-    am_layer_args a = am_pass_args(pass, s, B);
-    a.site = &site;
-    a.label = pass->label;
-    a.smoothing = pass->net->smoothing;
-    a.scale = scale;
-    a.x[0] = a.x_dot[0] != NULL ? a.x_dot[0] : a.x[0];
+    am_layer_args a = am_pass_head_args(pass, s, B, &site, scale);
+    a.x[0] = pass->net->anchor != NULL && a.x_dot[0] != NULL ? a.x_dot[0] : a.x[0];
     a.dparam[0] = d_head;
     AM_R(am_layer_softmax_xent).backward(&a);
     if (d_head != NULL) {
@@ -267,6 +306,46 @@ static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const 
     }
     if (with_trunk && a.dx[0] != NULL) {
         AM_R(am_gemm)(false, false, R, C, classes, a.dy, head + am_head_weight(classes), a.dx[0]);
+    }
+}
+
+/* Tangent of the logits and, while these are still probabilities, of their gradient:
+ * z_dot = x_dot W^T + x W_dot^T, with the bias in the layer's curve. */
+static void am_pass_head_curve(am_pass *pass, const am_step *s, int64_t B, const real *head,
+                               int64_t classes, double scale, real *h_head)
+{
+    const am_layer_site site = am_pass_head_site(pass, classes);
+    const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
+    am_layer_args a = am_pass_head_args(pass, s, B, &site, scale);
+    a.param_dot[0] = pass->head_dot;
+    a.dparam_dot[0] = h_head;
+    AM_R(am_gemm)
+    (false, true, R, classes, C, a.x[0], pass->head_dot + am_head_weight(classes), a.y_dot);
+    if (a.x_dot[0] != NULL) {
+        AM_R(am_gemm_to)
+        (false, true, R, classes, C, a.x_dot[0], head + am_head_weight(classes), true, a.y_dot);
+    }
+    AM_R(am_layer_softmax_xent).curve(&a);
+}
+
+/* With the gradient of the logits dz:  dW_dot = dz_dot^T x + dz^T x_dot;  dx_dot = dz_dot W +
+ * dz W_dot */
+static void am_pass_head_bend(am_pass *pass, const am_step *s, int64_t B, const real *head,
+                              int64_t classes, real *h_head)
+{
+    const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
+    const int64_t weight = am_head_weight(classes);
+    const am_layer_args a = am_pass_args(pass, s, B);
+    if (h_head != NULL) {
+        AM_R(am_gemm)(true, false, classes, C, R, a.dy_dot, a.x[0], h_head + weight);
+    }
+    if (h_head != NULL && a.x_dot[0] != NULL) {
+        AM_R(am_gemm_to)(true, false, classes, C, R, a.dy, a.x_dot[0], true, h_head + weight);
+    }
+    if (a.dx_dot[0] != NULL) {
+        AM_R(am_gemm)(false, false, R, C, classes, a.dy_dot, head + weight, a.dx_dot[0]);
+        AM_R(am_gemm_to)
+        (false, false, R, C, classes, a.dy, pass->head_dot + weight, true, a.dx_dot[0]);
     }
 }
 
@@ -287,7 +366,7 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
     trunk = am_pass_anchor(pass, trunk);
     for (int i = 0; i < g->head; i++) {
         const am_step *s = &g->step[i];
-        const am_layer_args a = am_pass_node(pass, s, B, trunk, NULL);
+        const am_layer_args a = am_pass_node(pass, s, B, trunk, NULL, NULL);
         const am_layer *layer = AM_R(am_layer_table)[pass->net->node[s->node].index];
         if (s->kind == AM_STEP_TANGENT) {
             layer->tangent(&a);
@@ -299,18 +378,24 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
 }
 
 static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const real *trunk,
-                              double scale, real *d_trunk)
+                              double scale, real *d_trunk, real *h_trunk)
 {
-    const bool is_back = s->kind == AM_STEP_BACKWARD;
-    am_layer_args a = am_pass_node(pass, s, B, trunk, is_back ? d_trunk : NULL);
+    am_layer_args a = am_pass_node(pass, s, B, trunk, s->kind == AM_STEP_BACKWARD ? d_trunk : NULL,
+                                   s->kind == AM_STEP_CURVE ? h_trunk : NULL);
     const am_layer *layer = AM_R(am_layer_table)[pass->net->node[s->node].index];
     a.scale = scale;
     switch (s->kind) {
     case AM_STEP_BACKWARD:
         layer->backward(&a);
         break;
+    case AM_STEP_CURVE:
+        layer->curve(&a);
+        break;
     case AM_STEP_FORWARD:
         layer->forward(&a);
+        break;
+    case AM_STEP_TANGENT:
+        layer->tangent(&a);
         break;
     case AM_STEP_ADD:
         AM_R(am_layer_sum)(B * s->n, a.dy, a.dx[0]);
@@ -318,7 +403,6 @@ static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const 
     case AM_STEP_COPY:
         memcpy(a.dx[0], a.dy, (size_t)(B * s->n) * sizeof(real));
         break;
-    case AM_STEP_TANGENT:
     case AM_STEP_HEAD:
     case AM_STEP_HEAD_BACK:
         AM_ASSERT(!"no step of the trunk's backward");
@@ -337,7 +421,43 @@ void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, 
     }
     trunk = pass->net->anchor != NULL ? pass->net->anchor : trunk;
     for (int i = g->head + 2; i < g->n_steps; i++) {
-        am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk);
+        am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk, NULL);
+    }
+}
+
+/* ---- products with the Hessian ---- */
+
+void AM_R(am_pass_aim)(am_pass *pass, const real *trunk_dot, const real *head_dot, int64_t classes)
+{
+    const am_param_layout *layout = &pass->net->trunk;
+    const size_t n = (size_t)(classes * (am_shape_features(&pass->net->out) + 1));
+    memset(pass->dot, 0, (size_t)layout->n * sizeof(real));
+    for (int64_t k = 0; trunk_dot != NULL && k < layout->tensors.n; k++) {
+        if (am_param_is_trained(layout, k)) {
+            memcpy(pass->dot + layout->offset[k], trunk_dot + layout->offset[k],
+                   (size_t)layout->tensors.t[k].numel * sizeof(real));
+        }
+    }
+    if (head_dot != NULL) {
+        memcpy(pass->head_dot, head_dot, n * sizeof(real));
+    } else {
+        memset(pass->head_dot, 0, n * sizeof(real));
+    }
+}
+
+void AM_R(am_pass_curve)(am_pass *pass, const real *trunk, const real *head, int64_t B,
+                         int64_t classes, double scale, real *d_trunk, real *d_head, real *h_trunk,
+                         real *h_head)
+{
+    const am_program *g = &pass->program;
+    const am_step *s = &g->step[g->head + 1];
+    const bool with_trunk = d_trunk != NULL || h_trunk != NULL;
+    AM_ASSERT(pass->is_curved && s->kind == AM_STEP_HEAD_BACK);
+    am_pass_head_curve(pass, s, B, head, classes, scale, h_head);
+    am_pass_head_back(pass, s, B, head, classes, scale, with_trunk, d_head);
+    am_pass_head_bend(pass, s, B, head, classes, h_head);
+    for (int i = g->head + 2; with_trunk && i < g->n_steps; i++) {
+        am_pass_step_back(pass, &g->step[i], B, trunk, scale, d_trunk, h_trunk);
     }
 }
 

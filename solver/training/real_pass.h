@@ -1,5 +1,6 @@
-/* Forward and backward through a network and a head on one micro-batch: loads samples, takes the
- * steps of a program (real_program.h). No MPI. SPDX-License-Identifier: BSD-3-Clause */
+/* Forward and backward through a network and a head on one micro-batch, and the tangents of both:
+ * loads samples, takes the steps of a program (real_program.h). No MPI. SPDX-License-Identifier:
+ * BSD-3-Clause */
 #ifndef AM_SOLVER_TRAINING_REAL_PASS_H
 #define AM_SOLVER_TRAINING_REAL_PASS_H
 
@@ -18,6 +19,8 @@ typedef struct am_pass {
     const am_net *net; /* borrowed, shaped */
     am_program program;
     int64_t rows, labels; /* samples at most; labels a sample */
+    int64_t classes;      /* of a head at most */
+    bool is_curved;       /* made for products with the Hessian */
     am_arena arena;       /* owns the arrays below and the buffers of the program */
     int64_t *index;       /* [rows] samples of the micro-batch, filled by the caller */
     int32_t *label;       /* [rows, labels] */
@@ -28,7 +31,9 @@ typedef struct am_pass {
     real *x0;             /* [rows, features]; f32: gathered; NULL for ids */
     int32_t *ids;         /* [rows, features] or NULL */
     unsigned char *base;  /* buffers of the program */
-    real *dot;            /* [trunk] trunk - anchor of a linearised network, else NULL */
+    real *dot;            /* [trunk] trunk - anchor of a linearised network, or the direction of
+                             a product with the Hessian, else NULL */
+    real *head_dot;       /* [head] such a direction of the head, else NULL */
     bool is_training;     /* set by the caller: drop, take statistics of the batch */
     am_pass_draw draw;    /* set by the caller when is_training */
     const char *task;     /* label of the loaded samples, keys random numbers too */
@@ -39,6 +44,9 @@ typedef struct am_pass {
  * Local. Errors: AM_E_RECIPE for a network without shapes, AM_E_NOMEM. */
 int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
                        am_pass *out);
+/** The same for products with the Hessian. Errors: AM_E_RECIPE too for a linearised network and for
+ * a layer without second derivatives. */
+int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, am_pass *out);
 void AM_R(am_pass_free)(am_pass *pass);
 
 /** Bytes that am_pass_make would allocate. Errors: AM_E_NOMEM. */
@@ -48,6 +56,10 @@ int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool w
 /** Fetch samples pass->index[0..B) with one gather. Local. Errors: those of the source; AM_E_DATA
  * for a label outside [-1, classes), or token ids that are not whole numbers in [0, 2^24). */
 int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int64_t classes);
+
+/** Direction of the products that follow on a pass made for them, NULL: zero. Of frozen tensors and
+ * running statistics it is taken as zero. Copied. */
+void AM_R(am_pass_aim)(am_pass *pass, const real *trunk_dot, const real *head_dot, int64_t classes);
 
 /** Loss of each loaded sample into pass->loss[0..B), pass->counted; returns how many labels are
  * classified right. */
@@ -59,6 +71,13 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
  * of the inputs is made. */
 void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
                             int64_t classes, double scale, real *d_trunk, real *d_head);
+
+/** The same on a pass made for products with the Hessian, after am_pass_aim and forward, and the
+ * tangents of both gradients along that direction: h_trunk [net->gradient_n], h_head, either may be
+ * NULL. Of statistics they are zero. */
+void AM_R(am_pass_curve)(am_pass *pass, const real *trunk, const real *head, int64_t B,
+                         int64_t classes, double scale, real *d_trunk, real *d_head, real *h_trunk,
+                         real *h_head);
 
 /** Logits or probabilities of the loaded samples after forward: [B, labels, classes], with the
  * softmax taken. Borrowed until the next call on the pass. */

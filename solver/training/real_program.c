@@ -10,12 +10,13 @@ typedef struct am_planner {
     am_program *program;
     const am_net *net;
     int64_t rows, classes;
-    bool with_tangent;
+    bool with_tangent, with_curve;
     /* By value number, [net->n + 1] each: buffers of the value, its gradient and its tangent, and
      * whether anything trained lies before it. */
     int *value, *gradient, *dot;
     bool *is_wanted;
-    int *keep;    /* [net->n] */
+    int *keep; /* [net->n] */
+    int *keep_dot;
     int *segment; /* [net->n] of each node */
     int n_segments;
 } am_planner;
@@ -52,13 +53,30 @@ static int am_plan_buffer(am_planner *p, int64_t bytes)
     if (g->error != 0) {
         return AM_BUFFER_NONE;
     }
-    g->buffer[g->n_buffers] = (am_buffer){.bytes = bytes, .first = -1, .last = -1};
+    g->buffer[g->n_buffers] =
+        (am_buffer){.bytes = bytes, .first = -1, .last = -1, .twin = AM_BUFFER_NONE};
     return g->n_buffers++;
 }
 
 static int am_plan_reals(am_planner *p, const am_shape *shape)
 {
     return am_plan_buffer(p, p->rows * am_shape_numel(shape) * (int64_t)sizeof(real));
+}
+
+/* For a gradient: with a twin where the mode has tangents of gradients. */
+static int am_plan_gradient(am_planner *p, const am_shape *shape)
+{
+    const int b = am_plan_reals(p, shape);
+    if (p->with_curve && b >= 0) {
+        const int twin = am_plan_reals(p, shape); /* may move the buffers */
+        p->program->buffer[b].twin = twin;
+    }
+    return b;
+}
+
+static int am_plan_twin(const am_planner *p, int buffer)
+{
+    return buffer >= 0 ? p->program->buffer[buffer].twin : AM_BUFFER_NONE;
 }
 
 static void am_plan_touch(am_program *g, int buffer)
@@ -85,12 +103,15 @@ static void am_plan_step(am_planner *p, const am_step *step)
         am_plan_touch(g, step->x[i]);
         am_plan_touch(g, step->dx[i]);
         am_plan_touch(g, step->x_dot[i]);
+        am_plan_touch(g, step->dx_dot[i]);
     }
     am_plan_touch(g, step->y);
     am_plan_touch(g, step->keep);
     am_plan_touch(g, step->scratch);
     am_plan_touch(g, step->dy);
     am_plan_touch(g, step->y_dot);
+    am_plan_touch(g, step->keep_dot);
+    am_plan_touch(g, step->dy_dot);
     g->step[g->n_steps++] = *step;
 }
 
@@ -105,14 +126,23 @@ static am_step am_step_of(am_step_kind kind, int node)
                      .dy = AM_BUFFER_NONE,
                      .dx = {AM_BUFFER_NONE, AM_BUFFER_NONE},
                      .x_dot = {AM_BUFFER_NONE, AM_BUFFER_NONE},
-                     .y_dot = AM_BUFFER_NONE};
+                     .y_dot = AM_BUFFER_NONE,
+                     .keep_dot = AM_BUFFER_NONE,
+                     .dy_dot = AM_BUFFER_NONE,
+                     .dx_dot = {AM_BUFFER_NONE, AM_BUFFER_NONE}};
+}
+
+/* A buffer of so many bytes for a node, or none. bytes_of: a function of its layer, or NULL. */
+static int am_plan_bytes(am_planner *p, const am_net_node *node,
+                         int64_t (*bytes_of)(const am_layer_site *site, int64_t B))
+{
+    const int64_t bytes = bytes_of != NULL ? bytes_of(&node->site, p->rows) : 0;
+    return bytes > 0 ? am_plan_buffer(p, bytes) : AM_BUFFER_NONE;
 }
 
 static int am_plan_scratch(am_planner *p, const am_net_node *node)
 {
-    const am_layer *layer = AM_R(am_layer_table)[node->index];
-    const int64_t bytes = layer->scratch != NULL ? layer->scratch(&node->site, p->rows) : 0;
-    return bytes > 0 ? am_plan_buffer(p, bytes) : AM_BUFFER_NONE;
+    return am_plan_bytes(p, node, AM_R(am_layer_table)[node->index]->scratch);
 }
 
 /* ---- forward ---- */
@@ -133,8 +163,14 @@ static void am_plan_tangent(am_planner *p, int i, const am_step *forward)
     for (int k = 0; k < node->layer->inputs; k++) {
         s.x_dot[k] = p->dot[node->in[k]];
     }
-    s.y_dot = am_plan_reals(p, &node->site.out);
-    p->dot[i + 1] = s.y_dot;
+    if (p->dot[i + 1] == AM_BUFFER_NONE) {
+        p->dot[i + 1] = am_plan_reals(p, &node->site.out);
+    }
+    if (p->with_curve) {
+        p->keep_dot[i] = am_plan_bytes(p, node, AM_R(am_layer_table)[node->index]->kept_dot);
+    }
+    s.y_dot = p->dot[i + 1];
+    s.keep_dot = p->keep_dot[i];
     am_plan_step(p, &s);
 }
 
@@ -155,13 +191,12 @@ static void am_plan_forward(am_planner *p, int i, bool is_again)
     if (p->value[i + 1] == AM_BUFFER_NONE) {
         p->value[i + 1] = am_plan_reals(p, &node->site.out);
     }
-    const int64_t kept = layer->kept != NULL ? layer->kept(&node->site, p->rows) : 0;
-    p->keep[i] = kept > 0 ? am_plan_buffer(p, kept) : AM_BUFFER_NONE;
+    p->keep[i] = am_plan_bytes(p, node, layer->kept);
     s.y = p->value[i + 1];
     s.keep = p->keep[i];
     s.scratch = am_plan_scratch(p, node);
     am_plan_step(p, &s);
-    if (p->with_tangent && !is_again) {
+    if (p->with_tangent && (!is_again || p->with_curve)) {
         am_plan_tangent(p, i, &s);
     }
 }
@@ -179,18 +214,30 @@ static bool am_plan_is_shared(const am_planner *p, int v)
     return false;
 }
 
+/* The same sum or copy of the twins. */
+static void am_plan_twins_too(am_planner *p, const am_step *s)
+{
+    am_step twins = *s;
+    twins.dy = am_plan_twin(p, s->dy);
+    twins.dx[0] = am_plan_twin(p, s->dx[0]);
+    if (twins.dy != AM_BUFFER_NONE) {
+        am_plan_step(p, &twins);
+    }
+}
+
 /* gradient[v] += from, or := a copy. */
 static void am_plan_pass_on(am_planner *p, int v, int from)
 {
     am_step s = am_step_of(p->gradient[v] == AM_BUFFER_NONE ? AM_STEP_COPY : AM_STEP_ADD, v - 1);
     const am_shape *shape = &p->net->node[v - 1].site.out;
     if (p->gradient[v] == AM_BUFFER_NONE) {
-        p->gradient[v] = am_plan_reals(p, shape);
+        p->gradient[v] = am_plan_gradient(p, shape);
     }
     s.dy = from;
     s.dx[0] = p->gradient[v];
     s.n = am_shape_numel(shape);
     am_plan_step(p, &s);
+    am_plan_twins_too(p, &s);
 }
 
 /* May value v take over the buffer of its sum's gradient although the other summand has it too?
@@ -230,12 +277,12 @@ static int am_plan_input_gradient(am_planner *p, am_step *s, int k)
     const int v = node->in[k];
     if (p->gradient[v] != AM_BUFFER_NONE) {
         s->add[k] = layer->adds_dx;
-        return layer->adds_dx ? p->gradient[v] : am_plan_reals(p, &node->site.in[k]);
+        return layer->adds_dx ? p->gradient[v] : am_plan_gradient(p, &node->site.in[k]);
     }
     if (layer->is_elementwise && !am_plan_is_shared(p, s->node + 1)) {
         p->gradient[v] = s->dy;
     } else {
-        p->gradient[v] = am_plan_reals(p, &node->site.in[k]);
+        p->gradient[v] = am_plan_gradient(p, &node->site.in[k]);
     }
     return p->gradient[v];
 }
@@ -247,6 +294,26 @@ static bool am_plan_has_trained(const am_net *net, const am_net_node *node)
         has = has || !net->trunk.is_frozen[node->tensor[k]];
     }
     return has;
+}
+
+/* The tangent of a backward step, before it. */
+static void am_plan_curve(am_planner *p, const am_step *backward)
+{
+    const am_net_node *node = &p->net->node[backward->node];
+    am_step s = *backward;
+    s.kind = AM_STEP_CURVE;
+    s.scratch = am_plan_bytes(p, node, AM_R(am_layer_table)[node->index]->curve_scratch);
+    s.y = p->value[s.node + 1];
+    s.y_dot = p->dot[s.node + 1];
+    s.keep_dot = p->keep_dot[s.node];
+    s.dy_dot = am_plan_twin(p, s.dy);
+    for (int k = 0; k < node->layer->inputs; k++) {
+        s.x[k] = p->value[node->in[k]];
+        s.x_dot[k] = p->dot[node->in[k]];
+        s.dx_dot[k] = am_plan_twin(p, s.dx[k]);
+        s.dx[k] = AM_BUFFER_NONE;
+    }
+    am_plan_step(p, &s);
 }
 
 static void am_plan_backward(am_planner *p, int i)
@@ -288,6 +355,9 @@ static void am_plan_backward(am_planner *p, int i)
     if (!is_needed) {
         return;
     }
+    if (p->with_curve) {
+        am_plan_curve(p, &s);
+    }
     am_plan_step(p, &s);
     for (int k = 0; k < layer->inputs; k++) {
         if (s.dx[k] != AM_BUFFER_NONE && s.dx[k] != p->gradient[node->in[k]]) {
@@ -324,6 +394,7 @@ static void am_plan_forget(am_planner *p, int g)
         }
         if (is_inside) {
             p->value[i + 1] = AM_BUFFER_NONE;
+            p->dot[i + 1] = AM_BUFFER_NONE;
         }
     }
 }
@@ -354,8 +425,13 @@ static void am_plan_head(am_planner *p, bool with_gradient)
         s.kind = AM_STEP_HEAD_BACK;
         s.dy = s.y; /* probabilities become their own gradient */
         if (p->is_wanted[last]) {
-            p->gradient[last] = am_plan_reals(p, &p->net->out);
+            p->gradient[last] = am_plan_gradient(p, &p->net->out);
             s.dx[0] = p->gradient[last];
+        }
+        if (p->with_curve) { /* the tangent of the logits becomes that of their gradient */
+            s.dy_dot = am_plan_buffer(p, n * (int64_t)sizeof(real));
+            s.y_dot = s.dy_dot;
+            s.dx_dot[0] = am_plan_twin(p, s.dx[0]);
         }
         am_plan_step(p, &s);
     }
@@ -367,9 +443,9 @@ static void am_plan_steps(am_planner *p, am_program_mode mode)
     for (int i = 0; i < net->n; i++) {
         am_plan_forward(p, i, false);
     }
-    am_plan_head(p, mode == AM_PROGRAM_GRADIENT);
+    am_plan_head(p, mode != AM_PROGRAM_EVAL);
     int end = net->n;
-    for (int g = p->n_segments - 1; mode == AM_PROGRAM_GRADIENT && g >= 0; g--) {
+    for (int g = p->n_segments - 1; mode != AM_PROGRAM_EVAL && g >= 0; g--) {
         int start = end;
         while (start > 0 && p->segment[start - 1] == g) {
             start--;
@@ -440,18 +516,34 @@ static int am_program_place(am_program *g)
     return 0;
 }
 
+/* Does every layer have what the mode needs? */
+static int am_program_check(const am_net *net, am_program_mode mode)
+{
+    for (int i = 0; mode == AM_PROGRAM_HESSIAN && i < net->n; i++) {
+        const am_layer *layer = AM_R(am_layer_table)[net->node[i].index];
+        if (layer->curve == NULL && !layer->is_view && !layer->is_sum) {
+            return am_layer_fail(&net->node[i].site,
+                                 "%s has no second derivatives: no product with the Hessian",
+                                 layer->name);
+        }
+    }
+    return 0;
+}
+
 int AM_R(am_program_make)(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
                           bool with_tangent, am_program *out)
 {
     *out = (am_program){.net = net};
     am_planner p = {.program = out, .net = net, .rows = rows, .classes = classes};
-    p.with_tangent = with_tangent;
+    p.with_curve = mode == AM_PROGRAM_HESSIAN;
+    p.with_tangent = with_tangent || p.with_curve;
     const int64_t n = net->n + 1;
-    int *lists = am_new(5 * n, sizeof *lists, "plan of the network");
+    int *lists = am_new(6 * n, sizeof *lists, "plan of the network");
     p.is_wanted = am_new(n, sizeof *p.is_wanted, "plan of the network");
     int rc = lists == NULL || p.is_wanted == NULL ? AM_E_NOMEM : 0;
+    AM_KEEP(am_program_check(net, mode));
     if (rc == 0) {
-        for (int64_t i = 0; i < 5 * n; i++) {
+        for (int64_t i = 0; i < 6 * n; i++) {
             lists[i] = AM_BUFFER_NONE;
         }
         p.value = lists;
@@ -459,6 +551,7 @@ int AM_R(am_program_make)(const am_net *net, int64_t rows, int64_t classes, am_p
         p.dot = lists + 2 * n;
         p.keep = lists + 3 * n;
         p.segment = lists + 4 * n;
+        p.keep_dot = lists + 5 * n;
         p.value[AM_NET_SAMPLES] = am_plan_buffer(&p, 0);
         am_plan_segments(&p);
         am_plan_wanted(&p);

@@ -5,6 +5,10 @@
  *
  *     forward 0 .. forward N-1, head, head back, backward N-1 .. backward 0
  *
+ * For products with the Hessian every forward is followed by its tangent and every backward comes
+ * after its own tangent, curve; each gradient has a twin, the buffer of its tangent, which is
+ * handed on, added and copied as the gradient is.
+ *
  * With activation checkpointing the nodes are cut into segments; what only a segment itself uses is
  * forgotten after its forward steps, which are taken again just before its backward steps.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -14,13 +18,18 @@
 #include "solver/training/net.h"
 #include "solver/training/real_layer.h"
 
-typedef enum am_program_mode { AM_PROGRAM_EVAL, AM_PROGRAM_GRADIENT } am_program_mode;
+typedef enum am_program_mode {
+    AM_PROGRAM_EVAL,
+    AM_PROGRAM_GRADIENT,
+    AM_PROGRAM_HESSIAN /* gradient and its tangent */
+} am_program_mode;
 
 typedef enum am_step_kind {
     AM_STEP_FORWARD,
     AM_STEP_TANGENT,
     AM_STEP_HEAD,
-    AM_STEP_HEAD_BACK,
+    AM_STEP_HEAD_BACK, /* with its tangent, where dy_dot is not none */
+    AM_STEP_CURVE,
     AM_STEP_BACKWARD,
     AM_STEP_ADD, /* dx[0] += dy: a value that several nodes use */
     AM_STEP_COPY /* dx[0] := dy */
@@ -32,7 +41,8 @@ typedef struct am_step {
     int node;
     int x[AM_LAYER_INPUTS], y, keep, scratch;
     int dy, dx[AM_LAYER_INPUTS];
-    int x_dot[AM_LAYER_INPUTS], y_dot;
+    int x_dot[AM_LAYER_INPUTS], y_dot, keep_dot;
+    int dy_dot, dx_dot[AM_LAYER_INPUTS];
     bool add[AM_LAYER_INPUTS];
     int64_t n; /* add, copy: reals a sample */
 } am_step;
@@ -41,6 +51,7 @@ typedef struct am_buffer {
     int64_t bytes;
     int first, last; /* steps */
     int64_t at;      /* offset in the arena */
+    int twin;        /* of a gradient: the buffer of its tangent */
 } am_buffer;
 
 enum { AM_BUFFER_NONE = -1, AM_BUFFER_SAMPLES = 0 };
@@ -57,7 +68,8 @@ typedef struct am_program {
 } am_program;
 
 /** Plan for micro-batches of `rows` samples and heads of at most `classes`. with_tangent adds
- * forward mode. Owned, freed by am_program_free. Errors: AM_E_NOMEM. */
+ * forward mode, which AM_PROGRAM_HESSIAN has anyway. Owned, freed by am_program_free. Errors:
+ * AM_E_RECIPE (a layer without curve where the mode needs it), AM_E_NOMEM. */
 int AM_R(am_program_make)(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
                           bool with_tangent, am_program *out);
 void AM_R(am_program_free)(am_program *program);

@@ -19,6 +19,15 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head);
 
+int AM_R(am_train_hvp)(const am_net *net, const void *trunk, const void *head, int64_t classes,
+                       const am_samples *samples, int64_t lo, int64_t hi, const void *trunk_dot,
+                       const void *head_dot, double *loss, void *d_trunk, void *d_head,
+                       void *h_trunk, void *h_head);
+
+/** The gradient [n] of the tensors that are not frozen, at the start of d, to the places of their
+ * tensors; zeros for the frozen ones. */
+void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d);
+
 bool AM_R(am_train_is_direct)(const am_optim_options *options);
 
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */

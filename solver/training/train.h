@@ -109,6 +109,28 @@ typedef struct am_train_ops {
                     const am_samples *samples, int64_t lo, int64_t hi, double *loss, void *d_trunk,
                     void *d_head);
 
+    /** Exact product of the Hessian of the mean loss on samples [lo, hi) with the direction
+     * (trunk_dot, head_dot), and on the way the loss and its gradient, as `gradient` gives them:
+     * forward over reverse, no differences. Layers work as in evaluation: nothing is dropped,
+     * statistics are the running ones.
+     *
+     * trunk_dot, head_dot  blocks like trunk and head; NULL: zero. Their values at frozen tensors
+     *                      and running statistics count as zero
+     * outputs              overwritten; any may be NULL. h_trunk, h_head: the parts of the product;
+     *                      like d_trunk zero at frozen tensors, and at running statistics
+     *
+     * Local, no MPI. Samples are taken in pieces of a fixed size whose sums are added in order, so
+     * the bits depend on [lo, hi) alone. Memory: activations of 64 samples and their tangents,
+     * twice what a gradient of them takes and what second derivatives keep; and with more than
+     * 64 samples one more block for every output. Cost: about three gradients. Errors: AM_E_RECIPE
+     * (samples do not fit, a linearised network, a layer without second derivatives), AM_E_NOMEM,
+     * those of the source.
+     * Source: Pearlmutter, Fast exact multiplication by the Hessian (1994). */
+    int (*hvp)(const am_net *net, const void *trunk, const void *head, int64_t classes,
+               const am_samples *samples, int64_t lo, int64_t hi, const void *trunk_dot,
+               const void *head_dot, double *loss, void *d_trunk, void *d_head, void *h_trunk,
+               void *h_head);
+
     /** Whether a step of the optimiser needs a gradient of its own, to turn it into a direction.
      * Local, pure. */
     bool (*is_direct)(const am_optim_options *options);
