@@ -49,6 +49,9 @@ bool am_suite_is_text(const am_suite *suite);
 /** Name of task i. */
 const char *am_suite_task(const am_suite *suite, int i);
 
+/** Task i with its training samples and its head; all borrowed. */
+am_task am_suite_training(const am_suite *suite, int i);
+
 /** Open FOLDER/<task>.h5 for every task, lay out trunk and heads, split the ranks. room [n]: bytes
  * of memory for the samples of each task; NULL: any.
  *
