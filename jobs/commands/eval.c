@@ -6,9 +6,11 @@
 #include <string.h>
 #include "jobs/command.h"
 #include "jobs/training/fit.h"
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/suite.h"
 #include "jobs/training/table.h"
 #include "jobs/training/recipe.h"
+#include "jobs/training/suite/weights.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"

@@ -3,10 +3,11 @@
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
-#include "jobs/training/adapt.h"
+#include "jobs/training/suite/adapt.h"
 #include "jobs/training/job.h"
 #include "jobs/training/room.h"
 #include "jobs/training/session.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 
@@ -56,7 +57,7 @@ static int epochs_all(am_iterate *it, const am_train_section *section, int64_t e
         AM_AGREE(it->suite.comm);
         AM_TRY(am_iterate_validate_all(it, "train", it->final, &how));
         am_info("epoch %lld of %lld: validation accuracy %.4f, loss %.4f bits", (long long)epoch,
-                (long long)epochs, how.validation, am_table_bits(how.validation_loss));
+                (long long)epochs, how.validation, am_scores_bits(how.validation_loss));
     }
     rc = am_adapt_end(&it->suite, trained, it->final); /* the session may have had all epochs */
     AM_AGREE(it->suite.comm);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include "jobs/theory/units.h"
 #include "jobs/training/room.h"
+#include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/clock.h"

@@ -10,7 +10,7 @@
 #ifndef AM_JOBS_TRAINING_MODEL_POOL_H
 #define AM_JOBS_TRAINING_MODEL_POOL_H
 
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/suite.h"
 #include "mpi/partition.h"
 #include "solver/merge/merge.h"
 

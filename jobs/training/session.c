@@ -2,8 +2,9 @@
 #include "jobs/training/session.h"
 
 #include <inttypes.h>
-#include "jobs/training/adapt.h"
-#include "jobs/training/report.h"
+#include "jobs/training/suite/adapt.h"
+#include "jobs/training/suite/report.h"
+#include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
 #include "mpi/bigcount.h"
 #include "mpi/clock.h"

@@ -8,7 +8,7 @@
 
 #include "jobs/training/run_folder.h"
 #include "jobs/training/snapshot.h"
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/suite.h"
 #include "mpi/pace.h"
 
 typedef struct am_session {

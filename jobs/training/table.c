@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/training/report.h"
 #include "mpi/error.h"
 
 int am_table_add(am_table *table, const char *key, const char *name, am_table_choice choice,
@@ -41,16 +40,6 @@ void am_table_free(am_table *table)
     *table = (am_table){0};
 }
 
-double am_table_bits(double nats)
-{
-    return nats / log(2.0);
-}
-
-double am_table_accuracy(const am_eval_result *task)
-{
-    return task->n > 0 ? (double)task->correct / (double)task->n : 0.0;
-}
-
 static void write_header(const am_table *table, FILE *out)
 {
     fprintf(out, "%-28s %6s %6s", table->by_loss ? "test loss, bits" : "test accuracy", "alpha",
@@ -77,9 +66,9 @@ static void write_row(const am_table_row *row, bool by_loss, FILE *out)
     }
     for (int i = 0; i < scores->n; i++) {
         const am_eval_result *task = &scores->task[i];
-        fprintf(out, " %8.4f", by_loss ? am_table_bits(task->loss) : am_table_accuracy(task));
+        fprintf(out, " %8.4f", by_loss ? am_scores_bits(task->loss) : am_scores_accuracy(task));
     }
-    fprintf(out, " %8.4f\n", by_loss ? am_table_bits(scores->loss) : scores->accuracy);
+    fprintf(out, " %8.4f\n", by_loss ? am_scores_bits(scores->loss) : scores->accuracy);
 }
 
 char *am_table_text(const am_table *table)
@@ -119,8 +108,8 @@ static void json_row(const am_suite *suite, const am_table_row *row, am_json *js
     am_json_real(json, "validation_loss_nats", row->choice.validation_loss);
     am_json_real(json, "test_accuracy", row->scores.accuracy);
     am_json_real(json, "test_loss_nats", row->scores.loss);
-    am_json_real(json, "test_loss_bits", am_table_bits(row->scores.loss));
-    am_report_scores(suite, &row->scores, json);
+    am_json_real(json, "test_loss_bits", am_scores_bits(row->scores.loss));
+    am_scores_json(suite, &row->scores, json);
     am_json_end_object(json);
 }
 

@@ -3,7 +3,7 @@
 #ifndef AM_JOBS_TRAINING_TABLE_H
 #define AM_JOBS_TRAINING_TABLE_H
 
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/jsonw.h"
 
 enum { AM_TABLE_ROWS = 64, AM_TABLE_NAME = 64 };
@@ -36,11 +36,6 @@ int am_table_add(am_table *table, const char *key, const char *name, am_table_ch
 /** Row called `key`, NULL if absent. */
 const am_table_row *am_table_find(const am_table *table, const char *key);
 void am_table_free(am_table *table);
-
-/** Share of labels classified right, 0..1. Pure. */
-double am_table_accuracy(const am_eval_result *task);
-/** Nats in bits. Pure. */
-double am_table_bits(double nats);
 
 /** The table as lines of text, owned by the caller (free). NULL with AM_E_NOMEM in the slot. */
 char *am_table_text(const am_table *table);

@@ -2,8 +2,10 @@
  * BSD-3-Clause */
 #include <stdio.h>
 #include "io/versions.h"
-#include "jobs/training/adapt.h"
+#include "jobs/training/suite/adapt.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/train.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"

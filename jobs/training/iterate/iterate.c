@@ -2,8 +2,9 @@
 #include "jobs/training/iterate/iterate.h"
 
 #include <math.h>
-#include "jobs/training/adapt.h"
+#include "jobs/training/suite/adapt.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 
@@ -57,7 +58,7 @@ cleanup:
 /* What a comparison subtracts, the larger the better. */
 static double gain(const am_iterate *it, const am_table_row *row)
 {
-    return it->table.by_loss ? -am_table_bits(row->scores.loss) : row->scores.accuracy;
+    return it->table.by_loss ? -am_scores_bits(row->scores.loss) : row->scores.accuracy;
 }
 
 void am_iterate_json(const am_iterate *it, am_json *json)

@@ -12,7 +12,7 @@
 
 #include "jobs/training/model_pool.h"
 #include "jobs/training/run_folder.h"
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/suite.h"
 #include "jobs/training/table.h"
 #include "jobs/training/recipe.h"
 

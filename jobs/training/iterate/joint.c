@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/train.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/training/report.h"
+#include "jobs/training/suite/report.h"
+#include "jobs/training/suite/weights.h"
+#include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -43,7 +45,7 @@ double am_choice_score(const am_iterate *it, const am_table_choice *how)
 const char *am_choice_text(const am_iterate *it, const am_table_choice *how, char *text)
 {
     if (it->table.by_loss) {
-        snprintf(text, AM_CHOICE_TEXT, "%.4f bits", am_table_bits(how->validation_loss));
+        snprintf(text, AM_CHOICE_TEXT, "%.4f bits", am_scores_bits(how->validation_loss));
     } else {
         snprintf(text, AM_CHOICE_TEXT, "%.4f", how->validation);
     }
@@ -208,7 +210,7 @@ static void report_scores(const am_suite *suite, const char *phase, am_table_cho
     am_json_int(&json, "round", how.round);
     am_json_real(&json, "validation_accuracy", scores->accuracy);
     am_json_real(&json, "validation_loss_nats", scores->loss);
-    am_report_scores(suite, scores, &json);
+    am_scores_json(suite, scores, &json);
     am_event("validation", &json);
     am_json_free(&json);
 }

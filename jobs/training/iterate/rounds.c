@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include "io/commit/manifest.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/suite/train.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"

@@ -5,16 +5,15 @@
  *
  * New adapters are keyed by the seed, the purpose and the round, not by the task: all tasks of a
  * round begin at the same point. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_TRAINING_ADAPT_H
-#define AM_JOBS_TRAINING_ADAPT_H
+#ifndef AM_JOBS_TRAINING_SUITE_ADAPT_H
+#define AM_JOBS_TRAINING_SUITE_ADAPT_H
 
 #include "jobs/training/run_folder.h"
-#include "jobs/training/suite.h"
+#include "jobs/training/suite/suite.h"
 
-/** Give an open suite adapters; lora borrowed, r = 0: none. Local. Errors: those of am_lora_adapt;
- * AM_E_NOMEM. */
+/** Give an open suite adapters, which it frees; lora borrowed, r = 0: none. Local. Errors: those of
+ * am_lora_adapt; AM_E_NOMEM. */
 int am_adapt_open(am_suite *suite, const am_lora_options *lora);
-void am_adapt_close(am_suite *suite); /* by am_suite_close_all */
 
 /** The network that finetuning trains: with adapters, or the suite's. */
 const am_net *am_adapt_net(const am_suite *suite);

@@ -1,5 +1,5 @@
 /* See adapt.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/training/adapt.h"
+#include "jobs/training/suite/adapt.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -45,18 +45,6 @@ int am_adapt_open(am_suite *suite, const am_lora_options *lora)
         suite->moved = moved;
     }
     return rc;
-}
-
-void am_adapt_close(am_suite *suite)
-{
-    am_adapters *adapters = &suite->adapters;
-    for (int i = 0; adapters->block != NULL && i <= suite->n; i++) {
-        free(adapters->block[i]);
-    }
-    free(adapters->block);
-    free(adapters->anchor);
-    am_net_free(&adapters->net);
-    *adapters = (am_adapters){0};
 }
 
 /* ---- a call ---- */
