@@ -131,7 +131,7 @@ static void check_spectrum(int64_t n, const double *d, am_eigen_order order, int
         matrix a = matrix_make(n, d, is_dense == 1);
         const am_operator op = {.self = &a, .n = n, .apply = apply};
         const am_eigen_options o = {
-            .order = order, .wanted = wanted, .most = 200, .tolerance = 1e-10, .seed = 3};
+            .order = order, .wanted = wanted, .most = 200, .tolerance = 1e-12, .seed = 3};
         found f;
         found_make(&f, &a);
         AM_CHECK_OK(am_eigen_lanczos(&op, &o, &f.result));
@@ -156,6 +156,17 @@ static void close_values(void)
     }
     const double both[] = {1, -0.9, pow(0.9, 2), -pow(0.9, 3)};
     check_spectrum(N, d, AM_EIGEN_MAGNITUDE, 4, both);
+}
+
+/* The first converge long before the last: without reorthogonalisation they would come twice. */
+static void apart(void)
+{
+    enum { N = 400 };
+    double d[N];
+    for (int k = 0; k < N; k++) {
+        d[k] = k < MOST_WANTED ? 1000 * pow(0.4, k) : 1e-3 * cos(k);
+    }
+    check_spectrum(N, d, AM_EIGEN_LARGEST, MOST_WANTED, d);
 }
 
 /* Repeated and zero values: each once while the first Krylov space lasts, all when it has ended. */
@@ -363,8 +374,8 @@ static void network(void)
 }
 
 static const am_test tests[] = {
-    AM_TEST(close_values), AM_TEST(repeated_values), AM_TEST(small_operators), AM_TEST(outcomes),
-    AM_TEST(power),        AM_TEST(tridiagonal),     AM_TEST(network),
+    AM_TEST(close_values), AM_TEST(apart), AM_TEST(repeated_values), AM_TEST(small_operators),
+    AM_TEST(outcomes),     AM_TEST(power), AM_TEST(tridiagonal),     AM_TEST(network),
 };
 
 AM_TEST_MAIN("eigen", tests)

@@ -267,7 +267,8 @@ static void symmetry(void)
     }
 }
 
-/* Activation checkpointing makes tangents again: the same bits. */
+/* Activation checkpointing makes tangents again: the same bits, in less memory for a deep network.
+ */
 static void recomputed(void)
 {
     for (int i = 0; i < CASES; i++) {
@@ -288,6 +289,17 @@ static void recomputed(void)
         free(h);
         problem_free(&p);
     }
+    am_net net;
+    am_pass whole, less;
+    AM_CHECK_OK(am_preset_make("gpt", "depth=8 features=32", NULL, &net));
+    AM_CHECK_OK(am_net_shape(&net, 64));
+    AM_CHECK_OK(am_pass_make_curved_f64(&net, 4, 4, &whole));
+    net.recompute = true;
+    AM_CHECK_OK(am_pass_make_curved_f64(&net, 4, 4, &less));
+    AM_CHECK(less.program.bytes * 5 < whole.program.bytes * 2);
+    am_pass_free_f64(&whole);
+    am_pass_free_f64(&less);
+    am_net_free(&net);
 }
 
 /* ---- am_train_ops.hvp ---- */
