@@ -26,8 +26,8 @@ typedef struct am_theory_net {
  *
  * Collective [comm]; all [same]; net, task and comm stay as they are while it lives. Both outputs
  * belong together: oracle->self is `out`, which must not move. Memory: those of the tree, a trunk,
- * and in a call the activations of a part. Errors: AM_E_RECIPE (the network does not fit the
- * samples), AM_E_NOMEM, those of the samples; agreed. */
+ * and in a call the activations of a part. After a call that failed only free it. Errors:
+ * AM_E_RECIPE (the network does not fit the samples), AM_E_NOMEM, those of the samples; agreed. */
 int am_theory_net_make_all(MPI_Comm comm, const am_net *net, const am_task *task, int tasks,
                            int64_t parts, am_theory_net *out, am_oracle *oracle);
 void am_theory_net_free(am_theory_net *self); /* accepts a zeroed one */
