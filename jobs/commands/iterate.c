@@ -36,6 +36,12 @@ cleanup:
     return rc;
 }
 
+static void describe(const am_iterate *it, const am_job *job, am_json *json)
+{
+    (void)job;
+    am_iterate_json(it, json);
+}
+
 static int run_all(const am_args *args, int *exit_status)
 {
     const iterate_options *given = args->options;
@@ -43,7 +49,8 @@ static int run_all(const am_args *args, int *exit_status)
                         .output = given->output,
                         .overwrite = given->overwrite || given->fresh,
                         .work_all = work_all,
-                        .describe = am_iterate_json,
+                        .describe = describe,
+                        .text = am_job_table,
                         .model = "final.h5",
                         .save_every = given->save_every,
                         .kind = AM_JOB_ITERATE,

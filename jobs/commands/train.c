@@ -90,8 +90,9 @@ cleanup:
     return rc;
 }
 
-static void describe(const am_iterate *it, am_json *json)
+static void describe(const am_iterate *it, const am_job *job, am_json *json)
 {
+    (void)job;
     am_table_json(&it->table, json);
 }
 
@@ -104,6 +105,7 @@ static int run_all(const am_args *args, int *exit_status)
                         .overwrite = given->overwrite || given->fresh,
                         .work_all = work_all,
                         .describe = describe,
+                        .text = am_job_table,
                         .model = "trunk.h5",
                         .save_every = given->save_every,
                         .kind = AM_JOB_TRAIN,

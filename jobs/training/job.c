@@ -45,17 +45,23 @@ cleanup:
     return rc;
 }
 
+char *am_job_table(const am_iterate *it, const am_job *job)
+{
+    (void)job;
+    return am_table_text(&it->table);
+}
+
 /* The table for people, result.json, and the line for programs. */
 static int report_all(const am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
     am_json json = {0};
-    char *text = am_table_text(&it->table), model[AM_RUN_PATH];
+    char *text = job->text(it, job), model[AM_RUN_PATH];
     int rc = text == NULL ? AM_E_NOMEM : AM_OK;
-    AM_KEEP(am_run_folder_file(folder, model, "%s", job->model));
+    AM_KEEP(am_run_folder_file(folder, model, "%s", job->model != NULL ? job->model : ""));
     am_json_object(&json, NULL);
     am_json_string(&json, "job", job->name);
     am_json_int(&json, "seed", it->recipe->seed);
-    job->describe(it, &json);
+    job->describe(it, job, &json);
     am_json_end_object(&json);
     AM_KEEP(am_json_finish(&json));
     AM_AGREE(it->suite.comm);
@@ -63,7 +69,9 @@ static int report_all(const am_iterate *it, const am_run_folder *folder, const a
     AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "table.txt", text));
     AM_TRY(am_run_folder_text_all(it->suite.comm, folder, "result.json", json.text));
     am_info("\n%s", text);
-    am_info("model: %s", model);
+    if (job->model != NULL) {
+        am_info("model: %s", model);
+    }
     am_result(&json);
 cleanup:
     free(text);
@@ -81,6 +89,7 @@ int am_job_run_all(const am_args *args, const am_job *job)
     int rc = AM_OK;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, job->task, &recipe));
+    AM_TRY(job->check != NULL ? job->check(&recipe) : AM_OK); /* the same on all ranks */
     AM_TRY(
         am_train_fit_all(am_world(), &recipe, job->kind, am_world_size(), job->memory, NULL, NULL));
     AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));

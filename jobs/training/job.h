@@ -13,11 +13,16 @@ typedef struct am_job {
     const char *output; /* run folder */
     const char *task;   /* the only one of the recipe's to use; NULL: all */
     bool overwrite;
+    void *self; /* of the command, for what follows; borrowed */
+    /* Is the recipe one for this job? Errors: AM_E_RECIPE. NULL: any. Local, pure. */
+    int (*check)(const am_train_recipe *recipe);
     /* Fill the table. Collective [it->suite.comm]. */
     int (*work_all)(am_iterate *it, const am_run_folder *folder, const struct am_job *job);
     /* Members of the result. Local. */
-    void (*describe)(const am_iterate *it, am_json *json);
-    const char *model; /* file of the run folder that holds the result */
+    void (*describe)(const am_iterate *it, const struct am_job *job, am_json *json);
+    /* table.txt, owned by the caller; NULL with AM_E_NOMEM in the slot. Local. */
+    char *(*text)(const am_iterate *it, const struct am_job *job);
+    const char *model; /* file of the run folder that holds the result; NULL: no model does */
     double save_every; /* of train */
     int64_t memory;    /* bytes that a rank may take, 0: any */
 } am_job;
@@ -30,5 +35,8 @@ int am_job_run_all(const am_args *args, const am_job *job);
 /** Read a recipe, reduced to one of its tasks if `task` is not NULL. Collective [am_world]. out:
  * freed by am_train_recipe_free, also after an error. */
 int am_job_recipe_all(const am_args *args, const char *task, am_train_recipe *out);
+
+/** `text` of jobs whose result is it->table. */
+char *am_job_table(const am_iterate *it, const am_job *job);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/recipe/bind.h"
+#include "jobs/recipe/lists.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "solver/training/optim.h"
@@ -77,8 +78,9 @@ static const am_param top_table[] = {
      "what alpha, round and epochs are chosen by, on validation data; auto: loss for text"},
     {0},
 };
-static const char *const top_sections[] = {"model", "data",     "base",    "heads", "finetune",
-                                           "merge", "one_shot", "iterate", "joint", NULL};
+static const char *const top_sections[] = {"model",    "data",   "base",     "heads",
+                                           "finetune", "merge",  "one_shot", "iterate",
+                                           "joint",    "theory", NULL};
 
 typedef struct data_keys {
     char *folder;
@@ -108,7 +110,7 @@ static const am_param limit_table[] = {
 /* What a section has beside training keys. */
 typedef struct extra_keys {
     char *checkpoint, *pretrain;
-    bool run;
+    bool run, random;
 } extra_keys;
 
 static const am_param base_extra[] = {
@@ -121,6 +123,8 @@ static const am_param base_extra[] = {
 static const am_param heads_extra[] = {
     {"checkpoint", AM_PARAM_STRING, offsetof(extra_keys, checkpoint), "", 0, 0, NULL,
      "read the heads from this checkpoint; else probe the frozen base"},
+    {"random", AM_PARAM_BOOL, offsetof(extra_keys, random), "no", 0, 0, NULL,
+     "leave the heads at random values, by the seed, instead of probing"},
     {0},
 };
 static const am_param joint_extra[] = {
@@ -149,44 +153,6 @@ static const char *const iterate_lists[] = {"alphas", NULL};
 static const char *const merge_keys[] = {"merge_method", "parameters", NULL};
 static const char *const one_shot_keys[] = {"epochs", "alphas", NULL};
 
-/* ---- lists ---- */
-
-static int list_of(const am_node *node, const char *what, int64_t most)
-{
-    int rc = am_node_list(node, what);
-    if (rc == AM_OK && (node->n < 1 || node->n > most)) {
-        rc = am_node_fail(node, "%s needs 1 to %lld items, not %lld", what, (long long)most,
-                          (long long)node->n);
-    }
-    return rc;
-}
-
-static int read_reals(const am_node *node, const char *what, double *out, int *n)
-{
-    int rc = list_of(node, what, AM_RECIPE_MAX_LIST);
-    for (int64_t i = 0; i < (rc == AM_OK ? node->n : 0); i++) {
-        AM_KEEP(am_node_real(node->item[i], what, &out[i]));
-        if (rc == AM_OK && (out[i] < -10.0 || out[i] > 10.0)) {
-            rc = am_node_fail(node->item[i], "%s: %g is outside -10 to 10", what, out[i]);
-        }
-    }
-    *n = rc == AM_OK ? (int)node->n : 0;
-    return rc;
-}
-
-static int read_epochs(const am_node *node, const char *what, int64_t *out, int *n)
-{
-    int rc = list_of(node, what, AM_RECIPE_MAX_LIST);
-    for (int64_t i = 0; i < (rc == AM_OK ? node->n : 0); i++) {
-        AM_KEEP(am_node_int(node->item[i], what, 1, 1000000, &out[i]));
-        if (rc == AM_OK && i > 0 && out[i] <= out[i - 1]) {
-            rc = am_node_fail(node->item[i], "%s must be ascending", what);
-        }
-    }
-    *n = rc == AM_OK ? (int)node->n : 0;
-    return rc;
-}
-
 /* ---- sections ---- */
 
 static char *copy_text(const char *text)
@@ -204,7 +170,7 @@ static int read_tasks(const am_node *list, am_train_recipe *out)
     if (list == NULL || (list->kind == AM_NODE_LIST && list->n == 0)) {
         return am_fail(AM_E_RECIPE, "the recipe names no task: list data sets under data: tasks:");
     }
-    AM_TRY(list_of(list, "data.tasks", AM_RECIPE_MAX_TASKS));
+    AM_TRY(am_recipe_list(list, "data.tasks", AM_RECIPE_MAX_TASKS));
     out->task = am_new(list->n, sizeof *out->task, "tasks");
     AM_TRY(out->task == NULL ? AM_E_NOMEM : AM_OK);
     for (int64_t i = 0; i < list->n; i++) {
@@ -301,10 +267,15 @@ static int read_sections(const am_node *root, am_train_recipe *out)
     out->base_checkpoint = base.checkpoint;
     out->base_task = base.pretrain;
     out->heads_checkpoint = heads.checkpoint;
+    out->heads_random = heads.random;
     out->run_joint = joint.run;
     if (rc == AM_OK && out->base_checkpoint != NULL && out->base_task != NULL) {
         rc = am_node_fail(am_node_find(root, "base"),
                           "base has both a checkpoint and a data set to pretrain on: keep one");
+    }
+    if (rc == AM_OK && out->heads_checkpoint != NULL && out->heads_random) {
+        rc = am_node_fail(am_node_find(root, "heads"),
+                          "heads has both a checkpoint and random: yes: keep one");
     }
     if (rc == AM_OK && out->finetune.epochs < 1) {
         rc = am_node_fail(am_node_find(root, "finetune"), "finetune.epochs must be at least 1");
@@ -407,7 +378,7 @@ static int read_alphas(const am_node *map, const char *what, const am_train_reci
         *n = 1;
         return AM_OK;
     }
-    return read_reals(node, what, alpha, n);
+    return am_recipe_reals(node, what, -10, 10, AM_RECIPE_MAX_LIST, alpha, n);
 }
 
 static int read_comparison(const am_node *root, am_train_recipe *out)
@@ -422,7 +393,8 @@ static int read_comparison(const am_node *root, am_train_recipe *out)
     }
     AM_KEEP(am_recipe_bind(iterate, iterate_table, iterate_lists, "iterate", &keys));
     if (rc == AM_OK && epochs != NULL) {
-        rc = read_epochs(epochs, "one_shot.epochs", out->one_shot_epochs, &out->n_epochs);
+        rc = am_recipe_ascending(epochs, "one_shot.epochs", 1, 1000000, AM_RECIPE_MAX_LIST,
+                                 out->one_shot_epochs, &out->n_epochs);
     } else {
         out->one_shot_epochs[0] = 1;
         out->n_epochs = 1;
@@ -533,6 +505,9 @@ int am_train_recipe_resolve(am_train_recipe *r)
     json_section(&json, "base", &r->base, r->base_checkpoint, r->base_task);
     am_json_end_object(&json);
     json_section(&json, "heads", &r->heads, r->heads_checkpoint, NULL);
+    if (r->heads_random) {
+        am_json_bool(&json, "random", true);
+    }
     am_json_end_object(&json);
     json_section(&json, "finetune", &r->finetune, NULL, NULL);
     am_json_end_object(&json);
@@ -540,6 +515,7 @@ int am_train_recipe_resolve(am_train_recipe *r)
     json_section(&json, "joint", &r->joint, NULL, NULL);
     am_json_bool(&json, "run", r->run_joint);
     am_json_end_object(&json);
+    am_theory_section_print(&r->theory, &json);
     am_json_end_object(&json);
     int rc = am_json_finish(&json);
     if (rc == AM_OK) {
@@ -575,6 +551,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(read_sections(root, out));
     AM_KEEP(read_merge(root, out));
     AM_KEEP(read_comparison(root, out));
+    AM_KEEP(am_theory_section_read(am_node_find(root, "theory"), out->n_tasks, &out->theory));
     AM_KEEP(am_train_recipe_resolve(out));
     return rc;
 }

@@ -6,6 +6,7 @@
 
 #include <mpi.h>
 #include "io/dataset/dataset.h"
+#include "jobs/theory/section.h"
 #include "jobs/training/model.h"
 #include "jobs/training/rollback.h"
 #include "solver/merge/method.h"
@@ -41,7 +42,8 @@ typedef struct am_train_recipe {
 
     char *base_checkpoint;  /* owned; NULL: pretrain */
     char *base_task;        /* owned; data set to pretrain on; NULL with no checkpoint: random */
-    char *heads_checkpoint; /* owned; NULL: probe */
+    char *heads_checkpoint; /* owned; NULL: probe, or leave them random */
+    bool heads_random;
     am_train_section base, heads, finetune, joint;
 
     const am_method *method;
@@ -55,6 +57,7 @@ typedef struct am_train_recipe {
     int64_t rounds, patience, warmup; /* rounds; warmup: alpha grows linearly over that many */
     int64_t keep;                     /* newest rounds of an alpha that stay on disk, 0: all */
     bool run_joint;
+    am_theory_section theory;
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */

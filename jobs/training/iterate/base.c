@@ -1,5 +1,6 @@
 /* The base and the heads: the first step of every training job. SPDX-License-Identifier:
  * BSD-3-Clause */
+#include <stdio.h>
 #include "io/versions.h"
 #include "jobs/training/suite/adapt.h"
 #include "jobs/training/iterate/parts.h"
@@ -67,6 +68,18 @@ cleanup:
     return rc;
 }
 
+/* Random heads, each keyed by its task. */
+static int draw_heads(am_suite *suite, int64_t seed)
+{
+    char purpose[AM_MAX_NAME + 16];
+    int rc = AM_OK;
+    for (int i = 0; i < suite->n; i++) {
+        snprintf(purpose, sizeof purpose, "head of %s", am_suite_task(suite, i));
+        AM_KEEP(suite->ops->init(&suite->head[i], (uint64_t)seed, purpose, suite->head_params[i]));
+    }
+    return rc;
+}
+
 static int make_heads_all(am_iterate *it)
 {
     const am_train_recipe *recipe = it->recipe;
@@ -84,6 +97,10 @@ static int make_heads_all(am_iterate *it)
     if (recipe->heads_checkpoint != NULL) {
         am_info("heads: read from %s", recipe->heads_checkpoint);
         AM_TRY(am_suite_load_heads_all(suite, recipe->heads_checkpoint));
+    } else if (recipe->heads_random) {
+        am_info("heads: random, seed %lld", (long long)recipe->seed);
+        rc = draw_heads(suite, recipe->seed);
+        AM_AGREE(suite->comm);
     } else {
         am_info("heads: one linear probe a task on the frozen base, epochs: %lld",
                 (long long)recipe->heads.epochs);

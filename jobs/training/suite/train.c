@@ -10,7 +10,7 @@
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
 
-static am_task task_of(const am_suite *suite, int i)
+am_task am_suite_training(const am_suite *suite, int i)
 {
     return (am_task){.name = am_suite_task(suite, i),
                      .train = am_dataset_samples(suite->data[i], AM_TRAIN),
@@ -27,7 +27,7 @@ static int new_log(const am_suite *suite, const am_train_options *options, am_tr
 /* Train task i on this group's ranks; a diverged run is an error that names the task. */
 static int train_one_all(am_suite *suite, int i, void *trunk, const am_train_options *options)
 {
-    am_task task = task_of(suite, i);
+    am_task task = am_suite_training(suite, i);
     am_train_result result = {0};
     am_train_options logged = *options;
     int64_t rollbacks = 0;
@@ -170,7 +170,7 @@ int am_suite_state_all(const am_suite *suite, const am_train_options *options, a
     am_task *tasks = am_new(suite->n, sizeof *tasks, "tasks");
     int rc = tasks == NULL ? AM_E_NOMEM : AM_OK;
     for (int i = 0; i < suite->n && rc == AM_OK; i++) {
-        tasks[i] = task_of(suite, i);
+        tasks[i] = am_suite_training(suite, i);
     }
     AM_KEEP(suite->ops->state_make(suite->comm, am_adapt_net(suite), tasks, suite->n, &joint, out));
     free(tasks);
@@ -198,7 +198,7 @@ int am_suite_joint_all(am_suite *suite, void *trunk, const am_train_options *opt
     }
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
-        tasks[i] = task_of(suite, i);
+        tasks[i] = am_suite_training(suite, i);
     }
     const am_saver_call call = {.comm = suite->comm,
                                 .name = "joint",

@@ -5,6 +5,9 @@
 
 #include "jobs/training/suite/suite.h"
 
+/** Task i with its training samples and its head; all borrowed. */
+am_task am_suite_training(const am_suite *suite, int i);
+
 /** Train the heads on the features of a frozen trunk: every group its own tasks; then every rank
  * has all heads. Collective [suite->comm]. options: train_trunk and train_head are set here. */
 int am_suite_probe_all(am_suite *suite, const void *trunk, const am_train_options *options);

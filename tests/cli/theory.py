@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""theory measures slopes 2 and 3 and bounds that hold, gives the same bytes for any number of ranks, and
+goes on where it was stopped, killed or damaged.                       usage: theory.py [RANKS]...
+SPDX-License-Identifier: BSD-3-Clause
+"""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "support"))
+import rankrun  # noqa: E402
+
+LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta".split()
+UNITS = 2 * 16
+failures = 0
+
+
+def check(holds: bool, what: str, result: rankrun.Result | None = None) -> None:
+    global failures
+    if not holds:
+        failures += 1
+        print(f"FAILED: {what}")
+        if result is not None:
+            print(result.report())
+
+
+def run(arguments: list[str], ranks: int, folder: Path, *codes: int, during=None) -> rankrun.Result:
+    result = rankrun.run(["theory", "theory.yml", *arguments], ranks, folder, timeout=120, during=during)
+    result.expect_code(*(codes or (0,)))
+    check(not result.problems, f"theory {' '.join(arguments)} on {ranks} ranks", result)
+    return result
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {f: v for f, v in rankrun.snapshot(folder).items() if f != "events.jsonl"}
+
+
+def check_numbers(result: dict) -> None:
+    rows, slopes = result["rows"], result["slopes"]
+    check(len(rows) == 2 * 2 * 4 * 4 and len(slopes) == 2 * 2 * 4, "a row for each setting")
+    for s in slopes:
+        where = f"T {s['tasks']}, alpha {s['alpha']}, k {s['k']}"
+        if s["k"] == 1:
+            check(s["gap"]["slope"] is None, f"{where}: no slope without a gap")
+            continue
+        check(abs(s["gap"]["slope"] - 2) < 0.02, f"{where}: slope of the gap {s['gap']}")
+        check(abs(s["residual"]["slope"] - 3) < 0.05, f"{where}: slope of the residual {s['residual']}")
+        check(s["gap"]["low"] <= s["gap"]["slope"] <= s["gap"]["high"], f"{where}: interval {s['gap']}")
+    for r in rows:
+        where = f"T {r['tasks']}, alpha {r['alpha']}, k {r['k']}, eta {r['eta']}"
+        if r["k"] == 1:
+            check(r["ulps"] <= 8 and r["gap"] <= r["rounding"] and r["c"] == 0, f"{where}: {r}")
+            continue
+        check(r["residual"] < r["gap"] / 20, f"{where}: the second-order term is most of the gap: {r}")
+        check(0 < r["c"] <= r["bound_derived"] <= r["network_bound_derived"], f"{where}: bounds: {r}")
+        check(r["bound_printed"] < r["bound_derived"] or r["k"] < 3, f"{where}: printed: {r}")
+        check(r["gradient"] <= r["network_gradient"] and r["hessian"] <= r["network_hessian"],
+              f"{where}: constants: {r}")
+    check(result["bounds"]["measured"] == 2 * 2 * 4 * 3, f"bounds everywhere: {result['bounds']}")
+    check(0 < result["bounds"]["most_of_derived"] <= 1, f"share of the bound: {result['bounds']}")
+    epochs = [e for e in result["epochs"] if e["task"] == "b" and e["eta"] == 1e-3]
+    check(len(epochs) == 5, "epochs of task b")
+    check(abs(sum(e["share"] for e in epochs) - 1) < 1e-12, "shares of all epochs are one")
+    check(abs(epochs[0]["cosine_first_gradient"] - 1) < 1e-15, "the first gradient is itself")
+    check(epochs[-1]["loss_nats"] < epochs[0]["loss_nats"], "descent descends")
+
+
+def after_unit(folder: Path, number: int, sign: int):
+    """Strike all ranks once so many units are on disk."""
+    def during(ranks) -> None:
+        end = time.monotonic() + 60
+        while len(list(folder.glob("units/*.unit"))) < number and time.monotonic() < end:
+            time.sleep(0.002)
+        for pid in ranks().values():
+            try:
+                os.kill(pid, sign)
+            except ProcessLookupError:
+                pass # it was faster
+    return during
+
+
+def check_restart(folder: Path) -> None:
+    run([*LONG, "-o", "alone"], 2, folder)
+    wanted = files(folder / "alone")
+    stopped = run([*LONG, "-o", "again"], 2, folder, 75,
+                  during=after_unit(folder / "again", 3, signal.SIGTERM))
+    first = sorted((folder / "again" / "units").glob("*.unit"))
+    check(0 < len(first) < UNITS, f"{len(first)} units after the stop", stopped)
+    run([*LONG, "-o", "again"], 3, folder, *range(-9, 256),
+        during=after_unit(folder / "again", len(first) + 3, signal.SIGKILL))
+    left = len(list((folder / "again" / "units").glob("*.unit")))
+    check(len(first) < left < UNITS, f"{left} units after the kill")
+    kept = first[0].stat().st_mtime_ns
+    damaged = first[1]
+    damaged.write_text(damaged.read_text()[:-2] + "0\n" if not damaged.read_text().endswith("0\n")
+                       else damaged.read_text()[:-2] + "1\n")
+    last = run([*LONG, "-o", "again"], 1, folder)
+    check(f"{damaged.name} is damaged" in last.err, "a damaged unit is named", last)
+    check(first[0].stat().st_mtime_ns == kept, "a finished unit is not measured again")
+    for line in rankrun.changes(wanted, files(folder / "again")):
+        check(False, f"after a stop, a kill and damage: {line}")
+
+
+def main() -> None:
+    ranks = [int(a) for a in sys.argv[1:]] or [1, 2, 3]
+    folder = Path(tempfile.mkdtemp(prefix="am_theory."))
+    subprocess.run([sys.executable, HERE.parent / "support" / "make_tasks.py", folder / "tasks",
+                    "a:4:120", "b:3:90", "c:5:150"], check=True)
+    shutil.copy(HERE.parent / "support" / "small_theory.yml", folder / "theory.yml")
+    reference = None
+    for n in ranks:
+        result = run(["-o", f"run{n}"], n, folder)
+        reference = reference or files(folder / f"run{n}")
+        for line in rankrun.changes(reference, files(folder / f"run{n}")):
+            check(False, f"{n} ranks: {line}")
+        check(json.loads(result.out) == json.loads((folder / f"run{n}/result.json").read_text()),
+              "the line for programs is the result")
+    check({"result.json", "table.txt", "base.h5", "heads.h5"} <= set(reference), f"files: {reference}")
+    check_numbers(json.loads((folder / f"run{ranks[0]}/result.json").read_text()))
+    again = run(["-o", f"run{ranks[0]}"], 2, folder)
+    check("finished" in again.err, "a finished run says so", again)
+    check_restart(folder)
+    run(["-o", f"run{ranks[0]}", "--set", "seed=8"], 2, folder, 73)
+    run(["-o", f"run{ranks[0]}", "--set", "seed=8", "--overwrite"], 2, folder)
+    changed = files(folder / f"run{ranks[0]}")
+    check(changed["result.json"] != reference["result.json"], "another seed gives other numbers")
+
+    if failures == 0:
+        shutil.rmtree(folder)
+        print(f"same bytes at {ranks} ranks")
+    else:
+        print(f"{failures} failures; see {folder}")
+    sys.exit(failures > 0)
+
+
+if __name__ == "__main__":
+    main()
