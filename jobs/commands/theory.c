@@ -47,8 +47,9 @@ const am_command am_command_theory = {
         "number of tasks, alpha, k and eta: k epochs of full-batch gradient descent on each task "
         "and on their sum, the gap between the merged task vectors and multitask descent, its "
         "second-order term by exact Hessian-vector products, what is left, the slopes of both in "
-        "eta, the bounds of |C| and how much of them it takes; and gradients by epoch. The results "
-        "are the same bytes for any number of ranks. An interrupted run goes on.",
+        "eta, the bounds of |C| and how much of them it takes; gradients by epoch; and, if "
+        "theory.spectrum asks for them, the largest eigenvalues of Hessians. The results are the "
+        "same bytes for any number of ranks. An interrupted run goes on.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

@@ -70,4 +70,10 @@ int am_theory_measure_all(const am_oracle *oracle, const double *theta0,
                           const am_theory_setting *setting, am_theory_row *rows,
                           am_theory_epoch *epochs);
 
+/** theta [n] := theta_MT^(epochs), the same bits as on the way of am_theory_measure_all: descent on
+ * the sum of the first `tasks` tasks with step = alpha eta. Collective [oracle->comm]; all [same].
+ * Memory: 3 vectors. Errors: those of the oracle, AM_E_NOMEM. */
+int am_theory_descend_all(const am_oracle *oracle, const double *theta0, int tasks, double step,
+                          int64_t epochs, double *theta);
+
 #endif
