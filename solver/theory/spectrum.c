@@ -36,13 +36,55 @@ cleanup:
     return rc;
 }
 
+static am_eigen_options norm_options(int64_t n, uint64_t seed)
+{
+    return (am_eigen_options){.order = AM_EIGEN_MAGNITUDE,
+                              .wanted = 1,
+                              .most = n < HESSIAN_PRODUCTS ? (int)n : HESSIAN_PRODUCTS,
+                              .tolerance = hessian_tolerance,
+                              .seed = seed};
+}
+
+int am_theory_spectrum_products(int64_t n, int wanted)
+{
+    const int products = SPECTRUM_PRODUCTS + EACH_PRODUCTS * wanted;
+    return n < products ? (int)n : products;
+}
+
+static am_eigen_options spectrum_options(int64_t n, int wanted, uint64_t seed)
+{
+    return (am_eigen_options){.order = AM_EIGEN_LARGEST,
+                              .wanted = wanted,
+                              .most = am_theory_spectrum_products(n, wanted),
+                              .tolerance = spectrum_tolerance,
+                              .seed = seed};
+}
+
+/* Lanczos' own memory, and a product of one of several tasks. */
+static int64_t lanczos_bytes(int64_t n, const am_eigen_options *options)
+{
+    return am_eigen_bytes(n, options) + n * (int64_t)sizeof(double);
+}
+
+int64_t am_theory_hessian_norm_bytes(int64_t n)
+{
+    const am_eigen_options options = norm_options(n, 0);
+    return lanczos_bytes(n, &options);
+}
+
+int64_t am_theory_spectrum_bytes(int64_t n, int wanted)
+{
+    const am_eigen_options options = spectrum_options(n, wanted, 0);
+    return lanczos_bytes(n, &options);
+}
+
 /* All memory is there on all ranks before the first product. What can fail after that fails on all:
  * the products agree, and what is made of them is the same bits on every rank. */
 static int lanczos_all(const am_oracle *oracle, int first, int end, const double *theta,
                        am_eigen_options options, am_eigen_result *result)
 {
     const int64_t n = oracle->n;
-    double *room = am_new(am_eigen_bytes(n, &options) + n * (int64_t)sizeof *room, 1, "curvatures");
+    double *room = am_new(lanczos_bytes(n, &options), 1, "curvatures");
     int rc = room == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(oracle->comm);
     hessian h = {.oracle = oracle, .first = first, .end = end, .theta = theta, .of_task = room};
@@ -54,40 +96,22 @@ cleanup:
     return rc;
 }
 
-static int at_most(int64_t n, int products)
-{
-    return n < products ? (int)n : products;
-}
-
 int am_theory_hessian_norm_all(const am_oracle *oracle, int task, const double *theta,
                                uint64_t seed, double *norm)
 {
     double value = NAN, residual = NAN;
-    const am_eigen_options options = {.order = AM_EIGEN_MAGNITUDE,
-                                      .wanted = 1,
-                                      .most = at_most(oracle->n, HESSIAN_PRODUCTS),
-                                      .tolerance = hessian_tolerance,
-                                      .seed = seed};
     am_eigen_result result = {.value = &value, .residual = &residual};
-    const int rc = lanczos_all(oracle, task, task + 1, theta, options, &result);
+    const int rc =
+        lanczos_all(oracle, task, task + 1, theta, norm_options(oracle->n, seed), &result);
     *norm = fabs(value) + residual;
     return rc;
-}
-
-int am_theory_spectrum_products(int64_t n, int wanted)
-{
-    return at_most(n, SPECTRUM_PRODUCTS + EACH_PRODUCTS * wanted);
 }
 
 int am_theory_spectrum_all(const am_oracle *oracle, int first, int end, const double *theta,
                            int wanted, uint64_t seed, am_eigen_result *result)
 {
-    const am_eigen_options options = {.order = AM_EIGEN_LARGEST,
-                                      .wanted = wanted,
-                                      .most = am_theory_spectrum_products(oracle->n, wanted),
-                                      .tolerance = spectrum_tolerance,
-                                      .seed = seed};
-    return lanczos_all(oracle, first, end, theta, options, result);
+    return lanczos_all(oracle, first, end, theta, spectrum_options(oracle->n, wanted, seed),
+                       result);
 }
 
 /* ---- matrices ---- */

@@ -7,8 +7,9 @@
 
 /** Norm of the Hessian of L_t at theta: the largest |eigenvalue| by Lanczos from a random vector,
  * and its residual (1e-4 of it, if 80 products are enough for that) on top. NaN where a product is
- * not finite. Collective [oracle->comm]; all [same]. Memory: 82 vectors, or n + 2. Errors: those of
- * the oracle, AM_E_NOMEM; agreed. */
+ * not finite. Collective [oracle->comm]; all [same]. Errors: those of the oracle, AM_E_NOMEM;
+ * agreed.
+ */
 int am_theory_hessian_norm_all(const am_oracle *oracle, int task, const double *theta,
                                uint64_t seed, double *norm);
 
@@ -17,12 +18,16 @@ int am_theory_hessian_norm_all(const am_oracle *oracle, int task, const double *
  * |eigenvalue|, with am_theory_spectrum_products at most. Those that repeat: see am_eigen_lanczos.
  *
  * Collective [oracle->comm]; all [same]. 1 <= wanted <= n; first < end. result: the caller's arrays
- * [wanted], no vectors; NaN where a product is not finite. Memory: two vectors more than products.
- * Errors: those of the oracle, AM_E_NOMEM; agreed. */
+ * [wanted], no vectors; NaN where a product is not finite. Errors: those of the oracle, AM_E_NOMEM;
+ * agreed. */
 int am_theory_spectrum_all(const am_oracle *oracle, int first, int end, const double *theta,
                            int wanted, uint64_t seed, am_eigen_result *result);
 /** Products at most for `wanted` eigenvalues of an operator of order n. Pure. */
 int am_theory_spectrum_products(int64_t n, int wanted);
+/** Bytes that a norm and a spectrum take if all products are needed: two vectors more than these.
+ * Pure. */
+int64_t am_theory_hessian_norm_bytes(int64_t n);
+int64_t am_theory_spectrum_bytes(int64_t n, int wanted);
 
 /** Spectral norm of a matrix w [rows][columns], with `bias` [rows] as one more column if it is not
  * NULL: power iteration until it moves by 1e-12 of itself. Local. Errors: AM_E_NOMEM. */

@@ -29,10 +29,16 @@ typedef struct sweep {
     double *path;     /* [last] owned: eta times the norms of all gradients up to step i */
 } sweep;
 
+int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k)
+{
+    return 7 + 2 * tasks + n_k;
+}
+
 static int make(sweep *s)
 {
-    const int64_t T = s->setting->tasks, vectors = 7 + 2 * T + s->setting->n_k;
-    s->room = am_new(vectors * s->n, sizeof *s->room, "trajectories");
+    const int64_t T = s->setting->tasks;
+    s->room = am_new(am_theory_measure_vectors(T, s->setting->n_k) * s->n, sizeof *s->room,
+                     "trajectories");
     s->path = am_new(s->last, sizeof *s->path, "trajectories");
     if (s->room == NULL || s->path == NULL) {
         return AM_E_NOMEM;
