@@ -83,11 +83,11 @@ static int packed_store_raw(void *self, int64_t tensor, int64_t lo, int64_t n, c
     return AM_OK;
 }
 
-static am_source source_over(packed *p, const char *label)
+static am_source source_over(const am_model_pool *pool, packed *p, const char *label)
 {
     return (am_source){.self = p,
                        .label = label,
-                       .tensors = &p->pool->suite->trunk.tensors,
+                       .tensors = &pool->suite->trunk.tensors,
                        .load = packed_load,
                        .load_raw = packed_load_raw};
 }
@@ -168,11 +168,11 @@ static int make_buffers(am_model_pool *pool)
     }
     AM_KEEP(new_packed(pool, &pool->base));
     AM_KEEP(new_packed(pool, &pool->merged));
-    pool->base_source = source_over(&pool->base, "base");
+    pool->base_source = source_over(pool, &pool->base, "base");
     pool->base_input = (am_merge_input){&pool->base_source, pool->identity};
     for (int i = 0; i < n; i++) {
         AM_KEEP(new_packed(pool, &pool->model[i]));
-        pool->model_source[i] = source_over(&pool->model[i], am_suite_task(pool->suite, i));
+        pool->model_source[i] = source_over(pool, &pool->model[i], am_suite_task(pool->suite, i));
         pool->model_input[i] = (am_merge_input){&pool->model_source[i], pool->identity};
     }
     return rc;
@@ -183,8 +183,10 @@ int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
     int rc = AM_OK;
     am_model_pool *pool = am_new(1, sizeof *pool, "the pool of models");
     rc = pool == NULL ? AM_E_NOMEM : AM_OK;
+    if (rc == AM_OK) {
+        pool->suite = suite;
+    }
     AM_AGREE(suite->comm);
-    pool->suite = suite;
     MPI_Comm_size(suite->comm, &pool->size);
     MPI_Comm_rank(suite->comm, &pool->rank);
     AM_KEEP(make_slices(pool));

@@ -9,7 +9,8 @@ usage: fault.py SCENARIO KIND [sites|every]    SCENARIO: a name in scenarios.py
   term    a rank receives SIGTERM at its N-th write; run again
   full    the output goes to a file system that is too small (needs root for the mount)
 Environment: AM_BIN, AM_MPIRUN, AM_PROGRAMS (libam_shim.so, from shim.c), AM_SEED for the random times,
-AM_FAULT_RANKS (3), AM_FAULT_TIMEOUT, seconds, for a machine that is busy.
+AM_FAULT_RANKS (3), AM_FAULT_ONLY, the one rank to strike, to work on several at once; AM_FAULT_TIMEOUT,
+seconds, for a machine that is busy.
 What must hold is written in README.md beside this file.
 SPDX-License-Identifier: BSD-3-Clause
 """
@@ -34,6 +35,8 @@ RANKS = int(os.environ.get("AM_FAULT_RANKS", "3"))
 BY = {"sites": ",frames=3", "every": ""}
 LONG = len(sys.argv) == 4 and sys.argv[3] in BY
 SOME_RANKS = range(RANKS) if LONG else (0, RANKS - 1)
+if "AM_FAULT_ONLY" in os.environ:
+    SOME_RANKS = (int(os.environ["AM_FAULT_ONLY"]),)
 # Each call with the error that it gets and the exit codes that are right for it.
 CALLS = {
     "open": ("EIO", {66, 73, 74}),
