@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include "jobs/command.h"
 #include "jobs/merge/memory.h"
+#include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
 #include "mpi/agree.h"
@@ -17,9 +18,9 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate";
+static const char jobs[] = "auto|merge|train|iterate|theory";
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -29,7 +30,8 @@ static const am_param options[] = {
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
      "batch, 8 bytes an element; 0: as --memory allows"},
     {"job", AM_PARAM_CHOICE, AM_AT(job), "auto", 0, 0, jobs,
-     "what the recipe is for; auto: iterate if it has data, else merge"},
+     "what the recipe is for; auto: theory if it has that section, iterate if it has data, else "
+     "merge"},
     {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL, "of train: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
     {0}};
@@ -135,8 +137,13 @@ static int plan_training_all(const am_args *args, am_train_job job)
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, o->task, &recipe));
+    AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) : AM_OK); /* the same on all ranks */
     AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
-    rc = report_training(o, job == AM_JOB_TRAIN ? "train" : "iterate", &need, &process);
+    rc = report_training(o,
+                         job == AM_JOB_TRAIN    ? "train"
+                         : job == AM_JOB_THEORY ? "theory"
+                                                : "iterate",
+                         &need, &process);
     AM_AGREE(am_world());
 cleanup:
     am_train_recipe_free(&recipe);
@@ -152,7 +159,9 @@ static int find_job_all(const am_args *args, int *job)
     *job = o->job;
     if (o->job == AUTO) {
         AM_TRY(am_yaml_read_all(am_world(), args->positional[0], &yaml));
-        *job = am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE : MERGE;
+        *job = am_node_find(am_yaml_root(yaml), "theory") != NULL ? THEORY
+               : am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE
+                                                                  : MERGE;
     }
     if (o->task != NULL && *job != TRAIN) {
         rc = am_fail(AM_E_USAGE, "--task goes with --job train"); /* equal on all ranks */
@@ -168,7 +177,9 @@ static int run_all(const am_args *args, int *exit_status)
     (void)exit_status;
     AM_TRY(find_job_all(args, &job));
     rc = job == MERGE ? plan_merge_all(args)
-                      : plan_training_all(args, job == TRAIN ? AM_JOB_TRAIN : AM_JOB_ITERATE);
+                      : plan_training_all(args, job == TRAIN    ? AM_JOB_TRAIN
+                                                : job == THEORY ? AM_JOB_THEORY
+                                                                : AM_JOB_ITERATE);
 cleanup:
     return rc;
 }
@@ -181,8 +192,9 @@ const am_command am_command_plan = {
     .summary = "Say what a merge or a training job would take: memory, bytes read and written.",
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
-        "of the rank that takes most. A budget that does not do is refused, as by merge. Of train "
-        "and iterate: the memory of their largest phase; with --memory data sets that do not fit "
+        "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
+        "iterate and theory: the memory of their largest phase; with --memory data sets that do "
+        "not fit "
         "are counted as the pages that stay in memory.",
     .min_positional = 1,
     .max_positional = 1,

@@ -146,6 +146,7 @@ void am_theory_json(const am_iterate *it, const am_job *job, am_json *json)
     am_json_int(json, "measured", bounds.bounds);
     am_json_end_object(json);
     json_epochs(it, theory, json);
+    am_theory_spectra_json(it, section, &theory->spectra, json);
 }
 
 /* ---- table.txt ---- */
@@ -249,6 +250,7 @@ char *am_theory_text(const am_iterate *it, const am_job *job)
         write_slopes(theory, out);
         write_bounds(&bounds, out);
         write_epochs(it, theory, out);
+        am_theory_spectra_write(it, &theory->section, &theory->spectra, out);
     }
     if (out == NULL || fclose(out) != 0) {
         free(text);

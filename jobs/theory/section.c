@@ -8,7 +8,7 @@
 #include "mpi/error.h"
 
 typedef struct theory_keys {
-    int64_t parts;
+    int64_t parts, spectrum;
     int eigen;
 } theory_keys;
 
@@ -18,6 +18,8 @@ static const am_param table[] = {
      "parts of the samples of a task that ranks can share; changes the rounding"},
     {"eigen", AM_PARAM_CHOICE, offsetof(theory_keys, eigen), "largest_eta", 0, 0, eigen_choices,
      "measure norms of Hessians along the trajectories: never, for the largest eta, always"},
+    {"spectrum", AM_PARAM_INT, offsetof(theory_keys, spectrum), "0", 0, AM_THEORY_MAX_SPECTRUM,
+     NULL, "largest eigenvalues of Hessians at the base and where the joint descent ends; 0: none"},
     {0},
 };
 static const char *const lists[] = {"k", "alphas", "eta", "tasks", NULL};
@@ -121,6 +123,7 @@ int am_theory_section_read(const am_node *map, int n_tasks, am_theory_section *o
     int rc = am_recipe_bind(map, table, lists, "theory", &keys);
     out->parts = keys.parts;
     out->eigen = keys.eigen;
+    out->spectrum = (int)keys.spectrum;
     AM_KEEP(read_counts(map, n_tasks, out));
     AM_KEEP(read_reals(map, out));
     return rc;
@@ -155,6 +158,7 @@ void am_theory_section_print(const am_theory_section *section, am_json *json)
         print_reals(json, "eta", section->eta, section->n_etas);
         am_json_int(json, "parts", section->parts);
         am_json_string(json, "eigen", eigen[section->eigen]);
+        am_json_int(json, "spectrum", section->spectrum);
         am_json_end_object(json);
     }
 }

@@ -5,7 +5,7 @@
 
 #include "jobs/recipe/yaml.h"
 
-enum { AM_THEORY_MAX_LIST = 64 };
+enum { AM_THEORY_MAX_LIST = 64, AM_THEORY_MAX_SPECTRUM = 32 };
 
 /* Where norms of Hessians are measured: `eigen`. */
 enum { AM_THEORY_EIGEN_NO, AM_THEORY_EIGEN_LARGEST_ETA, AM_THEORY_EIGEN_ALL };
@@ -18,6 +18,7 @@ typedef struct am_theory_section {
     double alpha[AM_THEORY_MAX_LIST], eta[AM_THEORY_MAX_LIST]; /* no two alike */
     int64_t parts; /* of the samples of a task, for ranks to share */
     int eigen;     /* AM_THEORY_EIGEN_* */
+    int spectrum;  /* eigenvalues of each Hessian; 0: none */
 } am_theory_section;
 
 /** Read the section; map NULL: there is none, and nothing to measure. n_tasks: of the recipe.

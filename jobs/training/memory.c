@@ -11,6 +11,8 @@
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
  *   joint      and the final one                                  a call of all ranks
+ *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
+ *   spectra    the end, Lanczos'                                  the same
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -22,6 +24,8 @@
 #include "mpi/log.h"
 #include "mpi/partition.h"
 #include "mpi/reduce.h"
+#include "solver/theory/spectrum.h"
+#include "solver/theory/sweep.h"
 
 enum {
     ROOM = 12 << 20,    /* bytes: packing of BLAS, messages, threads, HDF5 */
@@ -227,7 +231,7 @@ static int prepare_phases(planner *p, am_train_need *out)
         need.parameters += head_reals(p, p->pretraining.classes) * p->real;
         offer(p, "pretrain", p->plain.trunk, need, out);
     }
-    for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL; i++) {
+    for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL && !r->heads_random; i++) {
         const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1};
         AM_KEEP(offer_call(p, "probe", p->plain.trunk, &c, out));
     }
@@ -325,6 +329,59 @@ static int iterate_phases(planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- theory ---- */
+
+/* Gradients and products of the parts of all tasks: activations of the largest, and their sum. */
+static int part_need(const planner *p, am_train_need *gradient, am_train_need *product)
+{
+    const am_theory_section *section = &p->recipe->theory;
+    int rc = AM_OK;
+    *gradient = *product = (am_train_need){0};
+    for (int r = 0; r < p->ranks && rc == AM_OK; r++) {
+        int64_t bytes = 0;
+        rc = am_tree_bytes(section->parts, p->plain.trunk + 1, (int)p->real, p->ranks, r, true,
+                           AM_TREE_EVERYWHERE, &bytes);
+        gradient->gradients = most(gradient->gradients, bytes);
+    }
+    product->gradients = gradient->gradients;
+    for (int i = 0; i < section->tasks[section->n_tasks - 1] && rc == AM_OK; i++) {
+        const am_dataset_shape *shape = &p->shape[i];
+        const int64_t rows = am_part_units(shape->n[AM_TRAIN], section->parts);
+        int64_t bytes = 0;
+        rc = p->ops->activation_bytes(&p->plain.net, rows, shape->classes, true, &bytes);
+        gradient->activations = most(gradient->activations, bytes);
+        AM_KEEP(p->ops->hvp_bytes(&p->plain.net, rows, shape->classes, &bytes));
+        product->activations = most(product->activations, bytes);
+    }
+    return rc;
+}
+
+/* Norms and spectra count as if they needed all the products that they may make. */
+static int theory_phases(planner *p, am_train_need *out)
+{
+    const am_theory_section *section = &p->recipe->theory;
+    const int64_t P = p->plain.trunk;
+    const int64_t sweep =
+        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k);
+    am_train_need gradient, product;
+    const int rc = part_need(p, &gradient, &product);
+    if (rc != AM_OK) {
+        return rc;
+    }
+    offer(p, "descent", sweep, gradient, out);
+    if (section->k[section->n_k - 1] > 1) {
+        product.parameters =
+            section->eigen != AM_THEORY_EIGEN_NO ? am_theory_hessian_norm_bytes(P) : 0;
+        offer(p, "descent", sweep, product, out);
+    }
+    if (section->spectrum > 0) {
+        const int wanted = section->spectrum < P ? section->spectrum : (int)P;
+        product.parameters = am_theory_spectrum_bytes(P, wanted);
+        offer(p, "spectra", 2 * P, product, out);
+    }
+    return AM_OK;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -398,6 +455,7 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
     AM_KEEP(job == AM_JOB_EVAL ? AM_OK : prepare_phases(&p, out));
     AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
             : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
+            : job == AM_JOB_THEORY  ? theory_phases(&p, out)
                                     : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:

@@ -1,4 +1,4 @@
-/* Spectral norms: see spectrum.h. SPDX-License-Identifier: BSD-3-Clause */
+/* Spectra: see spectrum.h. SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/theory/spectrum.h"
 
 #include <math.h>
@@ -7,49 +7,111 @@
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/rng.h"
-#include "solver/analysis/eigen.h"
 #include "solver/theory/vectors.h"
 
-enum { MATRIX_STEPS = 3000, HESSIAN_PRODUCTS = 80 };
+enum { MATRIX_STEPS = 3000, HESSIAN_PRODUCTS = 80, SPECTRUM_PRODUCTS = 100, EACH_PRODUCTS = 10 };
 static const double hessian_tolerance = 1e-4; /* the residual is added to the norm */
+static const double spectrum_tolerance = 1e-6;
 
 /* ---- Hessians ---- */
 
 typedef struct hessian {
     const am_oracle *oracle;
-    int task;
+    int first, end; /* of the tasks whose losses are added */
     const double *theta;
-    bool is_agreed; /* an error that all ranks have */
+    double *of_task; /* [n] */
 } hessian;
 
-/* A rank may have failed before its first product: the others meet it here. */
 static int apply_all(void *self, const double *v, double *out)
 {
-    hessian *h = self;
-    int rc = am_agree_all(h->oracle->comm, AM_OK);
-    if (rc == AM_OK) {
-        rc = h->oracle->product_all(h->oracle->self, h->task, h->theta, v, out);
+    const hessian *h = self;
+    const am_oracle *oracle = h->oracle;
+    int rc = AM_OK;
+    AM_TRY(oracle->product_all(oracle->self, h->first, h->theta, v, out));
+    for (int t = h->first + 1; t < h->end; t++) {
+        AM_TRY(oracle->product_all(oracle->self, t, h->theta, v, h->of_task));
+        am_theory_add(oracle->n, 1, h->of_task, out);
     }
-    h->is_agreed = rc != AM_OK;
+cleanup:
+    return rc;
+}
+
+static am_eigen_options norm_options(int64_t n, uint64_t seed)
+{
+    return (am_eigen_options){.order = AM_EIGEN_MAGNITUDE,
+                              .wanted = 1,
+                              .most = n < HESSIAN_PRODUCTS ? (int)n : HESSIAN_PRODUCTS,
+                              .tolerance = hessian_tolerance,
+                              .seed = seed};
+}
+
+int am_theory_spectrum_products(int64_t n, int wanted)
+{
+    const int products = SPECTRUM_PRODUCTS + EACH_PRODUCTS * wanted;
+    return n < products ? (int)n : products;
+}
+
+static am_eigen_options spectrum_options(int64_t n, int wanted, uint64_t seed)
+{
+    return (am_eigen_options){.order = AM_EIGEN_LARGEST,
+                              .wanted = wanted,
+                              .most = am_theory_spectrum_products(n, wanted),
+                              .tolerance = spectrum_tolerance,
+                              .seed = seed};
+}
+
+/* Lanczos' own memory, and a product of one of several tasks. */
+static int64_t lanczos_bytes(int64_t n, const am_eigen_options *options)
+{
+    return am_eigen_bytes(n, options) + n * (int64_t)sizeof(double);
+}
+
+int64_t am_theory_hessian_norm_bytes(int64_t n)
+{
+    const am_eigen_options options = norm_options(n, 0);
+    return lanczos_bytes(n, &options);
+}
+
+int64_t am_theory_spectrum_bytes(int64_t n, int wanted)
+{
+    const am_eigen_options options = spectrum_options(n, wanted, 0);
+    return lanczos_bytes(n, &options);
+}
+
+/* All memory is there on all ranks before the first product. What can fail after that fails on all:
+ * the products agree, and what is made of them is the same bits on every rank. */
+static int lanczos_all(const am_oracle *oracle, int first, int end, const double *theta,
+                       am_eigen_options options, am_eigen_result *result)
+{
+    const int64_t n = oracle->n;
+    double *room = am_new(lanczos_bytes(n, &options), 1, "curvatures");
+    int rc = room == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(oracle->comm);
+    hessian h = {.oracle = oracle, .first = first, .end = end, .theta = theta, .of_task = room};
+    const am_operator of_tasks = {.self = &h, .n = n, .apply = apply_all};
+    options.memory = room + n;
+    rc = am_eigen_lanczos(&of_tasks, &options, result);
+cleanup:
+    free(room);
     return rc;
 }
 
 int am_theory_hessian_norm_all(const am_oracle *oracle, int task, const double *theta,
                                uint64_t seed, double *norm)
 {
-    hessian h = {.oracle = oracle, .task = task, .theta = theta};
     double value = NAN, residual = NAN;
-    const am_operator of_task = {.self = &h, .n = oracle->n, .apply = apply_all};
-    const am_eigen_options options = {.order = AM_EIGEN_MAGNITUDE,
-                                      .wanted = 1,
-                                      .most = oracle->n < HESSIAN_PRODUCTS ? (int)oracle->n
-                                                                           : HESSIAN_PRODUCTS,
-                                      .tolerance = hessian_tolerance,
-                                      .seed = seed};
     am_eigen_result result = {.value = &value, .residual = &residual};
-    const int rc = am_eigen_lanczos(&of_task, &options, &result);
+    const int rc =
+        lanczos_all(oracle, task, task + 1, theta, norm_options(oracle->n, seed), &result);
     *norm = fabs(value) + residual;
-    return h.is_agreed ? rc : am_agree_all(oracle->comm, rc);
+    return rc;
+}
+
+int am_theory_spectrum_all(const am_oracle *oracle, int first, int end, const double *theta,
+                           int wanted, uint64_t seed, am_eigen_result *result)
+{
+    return lanczos_all(oracle, first, end, theta, spectrum_options(oracle->n, wanted, seed),
+                       result);
 }
 
 /* ---- matrices ---- */

@@ -29,10 +29,16 @@ typedef struct sweep {
     double *path;     /* [last] owned: eta times the norms of all gradients up to step i */
 } sweep;
 
+int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k)
+{
+    return 7 + 2 * tasks + n_k;
+}
+
 static int make(sweep *s)
 {
-    const int64_t T = s->setting->tasks, vectors = 7 + 2 * T + s->setting->n_k;
-    s->room = am_new(vectors * s->n, sizeof *s->room, "trajectories");
+    const int64_t T = s->setting->tasks;
+    s->room = am_new(am_theory_measure_vectors(T, s->setting->n_k) * s->n, sizeof *s->room,
+                     "trajectories");
     s->path = am_new(s->last, sizeof *s->path, "trajectories");
     if (s->room == NULL || s->path == NULL) {
         return AM_E_NOMEM;
@@ -237,5 +243,32 @@ int am_theory_measure_all(const am_oracle *oracle, const double *theta0,
 cleanup:
     free(s.room);
     free(s.path);
+    return rc;
+}
+
+int am_theory_descend_all(const am_oracle *oracle, const double *theta0, int tasks, double step,
+                          int64_t epochs, double *theta)
+{
+    const int64_t n = oracle->n;
+    double *room = am_new(3 * n, sizeof *room, "a trajectory");
+    int rc = room == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(oracle->comm);
+    sweep s = {.oracle = oracle, .theta0 = theta0, .n = n, .at = theta, .moved = room};
+    s.total = room + n;
+    s.gradient = room + 2 * n;
+    zero(&s, s.moved);
+    for (int64_t e = 0; e < epochs; e++) {
+        go_to(&s);
+        zero(&s, s.total);
+        for (int t = 0; t < tasks; t++) {
+            double loss;
+            AM_TRY(oracle->gradient_all(oracle->self, t, s.at, &loss, s.gradient));
+            am_theory_add(n, 1, s.gradient, s.total);
+        }
+        am_theory_add(n, -step, s.total, s.moved);
+    }
+    go_to(&s);
+cleanup:
+    free(room);
     return rc;
 }

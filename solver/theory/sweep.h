@@ -64,10 +64,18 @@ enum {
 /** Measure one eta for all alphas and k.
  *
  * Collective [oracle->comm]; all [same]. theta0 [n]; rows [n_alphas][n_k]; epochs
- * [tasks][k[n_k - 1]]. Memory: 2 tasks + n_k + 7 vectors. Errors: those of the oracle (a stop
+ * [tasks][k[n_k - 1]]. Memory: vectors as below. Errors: those of the oracle (a stop
  * request among them), AM_E_NOMEM. A run that diverges is no error: its numbers are not finite. */
 int am_theory_measure_all(const am_oracle *oracle, const double *theta0,
                           const am_theory_setting *setting, am_theory_row *rows,
                           am_theory_epoch *epochs);
+/** Vectors of am_theory_measure_all, without norms. Pure. */
+int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k);
+
+/** theta [n] := theta_MT^(epochs), the same bits as on the way of am_theory_measure_all: descent on
+ * the sum of the first `tasks` tasks with step = alpha eta. Collective [oracle->comm]; all [same].
+ * Memory: 3 vectors. Errors: those of the oracle, AM_E_NOMEM. */
+int am_theory_descend_all(const am_oracle *oracle, const double *theta0, int tasks, double step,
+                          int64_t epochs, double *theta);
 
 #endif

@@ -248,4 +248,5 @@ const am_train_ops AM_R(am_train_ops) = {
     .state_arrays = AM_R(am_train_state_arrays),
     .is_direct = AM_R(am_train_is_direct),
     .activation_bytes = AM_R(am_pass_bytes),
+    .hvp_bytes = AM_R(am_train_hvp_bytes),
 };

@@ -117,3 +117,11 @@ int AM_R(am_train_hvp)(const am_net *net, const void *trunk, const void *head, i
     free(h.memory);
     return rc;
 }
+
+int AM_R(am_train_hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes)
+{
+    const bool is_cut = rows > AM_HVP_PIECE;
+    const int rc = AM_R(am_pass_curved_bytes)(net, is_cut ? AM_HVP_PIECE : rows, classes, bytes);
+    *bytes += is_cut ? (net->gradient_n + 1) * (int64_t)sizeof(real) : 0;
+    return rc;
+}

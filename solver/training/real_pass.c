@@ -114,14 +114,25 @@ int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, 
                          "network: leave out `linearised`");
 }
 
-int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
-                        int64_t *bytes)
+static int am_pass_measure(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
+                           int64_t *bytes)
 {
     am_pass pass;
-    const int rc = am_pass_plan(net, rows, classes, am_pass_mode(with_gradient), &pass);
+    const int rc = am_pass_plan(net, rows, classes, mode, &pass);
     *bytes = rc == 0 ? (int64_t)am_pass_carve(&pass, NULL) : 0;
     AM_R(am_program_free)(&pass.program);
     return rc;
+}
+
+int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
+                        int64_t *bytes)
+{
+    return am_pass_measure(net, rows, classes, am_pass_mode(with_gradient), bytes);
+}
+
+int AM_R(am_pass_curved_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes)
+{
+    return am_pass_measure(net, rows, classes, AM_PROGRAM_HESSIAN, bytes);
 }
 
 void AM_R(am_pass_free)(am_pass *pass)

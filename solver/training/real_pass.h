@@ -49,9 +49,10 @@ int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool wi
 int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, am_pass *out);
 void AM_R(am_pass_free)(am_pass *pass);
 
-/** Bytes that am_pass_make would allocate. Errors: AM_E_NOMEM. */
+/** Bytes that am_pass_make would allocate, and am_pass_make_curved. Errors: theirs. */
 int AM_R(am_pass_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
                         int64_t *bytes);
+int AM_R(am_pass_curved_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes);
 
 /** Fetch samples pass->index[0..B) with one gather. Local. Errors: those of the source; AM_E_DATA
  * for a label outside [-1, classes), or token ids that are not whole numbers in [0, 2^24). */

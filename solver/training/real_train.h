@@ -23,6 +23,7 @@ int AM_R(am_train_hvp)(const am_net *net, const void *trunk, const void *head, i
                        const am_samples *samples, int64_t lo, int64_t hi, const void *trunk_dot,
                        const void *head_dot, double *loss, void *d_trunk, void *d_head,
                        void *h_trunk, void *h_head);
+int AM_R(am_train_hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes);
 
 /** The gradient [n] of the tensors that are not frozen, at the start of d, to the places of their
  * tensors; zeros for the frozen ones. */

@@ -139,6 +139,9 @@ typedef struct am_train_ops {
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */
     int (*activation_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
                             int64_t *bytes);
+    /** Bytes that hvp of `rows` samples allocates for a product with the trunk alone. Local, pure.
+     * Errors: AM_E_RECIPE as hvp, AM_E_NOMEM. */
+    int (*hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes);
 } am_train_ops;
 
 /** f32 or f64 operations; NULL for another dtype. */

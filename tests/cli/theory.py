@@ -17,8 +17,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 
-LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta".split()
-UNITS = 2 * 16
+LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9".split()
+SWEEP = 2 * 16
+UNITS = SWEEP + 2 * 3
 failures = 0
 
 
@@ -72,6 +73,31 @@ def check_numbers(result: dict) -> None:
     check(epochs[-1]["loss_nats"] < epochs[0]["loss_nats"], "descent descends")
 
 
+def check_spectra(result: dict) -> None:
+    spectra = result["spectra"]
+    # T = 2: a, b, sum at the base and at two ends; T = 3: c and the sum at the base, four at each end.
+    check(len(spectra) == 3 * 3 + 2 + 2 * 4, f"{len(spectra)} spectra")
+    at = {(s["tasks"], s["at"], s["alpha"], s["task"]): s for s in spectra}
+    check(len(at) == len(spectra), "no spectrum twice")
+    for s in spectra:
+        values, residuals, where = s["eigenvalues"], s["residuals"], f"{s['tasks']}, {s['at']}, {s['task']}"
+        check(len(values) == len(residuals) == 4 and values == sorted(values, reverse=True), f"{where}: {values}")
+        check(values[0] > 0 and s["is_converged"] and max(residuals) <= 1e-5 * values[0], f"{where}: {s}")
+        check((s["at"] == "base") == (s["alpha"] is None) == (s["eta"] is None) == (s["k"] == 0), f"{where}: {s}")
+    for t in 2, 3:
+        for alpha in None, 0.3, 1:
+            end = "base" if alpha is None else "end"
+            parts = [at.get((t, end, alpha, name)) or at[2, end, alpha, name] for name in "abc"[:t]]
+            whole, part = at[t, end, alpha, None]["eigenvalues"][0], [p["eigenvalues"][0] for p in parts]
+            check(whole <= sum(part) + 1e-6, f"T {t}, {end}: the sum {whole} is no more than its parts {part}")
+    for row in result["rows"]: # norms along the way to that end begin at the base
+        if row["k"] == 2 and row["eta"] == 1e-3:
+            base = max(at[2 if name in "ab" else 3, "base", None, name]["eigenvalues"][0] for name in "abc"[:row["tasks"]])
+            check(base <= row["hessian"] * (1 + 1e-6), f"the largest eigenvalue {base} is within the norm {row}")
+    ends = {s["eigenvalues"][0] for s in spectra if s["task"] is None}
+    check(len(ends) == 6, f"curvature moves along the descent: {ends}")
+
+
 def after_unit(folder: Path, number: int, sign: int):
     """Strike all ranks once so many units are on disk."""
     def during(ranks) -> None:
@@ -97,13 +123,17 @@ def check_restart(folder: Path) -> None:
         during=after_unit(folder / "again", len(first) + 3, signal.SIGKILL))
     left = len(list((folder / "again" / "units").glob("*.unit")))
     check(len(first) < left < UNITS, f"{left} units after the kill")
-    kept = first[0].stat().st_mtime_ns
+    run([*LONG, "-o", "again"], 2, folder, *range(-9, 256),
+        during=after_unit(folder / "again", SWEEP + 2, signal.SIGKILL))
+    spectra = sorted((folder / "again" / "units").glob("spectra-*.unit"))
+    check(0 < len(spectra) < UNITS - SWEEP, f"{len(spectra)} spectra after the second kill")
+    kept = [f.stat().st_mtime_ns for f in (first[0], spectra[0])]
     damaged = first[1]
     damaged.write_text(damaged.read_text()[:-2] + "0\n" if not damaged.read_text().endswith("0\n")
                        else damaged.read_text()[:-2] + "1\n")
     last = run([*LONG, "-o", "again"], 1, folder)
     check(f"{damaged.name} is damaged" in last.err, "a damaged unit is named", last)
-    check(first[0].stat().st_mtime_ns == kept, "a finished unit is not measured again")
+    check([f.stat().st_mtime_ns for f in (first[0], spectra[0])] == kept, "a finished unit is not measured again")
     for line in rankrun.changes(wanted, files(folder / "again")):
         check(False, f"after a stop, a kill and damage: {line}")
 
@@ -116,15 +146,17 @@ def main() -> None:
     shutil.copy(HERE.parent / "support" / "small_theory.yml", folder / "theory.yml")
     reference = None
     for n in ranks:
-        result = run(["-o", f"run{n}"], n, folder)
+        result = run(["-o", f"run{n}", "--set", "theory.spectrum=4"], n, folder)
         reference = reference or files(folder / f"run{n}")
         for line in rankrun.changes(reference, files(folder / f"run{n}")):
             check(False, f"{n} ranks: {line}")
         check(json.loads(result.out) == json.loads((folder / f"run{n}/result.json").read_text()),
               "the line for programs is the result")
     check({"result.json", "table.txt", "base.h5", "heads.h5"} <= set(reference), f"files: {reference}")
-    check_numbers(json.loads((folder / f"run{ranks[0]}/result.json").read_text()))
-    again = run(["-o", f"run{ranks[0]}"], 2, folder)
+    numbers = json.loads((folder / f"run{ranks[0]}/result.json").read_text())
+    check_numbers(numbers)
+    check_spectra(numbers)
+    again = run(["-o", f"run{ranks[0]}", "--set", "theory.spectrum=4"], 2, folder)
     check("finished" in again.err, "a finished run says so", again)
     check_restart(folder)
     run(["-o", f"run{ranks[0]}", "--set", "seed=8"], 2, folder, 73)

@@ -77,10 +77,28 @@ ITERATE = Scenario(
 ITERATE_SAVING = replace(ITERATE, arguments=[*ITERATE.arguments, "--save-every", "0"],
                          kept=[*ITERATE.kept, "run/work"], must_leave="run/work/*.h5")
 
+
+def theory_inputs(folder: Path) -> None:
+    """Two small tasks and a recipe with norms and spectra."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
+    (folder / "recipe.yml").write_text(
+        "dtype: float64\nmodel: {widths: [6], activation: tanh}\ndata: {folder: tasks, tasks: [a, b]}\n"
+        "heads: {random: yes}\ntheory: {k: [1, 2], eta: [1.0e-2, 5.0e-3], spectrum: 2}\n")
+
+
+# A unit that is there is whole.
+THEORY = Scenario(
+    prepare=theory_inputs, arguments=["theory", "recipe.yml", "-o", "run"],
+    results=["run/result.json"],
+    steady=["run/*.h5", "run/table.txt", "run/result.json", "run/units/*.unit"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
+          "run/*.h5.manifest.json", "run/units", "run/units/*.unit"], seconds=1.0)
+
 SCENARIOS = {
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),
+    "theory": THEORY,
 }

@@ -216,6 +216,66 @@ static void counterexample(void)
     }
 }
 
+/* ---- spectra ---- */
+
+/* Hessians of the quadratic are diagonal: their eigenvalues are known, also those of sums, and the
+ * largest are not those of the largest magnitude. */
+static void spectra(void)
+{
+    polynomial p = drawn(0);
+    const am_oracle oracle = oracle_of(&p);
+    p.a[1][2] = -5;
+    for (int first = 0; first < 4; first++) {
+        for (int end = first + 1; end <= 4; end++) {
+            double sum[N] = {0}, value[3], residual[3];
+            am_eigen_result found = {.value = value, .residual = residual};
+            for (int i = 0; i < N; i++) {
+                for (int t = first; t < end; t++) {
+                    sum[i] += p.a[t][i];
+                }
+                for (int j = i; j > 0 && sum[j] > sum[j - 1]; j--) {
+                    const double swapped = sum[j];
+                    sum[j] = sum[j - 1];
+                    sum[j - 1] = swapped;
+                }
+            }
+            AM_CHECK_OK(am_theory_spectrum_all(&oracle, first, end, start, 3, 1, &found));
+            AM_CHECK(found.is_converged && found.products <= N);
+            for (int i = 0; i < 3; i++) {
+                AM_CHECK_NEAR(value[i], sum[i], 1e-10);
+            }
+        }
+    }
+    AM_CHECK_I64(am_theory_spectrum_products(N, 3), N);
+    AM_CHECK_I64(am_theory_spectrum_products(1 << 20, 3), 130);
+}
+
+/* Where theta_MT ends: in closed form, and bit by bit on the way of the sweep. */
+static void descent(void)
+{
+    polynomial p = drawn(0);
+    const am_oracle oracle = oracle_of(&p);
+    const double alpha = 0.3, eta = 0.05;
+    const int T = 3;
+    const am_theory_setting setting = {
+        .tasks = T, .eta = eta, .n_alphas = 1, .alpha = &alpha, .n_k = KS, .k = ks};
+    am_theory_row row[KS];
+    am_theory_epoch epoch[3][12];
+    double theta[N], loss[MOST_TASKS], gradient[N];
+    AM_CHECK_OK(am_theory_measure_all(&oracle, start, &setting, row, epoch[0]));
+    for (int j = 0; j < KS; j++) {
+        AM_CHECK_OK(am_theory_descend_all(&oracle, start, T, alpha * eta, ks[j], theta));
+        for (int i = 0; i < N; i++) {
+            AM_CHECK_NEAR(theta[i], together_of(&p, T, i, alpha * eta, ks[j]), 1e-14);
+        }
+        AM_CHECK_OK(am_theory_descend_all(&oracle, start, T, alpha * eta, ks[j] - 1, theta));
+        for (int t = 0; t < T; t++) {
+            AM_CHECK_OK(gradient_all(&p, t, theta, &loss[t], gradient));
+        }
+        AM_CHECK_NEAR(row[j].loss, loss[0] + loss[1] + loss[2], 0);
+    }
+}
+
 /* ---- orders ---- */
 
 static void orders(void)
@@ -392,7 +452,8 @@ static void fits(void)
 }
 
 static const am_test tests[] = {
-    AM_TEST(quadratic), AM_TEST(counterexample), AM_TEST(orders), AM_TEST(functions),
+    AM_TEST(quadratic), AM_TEST(counterexample), AM_TEST(spectra),
+    AM_TEST(descent),   AM_TEST(orders),         AM_TEST(functions),
     AM_TEST(networks),  AM_TEST(matrices),       AM_TEST(fits),
 };
 AM_TEST_MAIN("theory", tests)
