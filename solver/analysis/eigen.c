@@ -16,6 +16,7 @@
 #include "mpi/error.h"
 #include "mpi/rng.h"
 #include "solver/linalg/tridiagonal.h"
+#include "solver/linalg/vectors.h"
 
 enum { AM_EIGEN_LANES = 16, AM_EIGEN_CHECK = 5 }; /* products between looks at the residuals */
 
@@ -39,14 +40,6 @@ AM_CLONES static double am_eigen_dot(int64_t n, const double *x, const double *y
         }
     }
     return lane[0];
-}
-
-/* y += a x */
-AM_CLONES static void am_eigen_add(int64_t n, double a, const double *x, double *y)
-{
-    for (int64_t i = 0; i < n; i++) {
-        y[i] += a * x[i];
-    }
 }
 
 static double am_eigen_norm(int64_t n, const double *x)
@@ -160,7 +153,7 @@ static void am_lanczos_clean(const am_lanczos *z, int m, double *w)
     for (int turn = 0; turn < 2; turn++) {
         for (int j = 0; j < m; j++) {
             const double *q = am_lanczos_column(z, j);
-            am_eigen_add(z->n, -am_eigen_dot(z->n, q, w), q, w);
+            am_vector_add(z->n, -am_eigen_dot(z->n, q, w), q, w);
         }
     }
 }
@@ -261,7 +254,7 @@ static void am_lanczos_vectors(const am_lanczos *z, am_eigen_result *result)
         const double *s = z->s + (int64_t)z->order[k] * z->m;
         memset(x, 0, (size_t)z->n * sizeof *x);
         for (int j = 0; j < z->m; j++) {
-            am_eigen_add(z->n, s[j], am_lanczos_column(z, j), x);
+            am_vector_add(z->n, s[j], am_lanczos_column(z, j), x);
         }
         am_eigen_scale(z->n, am_eigen_norm(z->n, x), x, x);
     }

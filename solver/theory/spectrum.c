@@ -7,6 +7,7 @@
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/rng.h"
+#include "solver/linalg/vectors.h"
 #include "solver/theory/vectors.h"
 
 enum { MATRIX_STEPS = 3000, HESSIAN_PRODUCTS = 80, SPECTRUM_PRODUCTS = 100, EACH_PRODUCTS = 10 };
@@ -30,7 +31,7 @@ static int apply_all(void *self, const double *v, double *out)
     AM_TRY(oracle->product_all(oracle->self, h->first, h->theta, v, out));
     for (int t = h->first + 1; t < h->end; t++) {
         AM_TRY(oracle->product_all(oracle->self, t, h->theta, v, h->of_task));
-        am_theory_add(oracle->n, 1, h->of_task, out);
+        am_vector_add(oracle->n, 1, h->of_task, out);
     }
 cleanup:
     return rc;
@@ -140,7 +141,7 @@ static void transposed(int64_t rows, int64_t columns, const double *w, const dou
         x[j] = 0;
     }
     for (int64_t i = 0; i < rows; i++) {
-        am_theory_add(columns, y[i], w + i * columns, x);
+        am_vector_add(columns, y[i], w + i * columns, x);
         if (bias != NULL) {
             x[columns] += y[i] * bias[i];
         }

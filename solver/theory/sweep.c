@@ -8,6 +8,7 @@
 #include "mpi/arena.h"
 #include "solver/theory/bound.h"
 #include "solver/theory/spectrum.h"
+#include "solver/linalg/vectors.h"
 #include "solver/theory/vectors.h"
 
 /* Rounding of a gradient, in units of its norm: a guess on the safe side, for `noise`. */
@@ -72,7 +73,7 @@ static void collect(const sweep *s, int64_t steps)
 {
     for (int j = 0; j < s->setting->n_k; j++) {
         if (s->setting->k[j] == steps) {
-            am_theory_add(s->n, 1, s->moved, s->tau + j * s->n);
+            am_vector_add(s->n, 1, s->moved, s->tau + j * s->n);
         }
     }
     for (int64_t i = 0; steps == 1 && i < s->n; i++) {
@@ -91,7 +92,7 @@ static int task_all(const sweep *s, int task, am_theory_epoch *epoch)
         if (i == 0) {
             memcpy(s->total, gradient, (size_t)s->n * sizeof *gradient);
         }
-        am_theory_add(s->n, -s->setting->eta, gradient, s->moved);
+        am_vector_add(s->n, -s->setting->eta, gradient, s->moved);
         epoch[i].norm = am_theory_norm(s->n, gradient);
         epoch[i].cosine_first = am_theory_cosine(s->n, gradient, s->total);
         epoch[i].cosine_tau = -am_theory_cosine(s->n, s->moved, s->total);
@@ -126,11 +127,11 @@ static int gradients_all(const sweep *s, double alpha, double *loss, double *nor
         AM_TRY(s->oracle->gradient_all(s->oracle->self, t, s->at, &of_task, gradient));
         *loss += of_task;
         take_most(norm, am_theory_norm(s->n, gradient));
-        am_theory_add(s->n, 1, gradient, s->total);
+        am_vector_add(s->n, 1, gradient, s->total);
     }
     for (int t = 0; t < T; t++) {
-        am_theory_add(s->n, 1, s->gradient + t * s->n, s->rest + t * s->n);
-        am_theory_add(s->n, -alpha, s->total, s->rest + t * s->n);
+        am_vector_add(s->n, 1, s->gradient + t * s->n, s->rest + t * s->n);
+        am_vector_add(s->n, -alpha, s->total, s->rest + t * s->n);
     }
 cleanup:
     return rc;
@@ -143,7 +144,7 @@ static int curvature_all(const sweep *s, am_theory_row *most)
     double gradient = NAN, hessian = NAN;
     for (int t = 0; t < s->setting->tasks; t++) {
         AM_TRY(s->oracle->product_all(s->oracle->self, t, s->at, s->rest + t * s->n, s->product));
-        am_theory_add(s->n, 1, s->product, s->c);
+        am_vector_add(s->n, 1, s->product, s->c);
         if (s->setting->has_norms) {
             AM_TRY(am_theory_hessian_norm_all(s->oracle, t, s->at, s->setting->seed, &hessian));
         }
@@ -182,7 +183,7 @@ static void fill(const sweep *s, double alpha, int j, am_theory_row *row)
     row->c = am_theory_norm(n, s->c);
     row->term = fabs(factor) * row->c;
     row->noise = gradient_noise * fabs(alpha) * s->path[k - 1];
-    am_theory_add(n, -factor, s->c, s->gap);
+    am_vector_add(n, -factor, s->c, s->gap);
     row->residual = am_theory_norm(n, s->gap);
     row->printed = am_theory_bound_printed(setting->tasks, k, alpha, row->gradient, row->hessian);
     row->derived = am_theory_bound_derived(setting->tasks, k, alpha, row->gradient, row->hessian);
@@ -204,7 +205,7 @@ static int together_all(const sweep *s, double alpha, am_theory_row *rows)
     for (int64_t e = 0; e < s->last; e++) {
         go_to(s);
         AM_TRY(gradients_all(s, alpha, &loss, &norm));
-        am_theory_add(s->n, -(alpha * s->setting->eta), s->total, s->moved);
+        am_vector_add(s->n, -(alpha * s->setting->eta), s->total, s->moved);
         for (int j = 0; j < n_k; j++) {
             if (s->setting->k[j] == e + 1) {
                 rows[j] = most;
@@ -263,9 +264,9 @@ int am_theory_descend_all(const am_oracle *oracle, const double *theta0, int tas
         for (int t = 0; t < tasks; t++) {
             double loss;
             AM_TRY(oracle->gradient_all(oracle->self, t, s.at, &loss, s.gradient));
-            am_theory_add(n, 1, s.gradient, s.total);
+            am_vector_add(n, 1, s.gradient, s.total);
         }
-        am_theory_add(n, -step, s.total, s.moved);
+        am_vector_add(n, -step, s.total, s.moved);
     }
     go_to(&s);
 cleanup:

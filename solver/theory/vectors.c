@@ -25,13 +25,6 @@ double am_theory_cosine(int64_t n, const double *x, const double *y)
     return am_theory_dot(n, x, y) / (am_theory_norm(n, x) * am_theory_norm(n, y));
 }
 
-void am_theory_add(int64_t n, double a, const double *x, double *y)
-{
-    for (int64_t i = 0; i < n; i++) {
-        y[i] += a * x[i];
-    }
-}
-
 double am_theory_ulps(int64_t n, const double *x, const double *y, double factor,
                       const double *scale)
 {

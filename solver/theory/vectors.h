@@ -10,8 +10,6 @@ double am_theory_dot(int64_t n, const double *x, const double *y);
 double am_theory_norm(int64_t n, const double *x);
 /** Cosine; NaN with a zero vector. Pure. */
 double am_theory_cosine(int64_t n, const double *x, const double *y);
-/** y += a x. */
-void am_theory_add(int64_t n, double a, const double *x, double *y);
 /** Largest |x - y| in units in the last place of the largest of |x|, |y| and |factor scale| (of
  * what was added up to make them), element by element. Pure. */
 double am_theory_ulps(int64_t n, const double *x, const double *y, double factor,

@@ -58,14 +58,14 @@ void AM_R(am_conv_pack)(const am_conv_windows *s, int64_t N, const real *weight,
 /* ---- tiles ---- */
 
 /* Where a tile goes: of its rows and columns only so many are wanted. */
-typedef struct am_conv_place {
+typedef struct am_conv_target {
     real *at;
     int64_t ld, rows, columns;
     bool add;
-} am_conv_place;
+} am_conv_target;
 
 /* A tile at the edge goes through memory of its own. */
-static void am_conv_put_edge(const real *tile, const am_conv_place *c)
+static void am_conv_put_edge(const real *tile, const am_conv_target *c)
 {
     for (int64_t i = 0; i < c->rows; i++) {
         for (int64_t j = 0; j < c->columns; j++) {
@@ -76,7 +76,7 @@ static void am_conv_put_edge(const real *tile, const am_conv_place *c)
 }
 
 __attribute__((always_inline)) AM_TILE_CODE static inline void
-am_conv_put(am_vector sum[AM_TILE_ROWS][2], const am_conv_place *c)
+am_conv_put(am_vector sum[AM_TILE_ROWS][2], const am_conv_target *c)
 {
     if (c->rows < AM_TILE_ROWS || c->columns < AM_TILE_COLUMNS) {
         _Alignas(64) real tile[AM_TILE_ROWS * AM_TILE_COLUMNS];
@@ -104,7 +104,7 @@ am_conv_put(am_vector sum[AM_TILE_ROWS][2], const am_conv_place *c)
  * terms, `line` apart in the image. */
 AM_TILE_CODE static void am_conv_tile(const real *const *at, int64_t lines, int64_t line,
                                       int64_t length, const real *restrict b,
-                                      const am_conv_place *c)
+                                      const am_conv_target *c)
 {
     am_vector sum[AM_TILE_ROWS][2];
     const real *a0 = at[0], *a1 = at[1], *a2 = at[2], *a3 = at[3], *a4 = at[4], *a5 = at[5];
@@ -136,7 +136,7 @@ AM_TILE_CODE static void am_conv_tile(const real *const *at, int64_t lines, int6
 /* Rows of h by w pixels a [pixels][rows], times b, which moves by C from pixel to pixel and by
  * `line` from line to line. */
 AM_TILE_CODE static void am_conv_turned_tile(const am_conv_windows *s, const real *restrict a,
-                                             const real *b, const am_conv_place *c)
+                                             const real *b, const am_conv_target *c)
 {
     am_vector sum[AM_TILE_ROWS][2];
     const int64_t line = am_conv_line(s), C = s->C;
@@ -163,7 +163,7 @@ AM_TILE_CODE static void am_conv_turned_tile(const am_conv_windows *s, const rea
 
 /* y [h w, columns] of one panel: lines [lo, hi) of the windows. */
 static void am_conv_panel(const am_conv_windows *s, const real *padded, int64_t lo, int64_t hi,
-                          const real *b, am_conv_place c)
+                          const real *b, am_conv_target c)
 {
     const int64_t line = am_conv_line(s), pixels = s->h * s->w;
     int64_t column = 0;
@@ -197,10 +197,10 @@ void AM_R(am_conv_apply)(const am_conv_windows *s, const real *padded, const rea
         for (int64_t n = 0; n < N; n += AM_TILE_COLUMNS) {
             am_conv_panel(
                 s, padded, lo, hi, packed + n * window + lo * length * AM_TILE_COLUMNS,
-                (am_conv_place){.at = y + n,
-                                .ld = N,
-                                .columns = N - n < AM_TILE_COLUMNS ? N - n : AM_TILE_COLUMNS,
-                                .add = add || lo > 0});
+                (am_conv_target){.at = y + n,
+                                 .ld = N,
+                                 .columns = N - n < AM_TILE_COLUMNS ? N - n : AM_TILE_COLUMNS,
+                                 .add = add || lo > 0});
         }
     }
 }
@@ -226,7 +226,7 @@ void AM_R(am_conv_gradient)(const am_conv_windows *s, const real *padded, const 
     for (int64_t l = 0; l < s->k; l++) {
         for (int64_t t = 0; t < length; t += AM_TILE_COLUMNS) {
             const real *b = padded + l * am_conv_line(s) + t;
-            am_conv_place c = {.at = dw + l * length + t, .ld = window, .add = add};
+            am_conv_target c = {.at = dw + l * length + t, .ld = window, .add = add};
             c.columns = length - t < AM_TILE_COLUMNS ? length - t : AM_TILE_COLUMNS;
             for (int64_t n = 0; n < N; n += AM_TILE_ROWS, c.at += AM_TILE_ROWS * window) {
                 c.rows = N - n < AM_TILE_ROWS ? N - n : AM_TILE_ROWS;

@@ -15,6 +15,8 @@ typedef struct am_conv_windows {
     int64_t h, w, C, k;
 } am_conv_windows;
 
+/* All functions are local; arrays are borrowed and do not overlap. */
+
 /** Reals of the padded image and what kernels read behind it; of a packed weight for N outputs, and
  * of N packed gradients. Pure. */
 int64_t AM_R(am_conv_image_reals)(const am_conv_windows *s);

@@ -18,6 +18,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from checks import check, failures  # noqa: E402
 
 TEXT = """
 seed: 3
@@ -41,16 +42,6 @@ one_shot: {epochs: [4], alphas: [0.5]}
 iterate: {rounds: 2, alphas: [0.5]}
 joint: {epochs: 1}
 """
-failures = 0
-
-
-def check(holds: bool, what: str, result: rankrun.Result | None = None) -> None:
-    global failures
-    if not holds:
-        failures += 1
-        print(f"FAILED: {what}")
-        if result is not None:
-            print(result.report())
 
 
 def run(arguments: str, ranks: int, folder: Path) -> rankrun.Result:
@@ -193,12 +184,12 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="am_networks."))
     check_text(folder, ranks)
     check_images(folder, ranks)
-    if failures == 0:
+    if failures() == 0:
         shutil.rmtree(folder)
         print(f"same bytes at {ranks} ranks")
     else:
-        print(f"{failures} failures; see {folder}")
-    sys.exit(failures > 0)
+        print(f"{failures()} failures; see {folder}")
+    sys.exit(failures() > 0)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from checks import check, failures  # noqa: E402
 
 FILES = ["final.h5", "base.h5", "heads.h5", "one-shot.h5", "joint.h5", "result.json", "table.txt",
          "rounds/alpha-0.5-round-003.h5"]
-failures = 0
-
-
-def check(holds: bool, what: str, result: rankrun.Result | None = None) -> None:
-    global failures
-    if not holds:
-        failures += 1
-        print(f"FAILED: {what}")
-        if result is not None:
-            print(result.report())
 
 
 def run(arguments: str, ranks: int, folder: Path, code: int = 0) -> rankrun.Result:
@@ -96,12 +87,12 @@ def main() -> None:
     run("merge merge.yml -o merged.h5", 2, folder)
     run(f"eval suite.yml --heads run{ranks[0]}/heads.h5 --model merged.h5", 2, folder)
 
-    if failures == 0:
+    if failures() == 0:
         shutil.rmtree(folder)
         print(f"same bytes at {ranks} ranks")
     else:
-        print(f"{failures} failures; see {folder}")
-    sys.exit(failures > 0)
+        print(f"{failures()} failures; see {folder}")
+    sys.exit(failures() > 0)
 
 
 if __name__ == "__main__":

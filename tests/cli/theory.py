@@ -16,20 +16,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from checks import check, failures  # noqa: E402
 
 LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9".split()
 SWEEP = 2 * 16
 UNITS = SWEEP + 2 * 3
-failures = 0
-
-
-def check(holds: bool, what: str, result: rankrun.Result | None = None) -> None:
-    global failures
-    if not holds:
-        failures += 1
-        print(f"FAILED: {what}")
-        if result is not None:
-            print(result.report())
 
 
 def run(arguments: list[str], ranks: int, folder: Path, *codes: int, during=None) -> rankrun.Result:
@@ -164,12 +155,12 @@ def main() -> None:
     changed = files(folder / f"run{ranks[0]}")
     check(changed["result.json"] != reference["result.json"], "another seed gives other numbers")
 
-    if failures == 0:
+    if failures() == 0:
         shutil.rmtree(folder)
         print(f"same bytes at {ranks} ranks")
     else:
-        print(f"{failures} failures; see {folder}")
-    sys.exit(failures > 0)
+        print(f"{failures()} failures; see {folder}")
+    sys.exit(failures() > 0)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,11 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "support"))
+from checks import check, failures  # noqa: E402
+
 SEEDS = HERE.parent.parent / "jobs" / "recipes" / "paper" / "seeds"
 KEYS = "--set theory.spectrum=2 --set theory.k=[1,3] --set theory.eta.n=3".split()
-failures = 0
-
-
-def check(holds: bool, what: str) -> None:
-    global failures
-    if not holds:
-        failures += 1
-        print(f"FAILED: {what}")
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -85,9 +80,9 @@ def main() -> None:
           f"a run that fails: {failed}")
     for bad in (["-n", "0", "-o", "x", "true"], ["-f", "-1", "-o", "x", "true"], ["-o", "x"], ["true"]):
         check(run(folder, *bad).returncode == 2, f"usage: {bad}")
-    if failures == 0:
+    if failures() == 0:
         shutil.rmtree(folder)
-    sys.exit(failures > 0)
+    sys.exit(failures() > 0)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from checks import check, failures  # noqa: E402
 
 ROUNDS = "iterate suite.yml --set iterate.rounds=7 --set iterate.patience=0 --set joint.run=no".split()
 DIVERGING = "iterate suite.yml --set finetune.lr=1e6 --set finetune.clip=0 --set base.lr=0.2".split()
@@ -21,14 +22,6 @@ TRAIN = ("train suite.yml --set joint.lr=8 --set joint.epochs=4 --set loss_limit
          "--save-every 0").split()
 ROLL_BACK = "--set on_divergence=rollback --set rollbacks=30".split()
 LOGS = ("events.jsonl", "recipe.yml", "job.json")
-failures = 0
-
-
-def check(holds: bool, what: str) -> None:
-    global failures
-    if not holds:
-        failures += 1
-        print(f"FAILED: {what}")
 
 
 def run(top: Path, arguments: list[str], out: str, ranks: int, code: int = 0, **more) -> rankrun.Result:
@@ -131,7 +124,7 @@ def main() -> int:
         test_keep(top)
         test_iterate_diverges(top)
         test_train_diverges(top)
-    return failures > 0
+    return failures() > 0
 
 
 if __name__ == "__main__":
