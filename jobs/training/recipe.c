@@ -23,6 +23,8 @@ typedef struct top_keys {
 enum { STOP };
 static const char on_divergence[] = "stop|rollback";
 static const char choose_by[] = "auto|accuracy|loss"; /* AM_CHOOSE_* */
+static const char *const experiments[] = {"one_epoch", "budget", "post_hoc",  "dare", "twenty",
+                                          "gradients", "plane",  "optimizer", NULL};
 
 static const am_param top_table[] = {
     {"seed", AM_PARAM_INT, offsetof(top_keys, seed), "0", 0, 9007199254740992.0, NULL,
@@ -39,9 +41,9 @@ static const am_param top_table[] = {
      "what alpha, round and epochs are chosen by, on validation data; auto: loss for text"},
     {0},
 };
-static const char *const top_sections[] = {"model",    "data",   "base",     "heads",
-                                           "finetune", "merge",  "one_shot", "iterate",
-                                           "joint",    "theory", NULL};
+static const char *const top_sections[] = {"model",    "data",   "base",       "heads",
+                                           "finetune", "merge",  "one_shot",   "iterate",
+                                           "joint",    "theory", "experiment", NULL};
 
 typedef struct data_keys {
     char *folder;
@@ -114,6 +116,9 @@ static void json_head(const am_train_recipe *r, am_json *json)
 {
     static const char *const splits[] = {"train", "validation", "test"};
     static const char *const choices[] = {"auto", "accuracy", "loss"};
+    if (r->experiment != NULL) {
+        am_json_string(json, "experiment", r->experiment);
+    }
     am_json_int(json, "seed", r->seed);
     am_json_string(json, "dtype", r->dtype == AM_DTYPE_F64 ? "float64" : "float32");
     am_json_string(json, "on_divergence", r->divergence.rollbacks > 0 ? "rollback" : "stop");
@@ -166,6 +171,37 @@ bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text)
     return recipe->choose_by == AM_CHOOSE_LOSS || (recipe->choose_by == AM_CHOOSE_AUTO && is_text);
 }
 
+/* What a report makes of the run; nothing else depends on it. */
+static int read_experiment(const am_node *node, am_train_recipe *out)
+{
+    const char *name = NULL;
+    const int rc = node == NULL ? AM_OK : am_node_text(node, "experiment", &name);
+    for (int i = 0; rc == AM_OK && name != NULL && experiments[i] != NULL; i++) {
+        if (strcmp(experiments[i], name) == 0) {
+            out->experiment = experiments[i];
+        }
+    }
+    if (rc == AM_OK && name != NULL && out->experiment == NULL) {
+        const char *nearest = am_nearest(experiments, name);
+        return am_node_fail(node, "unknown experiment '%s'%s%s%s: see jobs/training/README.md",
+                            name, nearest ? "; did you mean '" : "", nearest ? nearest : "",
+                            nearest ? "'?" : "");
+    }
+    return rc;
+}
+
+int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epochs)
+{
+    return recipe->budget > 0 ? recipe->budget / round_epochs : recipe->rounds;
+}
+
+int64_t am_train_recipe_joint_epochs(const am_train_recipe *recipe)
+{
+    const int64_t most = recipe->iterate.epochs[recipe->iterate.n_epochs - 1]; /* ascending */
+    return recipe->joint.epochs > 0 ? recipe->joint.epochs
+                                    : am_train_recipe_rounds(recipe, most) * most;
+}
+
 static int read_root(const am_node *root, am_train_recipe *out)
 {
     top_keys top = {0};
@@ -178,6 +214,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     if (top.on_divergence == STOP) {
         out->divergence.rollbacks = 0;
     }
+    AM_KEEP(read_experiment(am_node_find(root, "experiment"), out));
     AM_KEEP(am_model_read(am_node_find(root, "model"), &out->model));
     AM_KEEP(read_data(root, out));
     AM_KEEP(am_train_sections_read(root, out));
@@ -207,7 +244,7 @@ int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, 
 {
     am_yaml *yaml = NULL;
     int rc = AM_OK;
-    *out = (am_train_recipe){.lambda = -1};
+    *out = (am_train_recipe){0};
     AM_TRY(am_yaml_read_all(comm, path, &yaml));
     rc = am_yaml_override_each(yaml, n_set, set);
     AM_KEEP(read_root(am_yaml_root(yaml), out));
