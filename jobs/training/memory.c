@@ -362,7 +362,8 @@ static int theory_phases(planner *p, am_train_need *out)
     const am_theory_section *section = &p->recipe->theory;
     const int64_t P = p->plain.trunk;
     const int64_t sweep =
-        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k);
+        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k,
+                                          section->eigen != AM_THEORY_EIGEN_NO);
     am_train_need gradient, product;
     const int rc = part_need(p, &gradient, &product);
     if (rc != AM_OK) {
