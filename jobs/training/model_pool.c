@@ -321,9 +321,9 @@ cleanup:
     return rc;
 }
 
-int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const double *param,
-                            const double *model_param, void *merged)
+int am_model_pool_merge_all(am_model_pool *pool, const am_pool_merge *how, void *merged)
 {
+    const am_method *method = how->method;
     int rc = AM_OK;
     int n_params = method_params(method);
     int64_t tensors = pool->suite->trunk.tensors.n;
@@ -333,8 +333,8 @@ int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const 
                     .store = packed_store,
                     .store_raw = packed_store_raw};
     am_merge_result result = {0};
-    double *params = repeated(param, n_params, tensors);
-    double *model_params = repeated(model_param, n_params, tensors * pool->suite->n);
+    double *params = repeated(how->param, n_params, tensors);
+    double *model_params = repeated(how->model_param, n_params, tensors * pool->suite->n);
     bool *copy = am_new(tensors, sizeof *copy, "merge parameters");
     rc = !params || !model_params || !copy ? AM_E_NOMEM : AM_OK;
     AM_AGREE(pool->suite->comm);
@@ -346,6 +346,9 @@ int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const 
                         .param = params,
                         .model_param = model_params,
                         .copy = copy,
+                        .scope = how->scope,
+                        .semantics = how->semantics,
+                        .seed = how->seed,
                         .block = AM_CHUNK};
     AM_TRY(am_merge_run_all(pool->suite->comm, &job, &pool->slice[pool->rank], &result));
     AM_TRY(gather_trunk_all(pool, merged));

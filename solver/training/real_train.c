@@ -123,6 +123,18 @@ bool AM_R(am_train_is_direct)(const am_optim_options *options)
     return AM_R(am_optim_table)[options->method]->direct != NULL;
 }
 
+void AM_R(am_train_step)(const am_optim_options *options, int64_t step, int64_t n, void *w,
+                         const void *g, void *const *state)
+{
+    const am_optim *optim = AM_R(am_optim_table)[options->method];
+    real *array[AM_OPTIM_MAX_STATES] = {0};
+    AM_ASSERT(optim->update != NULL);
+    for (int i = 0; i < optim->states(options); i++) {
+        array[i] = state[i];
+    }
+    optim->update(options, step, 1, n, w, g, array);
+}
+
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
                              const am_train_options *options, am_train_state **out)
 {

@@ -135,6 +135,12 @@ typedef struct am_train_ops {
      * Local, pure. */
     bool (*is_direct)(const am_optim_options *options);
 
+    /** One step of the optimiser, as it comes, without clip, on flat arrays: w [n] along the
+     * gradient g [n]; state: its arrays (state_arrays), [n] each, zero before step 1. Elementwise,
+     * local. Only where is_direct is false. */
+    void (*step)(const am_optim_options *options, int64_t step, int64_t n, void *w, const void *g,
+                 void *const *state);
+
     /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */
     int (*activation_bytes)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
