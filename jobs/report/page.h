@@ -24,10 +24,13 @@ const am_report_page *am_report_page_of(const char *experiment, const char *job)
 
 /* Sections that every report may have, one file each; one that has nothing to show is not written.
  * Errors: AM_E_NOMEM. */
-int am_section_runs(const am_report *report, am_html *html);     /* what ran */
-int am_section_table(const am_report *report, am_html *html);    /* rows of the result */
-int am_section_curves(const am_report *report, am_html *html);   /* validation */
-int am_section_vectors(const am_report *report, am_html *html);  /* task vectors of merges */
-int am_section_training(const am_report *report, am_html *html); /* gradients, updates, speed */
+int am_section_runs(const am_report *report, am_html *html);      /* what ran */
+int am_section_table(const am_report *report, am_html *html);     /* rows of the result */
+int am_section_curves(const am_report *report, am_html *html);    /* validation */
+int am_section_vectors(const am_report *report, am_html *html);   /* task vectors of merges */
+int am_section_gradients(const am_report *report, am_html *html); /* member gradients */
+int am_section_plane(const am_report *report, am_html *html);     /* member plane */
+int am_section_training(const am_report *report, am_html *html);  /* norms, updates, speed */
+extern const am_rule am_gradients_rules[], am_plane_rules[];
 
 #endif

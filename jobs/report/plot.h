@@ -32,7 +32,8 @@ void am_plot_heat(am_html *html, const am_heat *heat);
 typedef struct am_path {
     const char *name;
     int n;
-    const double *x, *y; /* one point: a mark */
+    const double *x, *y;
+    bool is_scatter; /* marks alone; else a line, of one point a mark */
 } am_path;
 
 typedef struct am_plane {

@@ -3,7 +3,7 @@
 #include "jobs/report/plot.h"
 #include "jobs/report/svg.h"
 
-enum { LONGEST = 34, SAMPLE = 20, GAP = 14 };
+enum { LONGEST = 44, SAMPLE = 20, GAP = 14 };
 
 const char *am_plot_dash(int i)
 {

@@ -132,18 +132,22 @@ static void draw_line(am_html *html, const map *m, const am_path *path, const ch
     am_html_raw(html, "\"/>\n");
 }
 
-/* A path begins at a ring; one that is a point is a larger mark. */
+/* The last mark of a line is larger, that of a single point the largest. */
 static void draw_path(am_html *html, const map *m, int p)
 {
     const am_path *path = &m->plane->path[p];
     char class[16];
     snprintf(class, sizeof class, "line l%d", p % AM_HTML_COLOURS);
-    if (path->n > 1) {
+    const bool is_line = path->n > 1 && !path->is_scatter;
+    if (is_line) {
         draw_line(html, m, path, "halo", "");
         draw_line(html, m, path, class, am_plot_dash(p));
     }
     for (int i = 0; i < path->n; i++) {
-        const double radius = path->n == 1 ? 4.5 : i == path->n - 1 ? 3.6 : 2;
+        const double radius = path->n == 1       ? 4.5
+                              : path->is_scatter ? 3
+                              : i == path->n - 1 ? 3.6
+                                                 : 2;
         fprintf(html->out,
                 "<circle class=\"f%d\" stroke=\"var(--paper)\" cx=\"%.1f\" cy=\"%.1f\" "
                 "r=\"%.1f\"/>\n",
@@ -178,7 +182,8 @@ void am_plot_plane(am_html *html, const am_plane *plane)
     }
     for (int p = 0; p < plane->n_paths; p++) {
         names[p] = (am_legend){plane->path[p].name,
-                               plane->path[p].n > 1 ? AM_LEGEND_LINE : AM_LEGEND_MARK};
+                               plane->path[p].n > 1 && !plane->path[p].is_scatter ? AM_LEGEND_LINE
+                                                                                  : AM_LEGEND_MARK};
     }
     fit_axis(&m.x, plane->at_x, plane->n_x, plane, true);
     fit_axis(&m.y, plane->at_y, plane->n_y, plane, false);
@@ -196,7 +201,7 @@ void am_plot_plane(am_html *html, const am_plane *plane)
         fill_level(html, &m, m.level[i]);
     }
     am_svg_axes(html, &m.x, &m.y, plane->x, plane->y);
-    for (int p = 0; p < plane->n_paths; p++) {
+    for (int p = plane->n_paths - 1; p >= 0; p--) { /* the first on top */
         draw_path(html, &m, p);
     }
     if (m.has_levels) {

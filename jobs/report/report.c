@@ -13,8 +13,8 @@
 static int write_page(const am_report *report, am_html *html)
 {
     static int (*const sections[])(const am_report *, am_html *) = {
-        am_section_table, am_section_curves, am_section_vectors, am_section_training,
-        am_section_runs};
+        am_section_table, am_section_curves,   am_section_vectors, am_section_gradients,
+        am_section_plane, am_section_training, am_section_runs};
     const am_report_page *page = am_report_page_of(report->experiment, report->job);
     char title[160];
     if (page != NULL) {
@@ -40,7 +40,9 @@ static int write_page(const am_report *report, am_html *html)
         AM_KEEP(page->write(report, html));
     }
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
-        AM_KEEP(sections[i](report, html));
+        if (page == NULL || page->write != sections[i]) {
+            AM_KEEP(sections[i](report, html));
+        }
     }
     AM_KEEP(am_html_end(html));
     return rc;

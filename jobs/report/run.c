@@ -43,6 +43,8 @@ static const am_rule job_rules[] = {{"recipe", AM_RULE_SECTION},
                                     {0}};
 static const am_rule event_rules[] = {{"event", AM_RULE_NAME},
                                       {"phase", AM_RULE_TEXT},
+                                      {"method", AM_RULE_TEXT},
+                                      {"round_epochs", AM_RULE_NUMBER},
                                       {"task", AM_RULE_TEXT},
                                       {"alpha", AM_RULE_NUMBER},
                                       {"round", AM_RULE_NUMBER},
@@ -190,13 +192,15 @@ static int check_job(const am_report_run *run)
     return rc;
 }
 
-/* What the page of the run reads beyond what all do. */
-static int check_page(const am_report_run *run)
+/* What sections and the page of the run read beyond what all do. */
+static int check_result(const am_report_run *run)
 {
     const am_report_page *page = am_report_page_of(am_member_text(run->result, "experiment"),
                                                    am_member_text(run->result, "job"));
     char *where = am_text("%s/result.json", run->path);
     int rc = where != NULL ? 0 : AM_E_NOMEM;
+    AM_KEEP(am_rules_check(am_gradients_rules, run->result, where));
+    AM_KEEP(am_rules_check(am_plane_rules, run->result, where));
     if (page != NULL && page->rules != NULL) {
         AM_KEEP(am_rules_check(page->rules, run->result, where));
     }
@@ -212,7 +216,7 @@ static int read_run(const char *path, am_report_run *run)
     AM_KEEP(read_object(run->path, "job.json", kind_rules, &run->job));
     AM_KEEP(check_job(run));
     AM_KEEP(read_object(run->path, "result.json", result_rules, &run->result));
-    AM_KEEP(check_page(run));
+    AM_KEEP(check_result(run));
     AM_KEEP(read_events(run->path, &run->events));
     if (rc == 0) {
         run->recipe = json_object_get(run->job, "recipe");

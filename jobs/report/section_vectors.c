@@ -10,16 +10,23 @@
 
 enum { NAME = 96 };
 
-/* A merge's place: its phase, run and alpha; its step is the number of epochs, or the round. */
+/* A merge's place: its phase and alpha; its step is the number of epochs, or the round. */
 static void series_name(const json_t *event, char out[NAME])
 {
-    const char *phase = am_member_text(event, "phase"), *run = am_member_text(event, "run");
+    const char *phase = am_member_text(event, "phase");
     const double alpha = am_member_number(event, "alpha");
-    int at = snprintf(out, NAME, "%.30s%s%.40s", phase != NULL ? phase : "merge",
-                      run != NULL ? " " : "", run != NULL ? run : "");
+    const int at = snprintf(out, NAME, "%.60s", phase != NULL ? phase : "merge");
     if (!isnan(alpha)) {
         snprintf(out + at, (size_t)(NAME - at), ", alpha %.6g", alpha);
     }
+}
+
+/* Events do not tell several runs of rounds apart. */
+static bool is_told(const am_report *report, const json_t *event)
+{
+    return am_is_text(event, "event", "task_vectors") &&
+           (!am_is_text(event, "phase", "iterate") ||
+            json_array_size(am_report_member(report, "rounds")) <= 1);
 }
 
 static double mean_cosine(const json_t *event)
@@ -55,7 +62,7 @@ static void read_steps(const am_report *report, double (*measure)(const json_t *
         const json_t *events = report->run[r].events;
         for (size_t i = 0; i < json_array_size(events); i++) {
             const json_t *event = json_array_get(events, i);
-            if (am_is_text(event, "event", "task_vectors")) {
+            if (is_told(report, event)) {
                 char name[NAME];
                 series_name(event, name);
                 am_grid_put(grid, name, am_member_number(event, "step"), r, measure(event));
@@ -99,8 +106,7 @@ static int mean_matrix(const am_report *report, const char *name, double step, i
         for (size_t i = 0; i < json_array_size(events); i++) {
             const json_t *event = json_array_get(events, i);
             char own[NAME];
-            if (am_is_text(event, "event", "task_vectors") &&
-                am_member_number(event, "step") == step) {
+            if (is_told(report, event) && am_member_number(event, "step") == step) {
                 series_name(event, own);
                 found = strcmp(own, name) == 0 ? event : found;
             }

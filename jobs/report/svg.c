@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stddef.h>
 
-static const double character = 6.2; /* width of a character of the font of figures, 11 px */
+static const double character = 6.6; /* width of a character of the font of figures, 11 px */
 static const double slant = 38;      /* degrees of names that do not fit side by side */
 enum { NAME_LENGTH = 22 };
 

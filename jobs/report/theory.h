@@ -4,6 +4,7 @@
 #define AM_JOBS_REPORT_THEORY_H
 
 #include "jobs/report/html.h"
+#include "jobs/report/rules.h"
 #include "jobs/report/run.h"
 
 enum { AM_THEORY_NAME = 96 };
@@ -12,10 +13,14 @@ enum { AM_THEORY_NAME = 96 };
 int am_theory_page_orders(const am_report *report, am_html *html);
 /** |C| against its bounds (theory_bounds.c). */
 int am_theory_page_bounds(const am_report *report, am_html *html);
+/** Task arithmetic with other optimisers (theory_optimizers.c); nothing if there are none. */
+int am_theory_page_optimizers(const am_report *report, am_html *html);
 /** Descent on each task alone, by epoch (theory_descent.c). */
 int am_theory_page_descent(const am_report *report, am_html *html);
 /** Largest eigenvalues of Hessians (theory_spectra.c); nothing if there are none. */
 int am_theory_page_spectra(const am_report *report, am_html *html);
+
+extern const am_rule am_theory_rules[]; /* pages/theory.c */
 
 /** "T 2, alpha 0.3" of a row or slope. */
 void am_theory_place(const json_t *object, char out[AM_THEORY_NAME]);
