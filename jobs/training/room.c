@@ -47,6 +47,7 @@ int64_t am_room_of_iterate(const am_iterate *it)
     const int64_t kept = 2 * r->keep + 1;
     int64_t models = 3; /* base, one-shot, final */
     models += (int64_t)it->suite.n * r->one_shot.n_epochs;
+    models += r->plane.is_given ? (int64_t)r->one_shot.n_methods * r->one_shot.n_epochs : 0;
     for (int m = 0; m < r->iterate.n_methods; m++) {
         const int64_t alphas = am_comparison_alphas(&r->iterate, &r->iterate.method[m]);
         for (int e = 0; e < r->iterate.n_epochs; e++) {
