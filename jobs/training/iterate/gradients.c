@@ -16,8 +16,6 @@
 #include "solver/theory/vectors.h"
 #include "solver/training/schedule.h"
 
-enum { VECTORS = 6 };
-
 /* A task of this group. */
 typedef struct probe {
     am_iterate *it;
@@ -71,15 +69,15 @@ static int open_all(am_iterate *it, int i, probe *p)
                  .task = am_suite_training(suite, i),
                  .exact = am_suite_training(suite, i),
                  .trunk = it->trunk[i]};
-    p->room = am_new(VECTORS * p->n + head, sizeof *p->room, "gradients");
+    p->room = am_new(AM_GRADIENT_VECTORS * p->n + head, sizeof *p->room, "gradients");
     rc = p->room == NULL ? AM_E_NOMEM : AM_OK;
     if (rc == AM_OK) {
-        double **const each[VECTORS] = {&p->theta,  &p->first, &p->gradient, &p->first_accumulated,
-                                        &p->spread, &p->sum};
-        for (int v = 0; v < VECTORS; v++) {
+        double **const each[AM_GRADIENT_VECTORS] = {
+            &p->theta, &p->first, &p->gradient, &p->first_accumulated, &p->spread, &p->sum};
+        for (int v = 0; v < AM_GRADIENT_VECTORS; v++) {
             *each[v] = p->room + v * p->n;
         }
-        p->exact.head = p->room + VECTORS * p->n;
+        p->exact.head = p->room + AM_GRADIENT_VECTORS * p->n;
         widen(suite, head, suite->head_params[i], p->exact.head);
         const am_train_options options = options_of(p);
         rc = suite->ops->state_make(suite->group, &suite->net, &p->task, 1, &options, &p->state);

@@ -25,6 +25,7 @@ typedef struct am_gradient_epoch {
 } am_gradient_epoch;
 
 enum { AM_GRADIENT_REALS = sizeof(am_gradient_epoch) / sizeof(double) };
+enum { AM_GRADIENT_VECTORS = 6 }; /* f64, of a trunk: what measuring a task holds beside its tree */
 
 /** Measure what is not on disk, a unit for each task, if the recipe asks for it. Collective
  * [it->suite.comm]. Fills it->gradient on every rank; it->trunk is overwritten. Errors: those of

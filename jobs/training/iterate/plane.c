@@ -17,7 +17,7 @@
 #include "solver/analysis/gram.h"
 #include "solver/analysis/plane.h"
 
-enum { ORIGIN, AXIS_X, AXIS_Y, VECTORS };
+enum { ORIGIN, AXIS_X, AXIS_Y, VECTORS = AM_PLANE_VECTORS };
 enum { READ_AHEAD = 1 << 20 }; /* bytes a model */
 
 int am_plane_keep_all(const am_iterate *it, const char *key, const void *trunk,

@@ -15,6 +15,8 @@ typedef struct am_plane_point {
     double loss, plane_loss;    /* mean validation loss: its own, and at its place in the plane */
 } am_plane_point;
 
+enum { AM_PLANE_VECTORS = 3 }; /* f64, of a trunk: origin and axes */
+
 struct am_plane {
     int n;
     am_plane_point *point; /* [n] owned */
