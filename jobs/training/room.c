@@ -91,7 +91,7 @@ static int64_t bytes_there(const am_run_folder *folder, const char *sub)
 
 static int check(const am_run_folder *folder, int64_t bytes)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "state", "work"};
     struct statvfs fs;
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
         bytes -= bytes_there(folder, subs[i]);

@@ -221,6 +221,10 @@ def main() -> None:
     check("gradients by epoch" in table and "plane of 15 models" in table, "both are in the table")
     check_flat(folder)
     check_restart(folder, reference)
+    run(["-o", "run3", *BOTH, "--set", "seed=8", "--overwrite"], 2, folder)
+    other = json.loads((folder / "run3/result.json").read_text())
+    check(other["gradients"] != result["gradients"] and other["plane"] != result["plane"],
+          "nothing of a run that is started over stays")
     if failures() == 0:
         shutil.rmtree(folder)
         print("gradients and plane are those of NumPy, at 1 and 3 ranks, after stops")
