@@ -100,6 +100,9 @@ void am_theory_json(const am_iterate *it, const am_job *job, am_json *json)
 {
     const am_theory *theory = job->self;
     const am_theory_section *section = &theory->section;
+    if (it->recipe->experiment != NULL) {
+        am_json_string(json, "experiment", it->recipe->experiment);
+    }
     am_json_array(json, "rows");
     for (int i = 0; i < section->n_tasks; i++) {
         for (int a = 0; a < section->n_alphas; a++) {

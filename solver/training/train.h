@@ -45,7 +45,11 @@ typedef struct am_train_options {
      * network, tasks and options. */
     am_train_state *state;
     int64_t most_steps; /* of this call, 0: no limit; then result->is_finished tells */
-    am_train_log *log;  /* the epochs of this call are added to it; NULL: not measured. Borrowed */
+    /* [gradient_n of the network] gets, for every step, its samples times their mean gradient
+     * added, as the optimiser is given it, before clipping; NULL: nothing. Not with sharded state.
+     */
+    double *accumulated;
+    am_train_log *log; /* the epochs of this call are added to it; NULL: not measured. Borrowed */
 } am_train_options;
 
 typedef struct am_train_result {
