@@ -19,6 +19,7 @@
 
 #include <stdlib.h>
 #include "io/file.h"
+#include "jobs/training/model_pool.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -37,6 +38,7 @@ enum {
 typedef struct shaped {
     am_net net; /* owned */
     int64_t trunk, moved;
+    int64_t slice; /* the largest rank's, for merges */
 } shaped;
 
 typedef struct planner {
@@ -89,7 +91,8 @@ typedef struct call {
     const am_dataset_shape *shape; /* [n] */
     int n;
     bool with_trunk, with_head;
-    int ranks; /* that share it */
+    int ranks;    /* that share it */
+    bool on_half; /* at times it trains on half of the validation samples instead */
 } call;
 
 /* Samples of the largest leaf: see am_schedule_rows. */
@@ -97,7 +100,8 @@ static int64_t leaf_rows(const call *c)
 {
     int64_t rows = 0;
     for (int i = 0; i < c->n; i++) {
-        const int64_t n = c->shape[i].n[AM_TRAIN], batch = c->section->batch;
+        const int64_t half = c->on_half ? c->shape[i].n[AM_VALIDATION] / 2 : 0;
+        const int64_t n = most(c->shape[i].n[AM_TRAIN], half), batch = c->section->batch;
         rows = most(rows, batch == 0 || batch > n ? n : batch);
     }
     return (rows + c->section->micro_batches - 1) / c->section->micro_batches;
@@ -224,7 +228,7 @@ static int prepare_phases(planner *p, am_train_need *out)
     const am_train_recipe *r = p->recipe;
     int rc = AM_OK;
     if (p->pretraining.n[AM_TRAIN] > 0 && r->base_checkpoint == NULL) {
-        const call c = {&p->plain, &r->base, &p->pretraining, 1, true, true, p->ranks};
+        const call c = {&p->plain, &r->base, &p->pretraining, 1, true, true, p->ranks, false};
         am_train_need need;
         rc = call_need(p, &c, &need);
         need.data = held_bytes(p, &p->pretraining, r->n_tasks);
@@ -232,7 +236,7 @@ static int prepare_phases(planner *p, am_train_need *out)
         offer(p, "pretrain", p->plain.trunk, need, out);
     }
     for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL && !r->heads_random; i++) {
-        const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1};
+        const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1, false};
         AM_KEEP(offer_call(p, "probe", p->plain.trunk, &c, out));
     }
     return rc;
@@ -256,9 +260,10 @@ static int train_phases(planner *p, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
     const int64_t reals = 2 * p->plain.trunk + adapted_reals(p, 1);
-    const call c = {
-        trained(p), r->n_tasks == 1 ? &r->finetune : &r->joint, p->shape, r->n_tasks, true, false,
-        p->ranks};
+    const call c = {trained(p), r->n_tasks == 1 ? &r->finetune : &r->joint,
+                    p->shape,   r->n_tasks,
+                    true,       false,
+                    p->ranks,   false};
     am_train_need need;
     int rc = call_need(p, &c, &need);
     need.parameters = 0; /* the session goes back to a file */
@@ -271,9 +276,22 @@ static int train_phases(planner *p, am_train_need *out)
 static int64_t iterate_reals(const planner *p, int64_t own)
 {
     const int64_t T = p->recipe->n_tasks, P = p->plain.trunk;
-    const int64_t slice = am_part_units(P, p->ranks);
+    const int64_t slice = p->plain.slice;
     const int64_t sent = own > 0 ? P : 0;
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
+}
+
+/* Trunks while the rounds train: the current one, the best of a run, the best of all runs. */
+static int64_t chosen_trunks(const am_train_recipe *r)
+{
+    const am_comparison *c = &r->iterate;
+    int alphas = 1;
+    for (int m = 0; m < c->n_methods; m++) {
+        alphas = am_comparison_alphas(c, &c->method[m]) > 1 ? 2 : alphas;
+    }
+    return c->n_methods * c->n_epochs > 1                         ? 3
+           : am_train_recipe_rounds(r, c->epochs[0]) * alphas > 1 ? 2
+                                                                  : 1;
 }
 
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
@@ -286,9 +304,10 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
         own += owner[i] == group;
     }
     const int64_t shared = iterate_reals(p, own);
-    const int64_t chosen = r->rounds * r->n_iterate_alphas > 1 ? 2 : 1; /* with the current one */
+    const int64_t chosen = chosen_trunks(r);
     for (int i = 0; i < r->n_tasks; i++) {
-        const call c = {trained(p), &r->finetune, &p->shape[i], 1, true, false, size};
+        const call c = {trained(p), &r->finetune, &p->shape[i], 1,
+                        true,       false,        size,         r->on_validation};
         if (owner[i] == group) {
             AM_KEEP(offer_call(p, "finetune", shared + chosen * P, &c, out));
         }
@@ -298,9 +317,9 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
                                                                  (int64_t)sizeof(double)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
-    const int64_t epochs = r->joint.epochs > 0 ? r->joint.epochs : r->rounds * r->finetune.epochs;
+    const int64_t epochs = am_train_recipe_joint_epochs(r);
     if (r->run_joint) {
-        const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+        const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks, false};
         const int64_t reals = adapted_reals(p, own + 1) - adapted_reals(p, own);
         AM_KEEP(offer_call(p, "joint", shared + reals + (epochs > 1 ? 3 : 2) * P, &c, out));
     }
@@ -396,12 +415,30 @@ cleanup:
     return rc;
 }
 
+static int largest_slice(const planner *p, const am_tensor_table *tensors, int64_t *out)
+{
+    const int64_t unit = am_model_pool_unit(tensors, am_train_recipe_by_rows(p->recipe));
+    am_slices slices = {0};
+    const int rc = am_slices_make(tensors, unit, p->ranks, &slices);
+    *out = 0;
+    for (int r = 0; r < p->ranks && rc == AM_OK; r++) {
+        int64_t elements = 0;
+        for (int64_t i = slices.first[r]; i < slices.first[r + 1]; i++) {
+            elements += slices.spans[i].hi - slices.spans[i].lo;
+        }
+        *out = most(*out, elements);
+    }
+    am_slices_free(&slices);
+    return rc;
+}
+
 static int measure(const planner *p, shaped *s)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
     am_param_layout trunk = {0}, moved = {0};
     int rc = am_net_trunk_layout(&s->net, p->ops->dtype, &trunk);
     AM_KEEP(am_param_layout_part(&trunk, &moved));
+    AM_KEEP(largest_slice(p, &trunk.tensors, &s->slice));
     s->trunk = trunk.n;
     s->moved = moved.n;
     s->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;

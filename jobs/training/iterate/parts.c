@@ -10,6 +10,7 @@
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
+#include "mpi/rng.h"
 #include "solver/analysis/gram.h"
 
 static size_t trunk_bytes(const am_iterate *it)
@@ -109,6 +110,7 @@ void am_iterate_close_all(am_iterate *it)
     free(it->merged);
     free(it->final);
     am_model_pool_free(&it->pool);
+    am_runs_free(it);
     am_table_free(&it->table);
     am_saver_free(&it->saver);
     am_suite_close_all(&it->suite);
@@ -151,19 +153,27 @@ int am_iterate_stopped_all(am_iterate *it, int code)
 
 /* ---- merging ---- */
 
-int am_iterate_merge_all(am_iterate *it, double alpha, void *out)
+int am_iterate_merge_all(am_iterate *it, const am_train_merge *merge, double alpha, int64_t round,
+                         void *out)
 {
-    const am_train_recipe *recipe = it->recipe;
+    const uint64_t seed = (uint64_t)it->recipe->seed;
     double param[AM_METHOD_MAX_PARAMS];
-    memcpy(param, recipe->param, sizeof param);
-    if (recipe->lambda >= 0) {
-        param[recipe->lambda] = alpha;
+    memcpy(param, merge->param, sizeof param);
+    if (merge->lambda >= 0) {
+        param[merge->lambda] = alpha;
     }
-    return am_model_pool_merge_all(it->pool, recipe->method, param, recipe->param, out);
+    const am_pool_merge how = {.method = merge->method,
+                               .scope = merge->scope,
+                               .semantics = merge->semantics,
+                               .param = param,
+                               .model_param = merge->param,
+                               .seed = round > 0 ? am_hash64(&round, sizeof round, seed) : seed};
+    return am_model_pool_merge_all(it->pool, &how, out);
 }
 
 /* Write norms and cosines of the task vectors in the pool as one event. */
-int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step)
+int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step,
+                           double *energy)
 {
     int n = it->suite.n, rc = AM_OK;
     am_json json = {0};
@@ -174,6 +184,9 @@ int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int6
     AM_AGREE(it->suite.comm);
     AM_TRY(am_model_pool_gram_all(it->pool, NULL, gram));
     am_gram_cosines(gram, n, norm, cosine);
+    for (int i = 0; energy != NULL && i < n; i++) {
+        *energy = (i > 0 ? *energy : 0) + gram[i * n + i];
+    }
     am_json_string(&json, "phase", phase);
     am_json_real(&json, "alpha", alpha);
     am_json_int(&json, "step", step);
@@ -225,6 +238,18 @@ int am_iterate_validate_all(const am_iterate *it, const char *phase, const void 
         how->validation = scores.accuracy;
         how->validation_loss = scores.loss;
         report_scores(&it->suite, phase, *how, &scores);
+        am_scores_free(&scores);
+    }
+    return rc;
+}
+
+int am_iterate_test_point_all(const am_iterate *it, const void *trunk, am_point *out)
+{
+    am_scores scores = {0};
+    const int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
+    if (rc == AM_OK) {
+        out->test = scores.accuracy;
+        out->test_loss = scores.loss;
         am_scores_free(&scores);
     }
     return rc;
