@@ -71,6 +71,12 @@ static void describe(const am_iterate *it, const am_job *job, am_json *json)
     am_iterate_json(it, json);
 }
 
+static char *text(const am_iterate *it, const am_job *job)
+{
+    (void)job;
+    return am_iterate_text(it);
+}
+
 static int run_all(const am_args *args, int *exit_status)
 {
     const iterate_options *given = args->options;
@@ -80,7 +86,7 @@ static int run_all(const am_args *args, int *exit_status)
                         .check = check,
                         .work_all = work_all,
                         .describe = describe,
-                        .text = am_job_table,
+                        .text = text,
                         .model = "final.h5",
                         .save_every = given->save_every,
                         .kind = AM_JOB_ITERATE,

@@ -11,6 +11,8 @@
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
  *   joint      and the final one                                  a call of all ranks
+ *   gradients  and six in f64                                     a call in a group, a full batch
+ *   plane      and three in f64                                   an evaluation
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *
@@ -19,6 +21,8 @@
 
 #include <stdlib.h>
 #include "io/file.h"
+#include "jobs/training/iterate/gradients.h"
+#include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -294,6 +298,38 @@ static int64_t chosen_trunks(const am_train_recipe *r)
                                                                   : 1;
 }
 
+/* A task whose gradients are measured: it is trained, and has a full batch in f64 beside it. */
+static int gradients_phase(const planner *p, const call *c, int64_t reals, am_train_need *out)
+{
+    const am_train_ops *exact = am_train_ops_of(AM_DTYPE_F64);
+    const int64_t P = p->plain.trunk, wide = (int64_t)sizeof(double);
+    const int64_t parts = p->recipe->gradients.parts;
+    am_train_need need;
+    int64_t tree = 0, bytes = 0;
+    int rc = call_need(p, c, &need);
+    for (int r = 0; r < c->ranks && rc == AM_OK; r++) {
+        rc = am_tree_bytes(parts, P + 1, (int)wide, c->ranks, r, true, AM_TREE_EVERYWHERE, &bytes);
+        tree = most(tree, bytes);
+    }
+    AM_KEEP(exact->activation_bytes(&p->plain.net, am_part_units(c->shape->n[AM_TRAIN], parts),
+                                    c->shape->classes, true, &bytes));
+    need.activations = most(need.activations, bytes);
+    need.gradients += tree;
+    need.parameters +=
+        (AM_GRADIENT_VECTORS + 1) * P * wide + head_reals(p, c->shape->classes) * wide;
+    if (rc == AM_OK) {
+        offer(p, "gradients", reals, need, out);
+    }
+    return rc;
+}
+
+/* Origin and axes of the plane beside a model that is evaluated. */
+static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
+{
+    const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    return offer_evaluation(p, reals + frame / p->real, 0, out);
+}
+
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
@@ -311,6 +347,15 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
         if (owner[i] == group) {
             AM_KEEP(offer_call(p, "finetune", shared + chosen * P, &c, out));
         }
+    }
+    for (int i = 0; i < r->n_tasks && r->gradients.is_given; i++) {
+        const call c = {&p->plain, &r->finetune, &p->shape[i], 1, true, false, size, false};
+        if (owner[i] == group) {
+            AM_KEEP(gradients_phase(p, &c, shared, out));
+        }
+    }
+    if (r->plane.is_given) {
+        AM_KEEP(plane_phase(p, shared, out));
     }
     const am_train_need merge = {.parameters = P * p->real + (r->n_tasks + MERGE_EXTRA) *
                                                                  (int64_t)AM_CHUNK *
@@ -381,7 +426,8 @@ static int theory_phases(planner *p, am_train_need *out)
     const am_theory_section *section = &p->recipe->theory;
     const int64_t P = p->plain.trunk;
     const int64_t sweep =
-        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k);
+        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k,
+                                          section->eigen != AM_THEORY_EIGEN_NO);
     am_train_need gradient, product;
     const int rc = part_need(p, &gradient, &product);
     if (rc != AM_OK) {

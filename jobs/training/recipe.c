@@ -41,9 +41,9 @@ static const am_param top_table[] = {
      "what alpha, round and epochs are chosen by, on validation data; auto: loss for text"},
     {0},
 };
-static const char *const top_sections[] = {"model",    "data",   "base",       "heads",
-                                           "finetune", "merge",  "one_shot",   "iterate",
-                                           "joint",    "theory", "experiment", NULL};
+static const char *const top_sections[] = {"model", "data",     "base",       "heads", "finetune",
+                                           "merge", "one_shot", "iterate",    "joint", "gradients",
+                                           "plane", "theory",   "experiment", NULL};
 
 typedef struct data_keys {
     char *folder;
@@ -152,6 +152,7 @@ int am_train_recipe_resolve(am_train_recipe *r)
     am_train_sections_print(r, &json);
     am_train_comparison_print(r, &json);
     am_train_joint_print(r, &json);
+    am_train_measures_print(r, &json);
     am_theory_section_print(&r->theory, &json);
     am_json_end_object(&json);
     int rc = am_json_finish(&json);
@@ -219,6 +220,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(read_data(root, out));
     AM_KEEP(am_train_sections_read(root, out));
     AM_KEEP(am_train_comparison_read(root, out));
+    AM_KEEP(am_train_measures_read(root, out));
     AM_KEEP(am_theory_section_read(am_node_find(root, "theory"), out->n_tasks, &out->theory));
     AM_KEEP(am_train_recipe_resolve(out));
     return rc;

@@ -48,6 +48,20 @@ typedef struct am_comparison {
     double alpha[AM_RECIPE_MAX_LIST]; /* n_alphas 0: each method has its own lambda */
 } am_comparison;
 
+/* Gradients by epoch: iterate/gradients.h. */
+typedef struct am_gradients_section {
+    bool is_given;
+    int64_t epochs; /* 0: the most of one_shot.epochs */
+    int64_t parts;  /* of the samples of a task, for ranks to share */
+} am_gradients_section;
+
+/* The plane of the run: iterate/plane.h. */
+typedef struct am_plane_section {
+    bool is_given;
+    int64_t grid;  /* points a side */
+    double margin; /* of the extent of the models, on every side */
+} am_plane_section;
+
 typedef struct am_train_recipe {
     char *text; /* resolved recipe with all defaults, YAML, owned: written beside the output */
 
@@ -79,6 +93,8 @@ typedef struct am_train_recipe {
     bool on_validation;               /* rounds train on validation data: am_dataset_half */
     bool curve;                       /* test data after every round, to be drawn */
     bool run_joint;
+    am_gradients_section gradients;
+    am_plane_section plane;
     am_theory_section theory;
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
@@ -110,6 +126,8 @@ int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epoc
 /** Epochs of joint training: as many as the longest run trains, unless the recipe says otherwise.
  * Pure. */
 int64_t am_train_recipe_joint_epochs(const am_train_recipe *recipe);
+/** Epochs whose gradients are measured. Pure. */
+int64_t am_train_recipe_gradient_epochs(const am_train_recipe *recipe);
 /** Make recipe->text anew, after a change. Local. Errors: AM_E_NOMEM. */
 int am_train_recipe_resolve(am_train_recipe *recipe);
 /** Paths of all that a job of this recipe reads, NULL-terminated, freed by

@@ -47,6 +47,7 @@ int64_t am_room_of_iterate(const am_iterate *it)
     const int64_t kept = 2 * r->keep + 1;
     int64_t models = 3; /* base, one-shot, final */
     models += (int64_t)it->suite.n * r->one_shot.n_epochs;
+    models += r->plane.is_given ? (int64_t)r->one_shot.n_methods * r->one_shot.n_epochs : 0;
     for (int m = 0; m < r->iterate.n_methods; m++) {
         const int64_t alphas = am_comparison_alphas(&r->iterate, &r->iterate.method[m]);
         for (int e = 0; e < r->iterate.n_epochs; e++) {
@@ -90,7 +91,7 @@ static int64_t bytes_there(const am_run_folder *folder, const char *sub)
 
 static int check(const am_run_folder *folder, int64_t bytes)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "state", "work"};
     struct statvfs fs;
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
         bytes -= bytes_there(folder, subs[i]);

@@ -2,8 +2,12 @@
 #include "jobs/training/iterate/iterate.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include "jobs/training/suite/adapt.h"
+#include "jobs/training/iterate/gradients.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/iterate/plane.h"
 #include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -68,8 +72,32 @@ int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_
         AM_TRY(am_iterate_joint_all(it));
     }
     AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
+    AM_TRY(am_iterate_gradients_all(it));
+    AM_TRY(am_iterate_plane_all(it));
 cleanup:
     return rc;
+}
+
+char *am_iterate_text(const am_iterate *it)
+{
+    char *table = am_table_text(&it->table), *text = NULL;
+    size_t bytes = 0;
+    if (table == NULL) {
+        return NULL;
+    }
+    FILE *out = open_memstream(&text, &bytes);
+    if (out != NULL) {
+        fputs(table, out);
+        am_gradients_write(it, out);
+        am_plane_write(it, out);
+    }
+    if (out == NULL || fclose(out) != 0) {
+        free(text);
+        text = NULL;
+        am_fail(AM_E_NOMEM, "out of memory for the table");
+    }
+    free(table);
+    return text;
 }
 
 /* What a comparison subtracts, the larger the better. */
@@ -100,6 +128,8 @@ void am_iterate_json(const am_iterate *it, am_json *json)
     am_table_json(&it->table, json);
     json_individual(it, json);
     am_runs_json(it, json);
+    am_gradients_json(it, json);
+    am_plane_json(it, json);
     const am_table_row *one_shot = am_table_find(&it->table, "one_shot");
     const am_table_row *iterative = am_table_find(&it->table, "iterative");
     const am_table_row *joint = am_table_find(&it->table, "joint");

@@ -4,6 +4,7 @@
  *                 -> rounds of { finetune each task from the current model; merge }   for each
  * alpha
  *                 -> joint training
+ *                 -> gradients by epoch, the plane of all models, if the recipe asks for them
  *   selection on validation data; the test data is used once, for the table.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -17,7 +18,9 @@
 #include "jobs/training/table.h"
 #include "jobs/training/recipe.h"
 
-typedef struct am_run am_run; /* parts.h */
+typedef struct am_run am_run;                       /* parts.h */
+typedef struct am_gradient_epoch am_gradient_epoch; /* gradients.h */
+typedef struct am_plane am_plane;                   /* plane.h */
 
 /* Mean over the individual models of some number of epochs, on validation data. */
 typedef struct am_individual {
@@ -38,6 +41,8 @@ typedef struct am_iterate {
     int n_individual;
     am_run *run; /* [n_runs] owned */
     int n_runs;
+    am_gradient_epoch *gradient; /* [tasks][epochs] owned; NULL: not measured */
+    am_plane *plane;             /* owned; NULL: none */
     am_table table;
 } am_iterate;
 
@@ -70,6 +75,9 @@ int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_
 /** Test scores of a trunk into a point: nothing is chosen by them. Collective. */
 int am_iterate_test_point_all(const am_iterate *it, const void *trunk, am_point *out);
 
+/** table.txt: the table, and what else was measured; owned by the caller. NULL with AM_E_NOMEM in
+ * the slot. */
+char *am_iterate_text(const am_iterate *it);
 /** Members of the job's result: the table, rounds, and the comparison (gains over one-shot, gap to
  * joint closed). */
 void am_iterate_json(const am_iterate *it, am_json *json);

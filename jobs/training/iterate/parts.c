@@ -1,5 +1,6 @@
 /* What the phases of iterate share. SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/iterate/plane.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,8 @@ void am_iterate_close_all(am_iterate *it)
     free(it->final);
     am_model_pool_free(&it->pool);
     am_runs_free(it);
+    free(it->gradient);
+    am_plane_free(it);
     am_table_free(&it->table);
     am_saver_free(&it->saver);
     am_suite_close_all(&it->suite);
@@ -263,5 +266,5 @@ int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const
     int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
     AM_KEEP(am_table_add(&it->table, key, name, how, &scores));
     am_scores_free(&scores);
-    return rc;
+    return rc == AM_OK ? am_plane_keep_all(it, key, trunk, &how) : rc; /* agreed */
 }

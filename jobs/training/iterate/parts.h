@@ -8,6 +8,8 @@
  *   points.c     what is measured by round
  *   noise.c      rounds with merges that drop at random
  *   joint.c      joint training
+ *   gradients.c  gradients by epoch
+ *   plane.c      the plane of all models
  *   iterate.c    the job: all of them in turn
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_ITERATE_PARTS_H
@@ -82,6 +84,8 @@ int am_iterate_runs_all(am_iterate *it);
  * that were done. */
 int am_iterate_rounds_all(am_iterate *it, const am_run *run, double alpha, void *current,
                           am_choice *best, am_progress *progress, am_point *point, int64_t *n);
+/** File of a round's model in the run folder. Pure. */
+void am_run_round_name(const am_run *run, double alpha, int64_t round, char *out, size_t size);
 /** Member "rounds" of the result. */
 void am_runs_json(const am_iterate *it, am_json *json);
 void am_runs_free(am_iterate *it);

@@ -36,9 +36,14 @@ typedef struct line {
 
 enum { NAME = 192 };
 
+void am_run_round_name(const am_run *run, double alpha, int64_t round, char *out, size_t size)
+{
+    snprintf(out, size, "rounds/%salpha-%g-round-%03" PRId64 ".h5", run->file, alpha, round);
+}
+
 static void round_name(const line *r, int64_t round, char *out)
 {
-    snprintf(out, NAME, "rounds/%salpha-%g-round-%03" PRId64 ".h5", r->run->file, r->alpha, round);
+    am_run_round_name(r->run, r->alpha, round, out, NAME);
 }
 
 static void points_name(const line *r, char *out)

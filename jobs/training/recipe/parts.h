@@ -3,6 +3,7 @@
  *   sections.c     base, heads, finetune, joint: what is trained and how
  *   merge.c        a merge: method and parameters
  *   comparison.c   merge, one_shot, iterate: what is merged and how often
+ *   measures.c     gradients, plane: what is measured of a run beside its table
  *
  * Reading is local and pure, errors are AM_E_RECIPE with the place; what is owned is freed by
  * am_train_recipe_free, also after an error. SPDX-License-Identifier: BSD-3-Clause */
@@ -25,5 +26,9 @@ void am_train_merge_print(const am_train_merge *merge, const char *key, am_json 
 /** merge, one_shot and iterate; `finetune` has been read. */
 int am_train_comparison_read(const am_node *root, am_train_recipe *out);
 void am_train_comparison_print(const am_train_recipe *recipe, am_json *json);
+
+/** gradients and plane; `model` and one_shot have been read. */
+int am_train_measures_read(const am_node *root, am_train_recipe *out);
+void am_train_measures_print(const am_train_recipe *recipe, am_json *json);
 
 #endif
