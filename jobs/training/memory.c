@@ -23,6 +23,7 @@
 #include "io/file.h"
 #include "jobs/training/iterate/gradients.h"
 #include "jobs/training/iterate/plane.h"
+#include "jobs/training/model_pool.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -41,6 +42,7 @@ enum {
 typedef struct shaped {
     am_net net; /* owned */
     int64_t trunk, moved;
+    int64_t slice; /* the largest rank's, for merges */
 } shaped;
 
 typedef struct planner {
@@ -278,7 +280,7 @@ static int train_phases(planner *p, am_train_need *out)
 static int64_t iterate_reals(const planner *p, int64_t own)
 {
     const int64_t T = p->recipe->n_tasks, P = p->plain.trunk;
-    const int64_t slice = am_part_units(P, p->ranks);
+    const int64_t slice = p->plain.slice;
     const int64_t sent = own > 0 ? P : 0;
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
 }
@@ -459,12 +461,30 @@ cleanup:
     return rc;
 }
 
+static int largest_slice(const planner *p, const am_tensor_table *tensors, int64_t *out)
+{
+    const int64_t unit = am_model_pool_unit(tensors, am_train_recipe_by_rows(p->recipe));
+    am_slices slices = {0};
+    const int rc = am_slices_make(tensors, unit, p->ranks, &slices);
+    *out = 0;
+    for (int r = 0; r < p->ranks && rc == AM_OK; r++) {
+        int64_t elements = 0;
+        for (int64_t i = slices.first[r]; i < slices.first[r + 1]; i++) {
+            elements += slices.spans[i].hi - slices.spans[i].lo;
+        }
+        *out = most(*out, elements);
+    }
+    am_slices_free(&slices);
+    return rc;
+}
+
 static int measure(const planner *p, shaped *s)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
     am_param_layout trunk = {0}, moved = {0};
     int rc = am_net_trunk_layout(&s->net, p->ops->dtype, &trunk);
     AM_KEEP(am_param_layout_part(&trunk, &moved));
+    AM_KEEP(largest_slice(p, &trunk.tensors, &s->slice));
     s->trunk = trunk.n;
     s->moved = moved.n;
     s->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;

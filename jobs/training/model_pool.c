@@ -119,9 +119,19 @@ void am_model_pool_free(am_model_pool **pool_at)
     *pool_at = NULL;
 }
 
-static int make_slices(am_model_pool *pool)
+int64_t am_model_pool_unit(const am_tensor_table *tensors, bool whole)
+{
+    int64_t unit = AM_CHUNK;
+    for (int64_t i = 0; i < tensors->n && whole; i++) {
+        unit = tensors->t[i].numel > unit ? tensors->t[i].numel : unit;
+    }
+    return unit;
+}
+
+static int make_slices(am_model_pool *pool, bool whole)
 {
     const am_tensor_table *tensors = &pool->suite->trunk.tensors;
+    const int64_t unit = am_model_pool_unit(tensors, whole);
     int rc = AM_OK;
     pool->slice = am_new(pool->size, sizeof *pool->slice, "slices");
     pool->start = am_new(tensors->n, sizeof *pool->start, "slices");
@@ -130,7 +140,7 @@ static int make_slices(am_model_pool *pool)
         return AM_E_NOMEM;
     }
     for (int r = 0; r < pool->size && rc == AM_OK; r++) {
-        rc = am_slice_make(tensors, AM_CHUNK, pool->size, r, &pool->slice[r]);
+        rc = am_slice_make(tensors, unit, pool->size, r, &pool->slice[r]);
     }
     if (rc != AM_OK) {
         return rc;
@@ -178,7 +188,7 @@ static int make_buffers(am_model_pool *pool)
     return rc;
 }
 
-int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
+int am_model_pool_create_all(const am_suite *suite, bool whole, am_model_pool **out)
 {
     int rc = AM_OK;
     am_model_pool *pool = am_new(1, sizeof *pool, "the pool of models");
@@ -189,7 +199,7 @@ int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
     AM_AGREE(suite->comm);
     MPI_Comm_size(suite->comm, &pool->size);
     MPI_Comm_rank(suite->comm, &pool->rank);
-    AM_KEEP(make_slices(pool));
+    AM_KEEP(make_slices(pool, whole));
     AM_KEEP(make_buffers(pool));
     AM_AGREE(suite->comm);
     *out = pool;

@@ -16,9 +16,13 @@
 
 typedef struct am_model_pool am_model_pool;
 
+/** Where tensors are cut into slices: a multiple of elements. whole: nowhere, as methods that work
+ * by rows need it (the engine takes rows of a neighbour, which a slice in memory does not have).
+ * Pure. */
+int64_t am_model_pool_unit(const am_tensor_table *tensors, bool whole);
 /** Plan the slices of suite's trunks. Collective [suite->comm]. Memory: (T + 2) slices per rank.
  * The suite is borrowed for the pool's lifetime. Errors: AM_E_NOMEM, agreed. */
-int am_model_pool_create_all(const am_suite *suite, am_model_pool **out);
+int am_model_pool_create_all(const am_suite *suite, bool whole, am_model_pool **out);
 void am_model_pool_free(am_model_pool **pool);
 
 /** Fill the pool from the current base (equal on all ranks) and from the trunks of all tasks.

@@ -221,9 +221,15 @@ static void report_scores(const am_suite *suite, const char *phase, am_table_cho
 {
     am_json json = {0};
     am_json_string(&json, "phase", phase);
+    if (how.method != NULL) {
+        am_json_string(&json, "method", how.method);
+    }
     am_json_real(&json, "alpha", how.alpha);
     am_json_int(&json, "epochs", how.epochs);
     am_json_int(&json, "round", how.round);
+    if (how.round >= 0) {
+        am_json_int(&json, "round_epochs", how.round_epochs);
+    }
     am_json_real(&json, "validation_accuracy", scores->accuracy);
     am_json_real(&json, "validation_loss_nats", scores->loss);
     am_scores_json(suite, scores, &json);

@@ -54,6 +54,20 @@ double am_comparison_alpha(const am_comparison *comparison, const am_train_merge
                                        : comparison->alpha[a];
 }
 
+static bool works_by_rows(const am_comparison *comparison)
+{
+    bool is = false;
+    for (int i = 0; i < comparison->n_methods; i++) {
+        is = is || comparison->method[i].method->by_rows != NULL;
+    }
+    return is;
+}
+
+bool am_train_recipe_by_rows(const am_train_recipe *recipe)
+{
+    return works_by_rows(&recipe->one_shot) || works_by_rows(&recipe->iterate);
+}
+
 static int read_methods(const am_node *list, const char *what, const am_train_merge *fallback,
                         am_comparison *out)
 {
