@@ -200,7 +200,7 @@ static int check_result(const am_report_run *run)
                                                    am_member_text(run->result, "job"));
     char *where = am_text("%s/result.json", run->path);
     int rc = where != NULL ? 0 : AM_E_NOMEM;
-    if (!am_is_text(run->job, "job", "theory")) {
+    if (!am_is_text(run->result, "job", "theory")) {
         AM_KEEP(am_rules_check(row_rules, run->result, where));
     }
     AM_KEEP(am_rules_check(am_gradients_rules, run->result, where));
