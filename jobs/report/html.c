@@ -94,7 +94,9 @@ int am_html_end(am_html *html)
     const bool is_whole = ferror(html->out) == 0;
     const bool is_closed = fclose(html->out) == 0;
     html->out = NULL;
-    return is_whole && is_closed ? 0 : am_fail(AM_E_NOMEM, "out of memory for the page");
+    return is_whole && is_closed && !html->failed
+               ? 0
+               : am_fail(AM_E_NOMEM, "out of memory for the page");
 }
 
 void am_html_free(am_html *html)
@@ -169,10 +171,12 @@ void am_html_raw(am_html *html, const char *markup)
 static void print_escaped(am_html *html, const char *format, va_list arguments)
 {
     char *text = NULL;
-    if (vasprintf(&text, format, arguments) >= 0) {
-        am_html_text(html, text);
-        free(text);
+    if (vasprintf(&text, format, arguments) < 0) {
+        html->failed = true;
+        return;
     }
+    am_html_text(html, text);
+    free(text);
 }
 
 /* Escape what is formatted in place of FORMAT and the arguments after it. */

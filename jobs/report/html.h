@@ -5,6 +5,7 @@
 #ifndef AM_JOBS_REPORT_HTML_H
 #define AM_JOBS_REPORT_HTML_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include "jobs/report/stats.h"
 
@@ -15,6 +16,7 @@ typedef struct am_html {
     char *text; /* owned; whole after am_html_end */
     size_t bytes;
     int headings; /* ids of sections */
+    bool failed;  /* out of memory for a part of it */
 } am_html;
 
 /** Head and style sheet. Errors: AM_E_NOMEM. */

@@ -206,8 +206,9 @@ void am_plot_lines(am_html *html, const am_plot *plot, const am_grid *grid)
     frame f = {.plot = plot, .grid = grid};
     am_legend *names = am_new(grid->n + 1, sizeof *names, "names of a figure");
     if (names == NULL || grid->n == 0) {
+        html->failed |= names == NULL;
         free(names);
-        return; /* the end of the page tells of no memory */
+        return;
     }
     for (int s = 0; s < grid->n; s++) {
         names[s] = (am_legend){grid->series[s].name, grid->series[s].is_level ? AM_LEGEND_LEVEL

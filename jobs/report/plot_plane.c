@@ -8,7 +8,7 @@
 
 enum { LEVELS = 10, TOP = 10, LEAST_HEIGHT = 200, MOST_HEIGHT = 400, STRIP = 34, CORNERS = 8 };
 static const double opacity = 0.09; /* of one level; they lie on one another */
-static const double log_from = 10;  /* quotient of values from which levels grow by factors */
+static const double log_from = 2.5; /* quotient of values from which levels grow by factors */
 
 typedef struct map {
     const am_plane *plane;
@@ -178,7 +178,8 @@ void am_plot_plane(am_html *html, const am_plane *plane)
     map m = {.plane = plane};
     am_legend *names = am_new(plane->n_paths + 1, sizeof *names, "names of a figure");
     if (names == NULL) {
-        return; /* the end of the page tells of no memory */
+        html->failed = true;
+        return;
     }
     for (int p = 0; p < plane->n_paths; p++) {
         names[p] = (am_legend){plane->path[p].name,

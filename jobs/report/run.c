@@ -33,6 +33,7 @@ static const am_rule result_rules[] = {{"job", AM_RULE_NAME},
                                        {"rows[].task_loss_nats", AM_RULE_LIST},
                                        {"rows[].task_loss_nats[]", AM_RULE_NUMBER},
                                        {0}};
+static const am_rule row_rules[] = {{"rows", AM_RULE_ROWS}, {"rows[].key", AM_RULE_NAME}, {0}};
 static const am_rule kind_rules[] = {{"job", AM_RULE_NAME}, {0}};
 static const am_rule job_rules[] = {{"recipe", AM_RULE_SECTION},
                                     {"recipe.seed", AM_RULE_NUMBER},
@@ -199,6 +200,9 @@ static int check_result(const am_report_run *run)
                                                    am_member_text(run->result, "job"));
     char *where = am_text("%s/result.json", run->path);
     int rc = where != NULL ? 0 : AM_E_NOMEM;
+    if (!am_is_text(run->result, "job", "theory")) {
+        AM_KEEP(am_rules_check(row_rules, run->result, where));
+    }
     AM_KEEP(am_rules_check(am_gradients_rules, run->result, where));
     AM_KEEP(am_rules_check(am_plane_rules, run->result, where));
     if (page != NULL && page->rules != NULL) {

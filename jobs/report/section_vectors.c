@@ -135,7 +135,7 @@ static int plot_cosines(const am_report *report, const char *const *tasks, int n
     char caption[256];
     snprintf(caption, sizeof caption, "Cosines between task vectors: %s, %s %.6g%s.", name,
              is_round ? "round" : "epochs", step, runs > 1 ? " (mean over the seeds)" : "");
-    if (runs > 0) {
+    if (runs > 0 && n > 0) {
         am_plot_heat(html, &(am_heat){.caption = caption,
                                       .rows = tasks,
                                       .columns = tasks,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """report: the page is well-formed and needs nothing else; its numbers are those of the runs, means and
 standard errors those of numpy, in tables and where marks stand in plots; the same bytes on any number of
-ranks and in any order of the runs; text of the runs stays text.                       usage: report.py
+ranks and in any order of the runs; text of the runs stays text. Pages of experiments
+say what follows from the results.                                     usage: report.py [general] [pages]
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
@@ -208,6 +209,155 @@ def check_theory(page: ElementTree.Element, runs: list[Path]) -> None:
     check(near(got, mean_error(values), 4), f"largest eigenvalue {got}, not {mean_error(values)}")
 
 
+def claims(page: ElementTree.Element, *words: str) -> str:
+    """The only claim that has all the words."""
+    found = [c for c in ("".join(p.itertext()) for p in page.iter("p") if "claim" in p.get("class", ""))
+             if all(w in c for w in words)]
+    check(len(found) == 1, f"one claim of {words}: {found}")
+    return found[0] if found else ""
+
+
+def verdict(d: list[float], limit: float, is_above: bool) -> str:
+    """What a claim must begin with, by the rule of two standard errors."""
+    mean, error = mean_error(d)
+    if abs(mean - limit) <= 2 * error:
+        return "Not decided"
+    return "The claim holds" if (mean > limit) == is_above else "The claim does not hold"
+
+
+def says(text: str, values: list[float], digits: int, what: str) -> None:
+    mean, error = mean_error(values)
+    wanted = f"{mean:.{digits}f} \u00b1 {error:.{digits}f}"
+    check(wanted in text, f"{what}: {wanted} is not in {text!r}")
+
+
+EXPERIMENTS = {
+    "one_epoch": "--set one_shot.epochs=[1,6] --set one_shot.methods=[{\"name\":\"average\",\"merge_method\":\"linear\"},"
+                 "{\"merge_method\":\"ties\",\"parameters\":{\"density\":0.5}}]",
+    "budget": "--set iterate.rounds=null --set iterate.budget=4 --set iterate.epochs=[1,2,4] --set iterate.curve=yes",
+    "dare": "--set iterate.curve=yes --set iterate.methods=[{\"merge_method\":\"task_arithmetic\"},"
+            "{\"merge_method\":\"dare_linear\",\"parameters\":{\"density\":0.2}}]",
+    "post_hoc": "--set iterate.start=one_shot --set iterate.split=validation --set iterate.curve=yes",
+    "plane": "--set iterate.keep=0 --set plane.grid=6 --set gradients.epochs=4",
+}
+
+
+def experiment(name: str) -> tuple[ElementTree.Element, list[dict]]:
+    """Runs of an experiment, three seeds, and its page."""
+    for seed in SEEDS:
+        run(f"iterate suite.yml -o {name}{seed} --set seed={seed} --set experiment={name} {EXPERIMENTS[name]}")
+    run("report " + " ".join(f"{name}{s}" for s in SEEDS) + f" -o {name}.html")
+    return parse(f"{name}.html"), [json.loads((folder / f"{name}{s}/result.json").read_text()) for s in SEEDS]
+
+
+def rows_of(results: list[dict], key: str, member: str = "test_accuracy") -> list[float]:
+    return [100 * next(r[member] for r in result["rows"] if r["key"] == key) for result in results]
+
+
+def rounds_of(results: list[dict], key: str, index: int, member: str = "test_accuracy") -> list[float]:
+    return [100 * next(r for r in result["rounds"] if r["key"] == key)["points"][index][member] for result in results]
+
+
+def minus(a: list[float], b: list[float]) -> list[float]:
+    return [x - y for x, y in zip(a, b)]
+
+
+def check_one_epoch() -> None:
+    page, results = experiment("one_epoch")
+    for method in ("average", "ties"):
+        one, six = (rows_of(results, f"one_shot_{method}_{e}") for e in (1, 6))
+        text = claims(page, f"{method}: 1 epoch reaches")
+        for values in (one, six, minus(six, one)):
+            says(text, values, 2, method)
+        check(text.startswith(verdict(minus(six, one), 0.94, False)), f"{method}: verdict of {text}")
+        row = next(t for c, t in tables(page).items() if c.startswith("Test accuracy of merges"))[method]
+        check(near(row[1], mean_error(six), 2) and near(row[2], mean_error(minus(six, one)), 2), f"{method}: {row}")
+
+
+def check_budget() -> None:
+    page, results = experiment("budget")
+    many, few, first = (rounds_of(results, k, i) for k, i in
+                        (("iterative_epochs_1", 4), ("iterative_epochs_4", 1), ("iterative_epochs_1", 1)))
+    for words, a, b in (("More rounds are better", many, first), ("A budget of epochs", many, few)):
+        text = claims(page, words)
+        for values in (a, b, minus(a, b)):
+            says(text, values, 2, words)
+        check(text.startswith(verdict(minus(a, b), 0, True)), f"{words}: verdict of {text}")
+    check_marks(page, "Accuracy by epochs spent",
+                {k: {p["epochs"]: np.mean(rounds_of(results, f"iterative_epochs_{k}", i))
+                     for i, p in enumerate(next(r for r in results[0]["rounds"]
+                                                if r["key"] == f"iterative_epochs_{k}")["points"])} for k in (1, 2, 4)})
+
+
+def check_dare() -> None:
+    page, results = experiment("dare")
+    first, last = (rounds_of(results, "iterative_dare_linear", i) for i in (1, 3))
+    text = claims(page, "collapses")
+    for values in (first, last, minus(first, last)):
+        says(text, values, 2, "collapse")
+    check(text.startswith(verdict(minus(first, last), 0, True)), f"collapse: verdict of {text}")
+    says(claims(page, "Without dropping"), minus(rounds_of(results, "iterative_task_arithmetic", 3), last), 2, "without")
+    ratios = [np.mean([p["noise_energy"] / p["noise_expected"] for p in
+                       next(r for r in result["rounds"] if r["key"] == "iterative_dare_linear")["points"][1:]])
+              for result in results]
+    text = claims(page, "each round adds noise")
+    says(text, ratios, 4, "noise")
+    check(text.startswith("The claim holds") == (abs(np.mean(ratios) - 1) <= 0.05), f"noise: verdict of {text}")
+
+
+def check_post_hoc() -> None:
+    page, results = experiment("post_hoc")
+    before, after = rows_of(results, "one_shot"), rows_of(results, "iterative")
+    text = claims(page, "on validation data alone")
+    for values in (before, after, minus(after, before)):
+        says(text, values, 2, "post hoc")
+    check(text.startswith(verdict(minus(after, before), 0, True)), f"post hoc: verdict of {text}")
+
+
+def check_plane() -> None:
+    page, results = experiment("plane")
+    far, line, step = [], [], []
+    for result in results:
+        points = result["plane"]["points"]
+        at = {kind: [np.array([p["x"], p["y"]]) for p in sorted(points, key=lambda p: p["round"] or 0)
+                     if p["kind"] == kind] for kind in ("base", "one_shot", "iterative")}
+        way = np.diff([at["base"][0], *at["iterative"]], axis=0)
+        steps = [s for s in np.linalg.norm(way, axis=1) if s > 0]
+        length = np.linalg.norm(way.sum(axis=0))
+        far.append(length / max(np.linalg.norm(p - at["base"][0]) for p in at["one_shot"]))
+        line.append(length / sum(steps))
+        step.append(steps[-1] / steps[0])
+    for words, values, digits, limit, is_above in (("One-shot merges stay", far, 2, 1, True), ("nearly straight", line, 3, 0.9, True),
+                                                   ("Steps shrink", step, 3, 1, False)):
+        text = claims(page, words)
+        says(text, values, digits, words)
+        check(text.startswith(verdict(values, limit, is_above)), f"{words}: verdict of {text}")
+    shades = [p for p in page.iter(f"{SVG}path") if p.get("fill") == "var(--s3)"]
+    check(len(shades) == 20 and all(p.get("d") for p in shades), f"ten shades of two planes: {len(shades)}")
+    shares = next(t for c, t in tables(page).items() if c.startswith("First epoch's share"))
+    for task in results[0]["tasks"]:
+        mine = [[g for g in r["gradients"] if g["task"] == task] for r in results]
+        wanted = mean_error([g[0]["accumulated_share"] for g in mine])
+        check(near(shares[task][0], wanted, 3), f"{task}: share {shares[task][0]}, not {wanted}")
+        wanted = mean_error([min(e["cosine_first_accumulated"] for e in g[1:5]) for g in mine])
+        check(near(shares[task][2], wanted, 3), f"{task}: cosine {shares[task][2]}, not {wanted}")
+
+
+def check_optimizer() -> None:
+    for seed in SEEDS[:2]:
+        run(f"theory theory.yml -o optimizer{seed} --set seed={seed} --set experiment=optimizer --set theory.k=[1,2] "
+            "--set theory.optimizers=[gd,adamw]")
+    run("report optimizer7 optimizer8 -o optimizer.html")
+    page = parse("optimizer.html")
+    results = [json.loads((folder / f"optimizer{s}/result.json").read_text()) for s in SEEDS[:2]]
+    for name, holds in (("gd", True), ("adamw", False)):
+        slopes = [s["slope"] for r in results for s in r["optimizer_slopes"] if s["optimizer"] == name and s["k"] > 1]
+        text = claims(page, f"{name}, more epochs")
+        check(f"between {min(slopes):.4f} and {max(slopes):.4f}" in text, f"{name}: {text}")
+        for what in ("one epoch", "more epochs"):
+            check(claims(page, f"{name}, {what}").startswith("The claim holds") == holds, f"{name}, {what}: {holds}")
+
+
 def make_hostile(source: Path, target: Path) -> None:
     """A finished run whose tasks have names that are markup."""
     shutil.copytree(source, target)
@@ -224,11 +374,7 @@ def make_hostile(source: Path, target: Path) -> None:
     (target / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
 
 
-def main() -> None:
-    subprocess.run([sys.executable, HERE.parent / "support" / "make_tasks.py", folder / "tasks",
-                    "a:4:120", "b:3:90", "c:5:150", "p:8:200"], check=True)
-    for name in ("suite", "theory"):
-        shutil.copy(HERE.parent / "support" / f"small_{name}.yml", folder / f"{name}.yml")
+def check_general() -> None:
     for seed in SEEDS:
         run(f"iterate suite.yml -o s{seed} --set seed={seed}")
         run(f"theory theory.yml -o t{seed} --set seed={seed} {THEORY}")
@@ -264,6 +410,20 @@ def main() -> None:
     names = next(t for c, t in tables(page).items() if c.startswith("Test accuracy"))
     check(names[""][1:4] == [h.replace("\u0007", "\ufffd") for h in HOSTILE], f"names are text: {names['']}")
     check("</th></table><svg onload='x'>" in names, "the name of a row is text")
+
+
+PARTS = {"general": [check_general],
+         "pages": [check_one_epoch, check_budget, check_dare, check_post_hoc, check_plane, check_optimizer]}
+
+
+def main() -> None:
+    subprocess.run([sys.executable, HERE.parent / "support" / "make_tasks.py", folder / "tasks",
+                    "a:4:120", "b:3:90", "c:5:150", "p:8:200"], check=True)
+    for name in ("suite", "theory"):
+        shutil.copy(HERE.parent / "support" / f"small_{name}.yml", folder / f"{name}.yml")
+    for name in sys.argv[1:] or PARTS:
+        for part in PARTS[name]:
+            part()
     left = sorted(p.name for p in folder.iterdir() if p.suffix not in (".html", ".yml") and p.is_file())
     check(not left, f"nothing is left behind: {left}")
     if failures() == 0:
