@@ -48,14 +48,17 @@ int64_t am_polar_bytes(int64_t m, int64_t n)
     return most(iterate_bytes(m, n), svd_bytes(m, n));
 }
 
-static int by_svd(am_arena *work, am_matrix a)
+static int by_svd(am_arena *work, am_matrix a, double smallest)
 {
     const int64_t k = least(a.rows, a.cols);
     const am_matrix u = am_matrix_take(work, a.rows, k), vt = am_matrix_take(work, k, a.cols);
     double *s = am_matrix_take(work, 1, k).at;
     const int rc = am_svd(work, a, u, s, vt);
     if (rc == 0) {
-        const int64_t rank = am_svd_rank(a.rows, a.cols, s);
+        int64_t rank = am_svd_rank(a.rows, a.cols, s);
+        while (rank > 0 && s[rank - 1] <= smallest * s[0]) {
+            rank--;
+        }
         am_multiply(1, am_matrix_part(u, 0, 0, a.rows, rank), AM_AS_IS,
                     am_matrix_part(vt, 0, 0, rank, a.cols), AM_AS_IS, 0, a);
     }
@@ -160,7 +163,7 @@ static bool by_iteration(am_arena *work, am_matrix a, int steps)
     return is_done;
 }
 
-int am_polar(am_arena *work, am_matrix a, am_polar_way way)
+int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way)
 {
     const size_t mark = am_arena_mark(work);
     int rc = am_lapack_check("polar factor", a);
@@ -172,7 +175,7 @@ int am_polar(am_arena *work, am_matrix a, am_polar_way way)
     if (!is_done) {
         rc = way == AM_POLAR_ITERATE
                  ? am_fail(AM_E_NUMERIC, "polar factor: the matrix has not full rank")
-                 : by_svd(work, a);
+                 : by_svd(work, a, smallest);
     }
     am_arena_release(work, mark);
     return rc;
