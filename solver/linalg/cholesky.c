@@ -1,4 +1,4 @@
-/* Cholesky factors by dpotrf and dpotrs. Our lower triangle is Fortran's upper one.
+/* Cholesky factors by dpotrf, dpotrs and dtrtri. Our lower triangle is Fortran's upper one.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/linalg/cholesky.h"
 
@@ -8,6 +8,8 @@
 
 extern void dpotrf_(const char *triangle, const int *n, double *a, const int *lda, int *info,
                     size_t length);
+extern void dtrtri_(const char *triangle, const char *diagonal, const int *n, double *a,
+                    const int *lda, int *info, size_t length_triangle, size_t length_diagonal);
 extern void dpotrs_(const char *triangle, const int *n, const int *nrhs, const double *a,
                     const int *lda, double *b, const int *ldb, int *info, size_t length);
 
@@ -28,6 +30,17 @@ int am_cholesky(am_matrix a)
         }
     }
     return rc;
+}
+
+int am_cholesky_invert(am_matrix l)
+{
+    const int n = am_int(l.rows), lda = am_int(l.step);
+    int info = 0;
+    AM_ASSERT(l.rows == l.cols);
+    if (n > 0) {
+        dtrtri_("U", "N", &n, l.at, &lda, &info, 1, 1);
+    }
+    return am_lapack_info("inverse of Cholesky factors", "dtrtri", info, "the matrix is singular");
 }
 
 int am_cholesky_solve(am_matrix l, am_matrix b)

@@ -11,6 +11,7 @@
 #include "mpi/agree.h"
 #include "mpi/error.h"
 #include "mpi/runtime.h"
+#include "solver/linalg/blas.h"
 #include "solver/linalg/checked.h"
 #include "solver/merge/engine.h"
 
@@ -71,6 +72,18 @@ static int64_t bytes_of(const am_engine *e, int64_t tensor)
     am_unit_open(e, tensor, &run);
     const int64_t rows = run.unit.outer, cols = run.unit.n / rows;
     return (run.unit.models + 2) * am_matrix_bytes(rows, cols) + e->method->dense_bytes(&run.unit);
+}
+
+int64_t am_dense_besides(const am_engine *e)
+{
+    int64_t longest = 0;
+    for (int64_t i = 0; i < e->n_order; i++) {
+        const am_tensor *t = &e->job->sink->tensors->t[e->order[i].tensor];
+        if (am_is_dense(e, e->order[i].tensor)) {
+            longest = most(longest, most(t->shape[0], t->numel / t->shape[0]));
+        }
+    }
+    return longest > 0 ? am_blas_bytes(longest * e->job->n_models) : 0;
 }
 
 int64_t am_dense_bytes(const am_engine *e)

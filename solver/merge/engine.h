@@ -236,7 +236,9 @@ int am_dense_find(am_engine *e);
 bool am_is_dense(const am_engine *e, int64_t tensor);
 /** Bytes of the largest matrix of e->order with all that is made of it. */
 int64_t am_dense_bytes(const am_engine *e);
-/** Room for it. Errors: AM_E_NOMEM. */
+/** And what libraries take while they work on matrices of e->order, at most. */
+int64_t am_dense_besides(const am_engine *e);
+/** Room for the matrix. Errors: AM_E_NOMEM. */
 int am_dense_reserve(am_engine *e);
 /** Before the first batch of a matrix; `span` is all of it. */
 void am_dense_open(am_engine *e, const am_span *span);

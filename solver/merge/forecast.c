@@ -410,7 +410,7 @@ am_merge_cost am_forecast_cost(am_forecast *f, int rank, int64_t block)
         streams = most(streams, f->weight[f->e.order[i].tensor].streams);
     }
     cost.buffers = am_engine_bytes(&f->e) + streams * f->e.max_tile * (int64_t)sizeof(float);
-    cost.dense = am_dense_bytes(&f->e);
+    cost.dense = am_dense_bytes(&f->e) + am_dense_besides(&f->e);
     cost.units = sum.kept + sum.sums + sum.orders;
     cost.rows = f->e.max_tile;
     cost.visits = sum.visits;
