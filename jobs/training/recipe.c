@@ -323,6 +323,17 @@ static int find_method(const am_node *map, am_train_recipe *out)
         return rc;
     }
     out->method = am_method_find(name);
+    if (out->method != NULL && out->method->needs_aux) {
+        return am_node_fail(
+            node, "%s needs a second checkpoint for each model; use `allmerge merge`", name);
+    }
+    if (out->method != NULL && out->method->is_dense != NULL) {
+        return am_node_fail(
+            node,
+            "%s works on whole matrices, and here a rank holds a slice of each; use "
+            "`allmerge merge` on the models of the tasks",
+            name);
+    }
     if (out->method != NULL) {
         return AM_OK;
     }
