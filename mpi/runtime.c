@@ -13,7 +13,7 @@
 #include "mpi/error.h"
 #include "mpi/log.h"
 
-enum { EXIT_BUG = 70, EXIT_STALLED = 124, ABORT_GRACE_SECONDS = 10 };
+enum { EXIT_BUG = 70, EXIT_STALLED = 124, ABORT_GRACE_SECONDS = 10, FORWARD_SECONDS = 1 };
 
 /* ---- the end of last resort ---- */
 
@@ -55,6 +55,7 @@ static _Noreturn void end_stalled_job(double idle, const char *phase)
             "allmerge: error: stalled: rank %d on %s has not moved for %.0f s in phase \"%s\"; "
             "ending the job (AM_STALL_SECONDS sets the limit, 0 turns it off)\n",
             am_world_rank(), host, idle, phase);
+    (void)sleep(FORWARD_SECONDS); /* a launcher that is told to abort drops what is on its way */
     end_job(EXIT_STALLED);
 }
 

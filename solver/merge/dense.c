@@ -66,12 +66,10 @@ bool am_is_dense(const am_engine *e, int64_t tensor)
 
 /* ---- what it takes ---- */
 
-static int64_t bytes_of(const am_engine *e, int64_t tensor)
+static int64_t bytes_of(const am_method *method, const am_unit *unit)
 {
-    am_unit_run run = {0};
-    am_unit_open(e, tensor, &run);
-    const int64_t rows = run.unit.outer, cols = run.unit.n / rows;
-    return (run.unit.models + 2) * am_matrix_bytes(rows, cols) + e->method->dense_bytes(&run.unit);
+    const int64_t one = am_matrix_bytes(unit->outer, unit->n / unit->outer);
+    return (unit->models + 2) * one + method->dense_bytes(unit);
 }
 
 int64_t am_dense_besides(const am_engine *e)
@@ -91,10 +89,27 @@ int64_t am_dense_bytes(const am_engine *e)
     int64_t bytes = 0;
     for (int64_t i = 0; i < e->n_order; i++) {
         if (am_is_dense(e, e->order[i].tensor)) {
-            bytes = most(bytes, bytes_of(e, e->order[i].tensor));
+            am_unit_run run = {0};
+            am_unit_open(e, e->order[i].tensor, &run);
+            bytes = most(bytes, bytes_of(e->method, &run.unit));
         }
     }
     return bytes;
+}
+
+int64_t am_method_matrix_bytes(const am_method *method, const am_tensor_table *tensors, int models,
+                               const double *param)
+{
+    int64_t bytes = 0, longest = 0;
+    for (int64_t i = 0; i < tensors->n && method->is_dense != NULL; i++) {
+        am_unit unit = {.scope = AM_SCOPE_TENSOR, .models = models, .param = param};
+        am_unit_shape(method, &tensors->t[i], &unit);
+        if (unit.n > 0 && method->is_dense(&unit)) {
+            bytes = most(bytes, bytes_of(method, &unit));
+            longest = most(longest, most(unit.outer, unit.n / unit.outer));
+        }
+    }
+    return bytes > 0 ? bytes + am_blas_bytes(longest * models) : 0;
 }
 
 /* ---- one matrix ---- */

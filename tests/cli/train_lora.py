@@ -20,6 +20,7 @@ import numpy as np
 
 import iterate_networks as networks
 from iterate_networks import HERE, check, run
+from checks import failures
 import rankrun  # found by iterate_networks
 import safetensors
 
@@ -153,12 +154,12 @@ def main() -> None:
         check_text(folder, ranks)
     if "image" in parts:
         check_images(folder, ranks)
-    if networks.failures == 0:
+    if failures() == 0:
         shutil.rmtree(folder)
         print(f"same bytes at {ranks} ranks")
     else:
-        print(f"{networks.failures} failures; see {folder}")
-    sys.exit(networks.failures > 0)
+        print(f"{failures()} failures; see {folder}")
+    sys.exit(failures() > 0)
 
 
 if __name__ == "__main__":

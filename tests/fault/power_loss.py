@@ -326,7 +326,7 @@ class Campaign:
                 self.crash_states(job, inner, before, 2, depth + 1)
 
     def campaign(self, states: int) -> None:
-        while self.states < states:
+        while self.states < states or (self.resumed == 0 and self.states < 10 * states):
             job = self.chance.choice([j for j in JOBS for _ in range(2 if JOBS[j][0] == "merge" else 3)])
             self.right(job)
             self.fresh_folder()
@@ -334,7 +334,7 @@ class Campaign:
             records = read_records(self.log)
             if sum(r[1] == SYNC for r in records) < 5:
                 sys.exit("hardly a sync was recorded: the test tests nothing")
-            self.crash_states(job, records, self.top / "empty", min(20, states - self.states), 0)
+            self.crash_states(job, records, self.top / "empty", min(20, max(states - self.states, 5)), 0)
             print(f"{self.states} of {states}, {self.resumed} gone on with: {len(self.failures)} failures",
                   flush=True)
 

@@ -19,7 +19,8 @@ sys.path.insert(0, str(SUPPORT))
 import rankrun  # noqa: E402
 from proc import processes, tell, words  # noqa: E402
 
-HOSTS, RANKS_PER_HOST, STALL_SECONDS = 3, 2, 12
+# mpirun itself notices a lost host after some 10 s; the limit of the ranks' own watchdog is far from that.
+HOSTS, RANKS_PER_HOST, STALL_SECONDS = 3, 2, 40
 TOKEN = f"am{os.getpid()}"
 NETWORK = "10.77.{}.".format(os.getpid() % 250)
 # Started by mpirun as `agent HOST COMMAND...`, in place of ssh; HOST is an address.

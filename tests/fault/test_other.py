@@ -185,9 +185,11 @@ def shared_memory(b: Bench) -> None:
 def full_shared_memory(b: Bench) -> None:
     """No room in /dev/shm for the segments of Open MPI: it says so and goes without. mpirun and its ranks
     have a /dev/shm of their own, in a mount namespace."""
-    inside = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"'
-    apart = ["unshare", "-m", "sh", "-c", inside, "sh"]
-    if subprocess.run([*apart, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+    mount = "mount -t tmpfs -o size=4k tmpfs /dev/shm"
+    # What Open MPI says of it may be lost on the way to mpirun, so the room is tried here.
+    full = "head -c 8192 /dev/zero >/dev/shm/probe 2>/dev/null && exit 99; rm /dev/shm/probe"
+    apart = ["unshare", "-m", "sh", "-c", f'{mount} || exit; {full}; exec "$@"', "sh"]
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], stderr=subprocess.DEVNULL, check=False).returncode != 0:
         print("may not mount a tmpfs here")
         return
     b.reset()
@@ -199,8 +201,6 @@ def full_shared_memory(b: Bench) -> None:
         os.environ.pop("AM_MPIRUN")
         if before is not None:
             os.environ["AM_MPIRUN"] = before
-    if "not enough space" not in result.err:
-        result.problems.append("there was room: the test tests nothing")
     b.done("/dev/shm is full", result)
 
 
