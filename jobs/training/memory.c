@@ -29,6 +29,7 @@
 #include "mpi/log.h"
 #include "mpi/partition.h"
 #include "mpi/reduce.h"
+#include "solver/merge/dense.h"
 #include "solver/theory/spectrum.h"
 #include "solver/theory/sweep.h"
 
@@ -42,7 +43,8 @@ enum {
 typedef struct shaped {
     am_net net; /* owned */
     int64_t trunk, moved;
-    int64_t slice; /* the largest rank's, for merges */
+    int64_t slice;    /* the largest rank's, for merges */
+    int64_t matrices; /* bytes of methods that merge them */
 } shaped;
 
 typedef struct planner {
@@ -357,9 +359,10 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     if (r->plane.is_given) {
         AM_KEEP(plane_phase(p, shared, out));
     }
-    const am_train_need merge = {.parameters = P * p->real + (r->n_tasks + MERGE_EXTRA) *
-                                                                 (int64_t)AM_CHUNK *
-                                                                 (int64_t)sizeof(double)};
+    const am_train_need merge = {.parameters = P * p->real +
+                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
+                                                   (int64_t)sizeof(double) +
+                                               p->plain.matrices};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = am_train_recipe_joint_epochs(r);
@@ -463,7 +466,7 @@ cleanup:
 
 static int largest_slice(const planner *p, const am_tensor_table *tensors, int64_t *out)
 {
-    const int64_t unit = am_model_pool_unit(tensors, am_train_recipe_by_rows(p->recipe));
+    const int64_t unit = am_model_pool_unit(tensors, am_train_recipe_on_wholes(p->recipe));
     am_slices slices = {0};
     const int rc = am_slices_make(tensors, unit, p->ranks, &slices);
     *out = 0;
@@ -478,6 +481,19 @@ static int largest_slice(const planner *p, const am_tensor_table *tensors, int64
     return rc;
 }
 
+/* The most that a method of a comparison takes for a matrix. */
+static int64_t matrices_of(const planner *p, const am_comparison *comparison,
+                           const am_tensor_table *tensors)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < comparison->n_methods; i++) {
+        const am_train_merge *merge = &comparison->method[i];
+        bytes = most(bytes, am_method_matrix_bytes(merge->method, tensors, p->recipe->n_tasks,
+                                                   merge->param));
+    }
+    return bytes;
+}
+
 static int measure(const planner *p, shaped *s)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
@@ -485,6 +501,10 @@ static int measure(const planner *p, shaped *s)
     int rc = am_net_trunk_layout(&s->net, p->ops->dtype, &trunk);
     AM_KEEP(am_param_layout_part(&trunk, &moved));
     AM_KEEP(largest_slice(p, &trunk.tensors, &s->slice));
+    if (rc == AM_OK) {
+        s->matrices = most(matrices_of(p, &p->recipe->one_shot, &trunk.tensors),
+                           matrices_of(p, &p->recipe->iterate, &trunk.tensors));
+    }
     s->trunk = trunk.n;
     s->moved = moved.n;
     s->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;

@@ -17,7 +17,7 @@
 typedef struct am_model_pool am_model_pool;
 
 /** Where tensors are cut into slices: a multiple of elements. whole: nowhere, as methods that work
- * by rows need it (the engine takes rows of a neighbour, which a slice in memory does not have).
+ * by rows or on matrices need it (rows of a neighbour are not in a slice in memory).
  * Pure. */
 int64_t am_model_pool_unit(const am_tensor_table *tensors, bool whole);
 /** Plan the slices of suite's trunks. Collective [suite->comm]. Memory: (T + 2) slices per rank.

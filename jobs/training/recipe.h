@@ -119,8 +119,8 @@ double am_train_merge_drops(const am_train_merge *merge);
  * lambda, which is merged once. Pure. */
 int am_comparison_alphas(const am_comparison *comparison, const am_train_merge *merge);
 double am_comparison_alpha(const am_comparison *comparison, const am_train_merge *merge, int a);
-/** A method of the comparison works by rows. Pure. */
-bool am_train_recipe_by_rows(const am_train_recipe *recipe);
+/** A method of the comparisons works by rows or on matrices. Pure. */
+bool am_train_recipe_on_wholes(const am_train_recipe *recipe);
 /** Rounds of a run with so many epochs a round. Pure. */
 int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epochs);
 /** Epochs of joint training: as many as the longest run trains, unless the recipe says otherwise.

@@ -12,3 +12,9 @@ void am_blas_single_thread(void)
         openblas_set_num_threads(1);
     }
 }
+
+int64_t am_blas_bytes(int64_t longest)
+{
+    const int64_t mib = 1 << 20, bytes = 2 * mib + 2048 * longest;
+    return bytes < 32 * mib ? bytes : 32 * mib;
+}

@@ -42,6 +42,15 @@ def main() -> None:
         for name in FILES:
             check(files.get(name) == reference.get(name), f"{name} is the same at {n} ranks")
 
+    matrices = None  # methods that want whole tensors
+    for n in (ranks[0], 3):
+        run(f"iterate suite.yml -o matrices{n} --set merge.merge_method=tsv "
+            "--set iterate.methods=[{\"merge_method\":\"opcm\"},{\"merge_method\":\"tsv\"}]", n, folder)
+        files = {f: v for f, v in rankrun.snapshot(folder / f"matrices{n}").items() if f in FILES}
+        matrices = matrices or files
+        check("final.h5" in files and files == matrices, f"tsv and opcm are the same at {n} ranks")
+        check(files.get("final.h5") != reference.get("final.h5"), "tsv is another merge")
+
     first = folder / f"run{ranks[0]}"
     before = rankrun.snapshot(first)
     again = run(f"iterate suite.yml -o run{ranks[0]}", 2, folder)

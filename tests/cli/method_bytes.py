@@ -43,7 +43,8 @@ MORE = {"nuslerp": [{"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nusl
         "dare_ties": [{"rescale": False}], "della": [{"rescale": False}], "emr": [{"task": 1}, {"task": 1, "tensor_means": True}],
         "tall": [{"task": 1}, {"agree": 2}], "incremental": [{"from_base": True}],
         "breadcrumbs": [{"rescale": True}], "multislerp": [{"normalize_weights": False}],
-        "fisher": [{"normalize": True}]}
+        "fisher": [{"normalize": True}], "wudi": [{"closed_form": True}, {"fold": True}], "tsv": [{"fold": True}],
+        "knots": [{"elect": False, "density": 1}], "opcm": [{"rescale": False}]}
 TENSOR_ONLY = {"nuslerp_flatten", "filter_wise"}  # refused with scope: global
 RANKS = (2, 3, 5, 8, 1)
 BUDGETS = ("smallest", "middle", "none")

@@ -34,7 +34,7 @@ int am_iterate_open_all(MPI_Comm comm, const am_train_recipe *recipe, am_iterate
     rc = am_iterate_allocate(it);
     AM_KEEP(am_adapt_open(&it->suite, &recipe->model.lora));
     AM_AGREE(comm);
-    AM_TRY(am_model_pool_create_all(&it->suite, am_train_recipe_by_rows(recipe), &it->pool));
+    AM_TRY(am_model_pool_create_all(&it->suite, am_train_recipe_on_wholes(recipe), &it->pool));
     am_info("%d task%s in %d group%s, trunk of %lld parameters", it->suite.n,
             it->suite.n == 1 ? "" : "s", it->suite.n_groups, it->suite.n_groups == 1 ? "" : "s",
             (long long)it->suite.trunk.n);

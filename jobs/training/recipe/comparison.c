@@ -54,18 +54,19 @@ double am_comparison_alpha(const am_comparison *comparison, const am_train_merge
                                        : comparison->alpha[a];
 }
 
-static bool works_by_rows(const am_comparison *comparison)
+static bool works_on_wholes(const am_comparison *comparison)
 {
     bool is = false;
     for (int i = 0; i < comparison->n_methods; i++) {
-        is = is || comparison->method[i].method->by_rows != NULL;
+        const am_method *method = comparison->method[i].method;
+        is = is || method->by_rows != NULL || method->is_dense != NULL;
     }
     return is;
 }
 
-bool am_train_recipe_by_rows(const am_train_recipe *recipe)
+bool am_train_recipe_on_wholes(const am_train_recipe *recipe)
 {
-    return works_by_rows(&recipe->one_shot) || works_by_rows(&recipe->iterate);
+    return works_on_wholes(&recipe->one_shot) || works_on_wholes(&recipe->iterate);
 }
 
 static int read_methods(const am_node *list, const char *what, const am_train_merge *fallback,
