@@ -1,4 +1,5 @@
 /* From a merge recipe to a job of the merge engine. SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/merge/plan.h"
@@ -208,6 +209,16 @@ static bool has_shape_of(const am_tensor *a, const am_tensor *b)
            memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
 }
 
+/* The Fisher values of a tensor: under its own name, or as `stats` writes them. */
+static int64_t find_second(const am_tensor_table *tensors, const char *name)
+{
+    static const char prefix[] = "fisher.";
+    char of_stats[AM_MAX_NAME + sizeof prefix];
+    const int64_t at = am_tensor_table_find(tensors, name);
+    snprintf(of_stats, sizeof of_stats, "%s%s", prefix, name);
+    return at >= 0 ? at : am_tensor_table_find(tensors, of_stats);
+}
+
 /* Tensors of model m's second checkpoint for every piece that is merged of it. */
 static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
 {
@@ -226,7 +237,7 @@ static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
         if (plan->match.copy[i] || plan->input[input].tensor[i] < 0) {
             continue;
         }
-        index[i] = am_tensor_table_find(tensors, name_in(plan, i, input));
+        index[i] = find_second(tensors, name_in(plan, i, input));
         const am_tensor *found = index[i] >= 0 ? &tensors->t[index[i]] : NULL;
         if (found == NULL || !am_dtype_is_float(found->dtype) ||
             !has_shape_of(found, &pieces->t[i])) {

@@ -9,6 +9,7 @@
 #include "jobs/theory/section.h"
 #include "jobs/training/model.h"
 #include "jobs/training/rollback.h"
+#include "solver/analysis/statistics.h"
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
@@ -58,6 +59,11 @@ typedef struct am_train_recipe {
     int64_t keep;                     /* newest rounds of an alpha that stay on disk, 0: all */
     bool run_joint;
     am_theory_section theory;
+
+    /* Not of the recipe's text, of `stats` alone (am_stats_adapt): what it makes, of which split.
+     */
+    am_statistics_options stats;
+    am_split stats_split;
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */
