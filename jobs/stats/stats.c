@@ -37,7 +37,6 @@ typedef struct job {
     char *all;         /* owned: that and the recipe */
     char **inputs;     /* owned */
     char *identity;    /* owned, rank 0 */
-    uint64_t digest;   /* of it */
     am_statistics statistics;
     am_sums sums;
     int64_t samples, batches; /* of all tasks */
@@ -144,12 +143,8 @@ static int identify_all(job *j)
     if (am_world_rank() == 0) {
         AM_KEEP(am_identity_make(j->text, j->recipe.text, true, (const char *const *)j->inputs,
                                  &j->identity));
-        j->digest = rc == AM_OK ? am_digest_bytes(j->identity, (int64_t)strlen(j->identity)) : 0;
     }
-    AM_AGREE(am_world());
-    AM_TRY(am_bcast_all(am_world(), 0, &j->digest, sizeof j->digest));
-cleanup:
-    return rc;
+    return am_agree_all(am_world(), rc);
 }
 
 /* ---- model and data ---- */
@@ -296,20 +291,23 @@ cleanup:
 static int make_all(job *j, am_ckpt_writer *writer)
 {
     am_sink sink = {0};
-    int rc = am_sums_open_all(&j->statistics, j->request->output, j->digest, j->request->fresh,
+    int rc = am_sums_open_all(&j->statistics, j->request->output, j->identity, j->request->fresh,
                               j->request->save_every, &j->sums);
     if (rc == AM_OK) {
         rc = batches_all(j);
     }
     if (rc == AM_OK) {
-        for (int64_t i = 0; i < j->statistics.layout.tensors.n; i++) {
-            am_ckpt_redo(writer, i); /* what an attempt stored that was killed before the end */
-        }
         rc = am_ckpt_sink(writer, &sink);
         AM_KEEP(am_statistics_store(&j->statistics, j->samples, &sink));
     }
     am_pace_tell(&j->sums.pace, "stats");
-    return am_ckpt_publish_all(&writer, rc);
+    rc = am_ckpt_publish_all(&writer, rc);
+    /* A later attempt goes on, but where it is done or must fail again. */
+    if (rc == AM_OK || rc == AM_E_NUMERIC || rc == AM_E_DATA || rc == AM_E_RECIPE) {
+        const int removed = am_sums_remove_all(am_world(), j->request->output);
+        rc = rc != AM_OK ? rc : removed;
+    }
+    return rc;
 }
 
 static int write_all(job *j, const am_meta *meta)
@@ -320,17 +318,13 @@ static int write_all(job *j, const am_meta *meta)
                                      .meta = meta,
                                      .recipe = j->all,
                                      .inputs = (const char *const *)j->inputs,
-                                     .identity = j->identity,
-                                     .fresh = j->request->fresh,
                                      .save_every = AM_PACE_AUTO};
     int rc = AM_OK;
     AM_TRY(am_ckpt_create_all(am_world(), j->request->output, &j->statistics.layout.tensors,
                               &options, &writer));
     j->was_finished = writer == NULL; /* the same on every rank */
-    if (writer != NULL) {
-        AM_TRY(make_all(j, writer));
-    }
-    AM_TRY(am_sums_remove_all(am_world(), j->request->output));
+    rc = writer != NULL ? make_all(j, writer)
+                        : am_sums_remove_all(am_world(), j->request->output); /* left by a kill */
 cleanup:
     return rc;
 }
