@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "mpi/reduce.h"
+#include "solver/merge/dense.h"
 #include "solver/merge/memory.h"
 #include "tests/am_test.h"
 #include "tests/merge_once.h"
@@ -102,7 +103,8 @@ static int run_all(MPI_Comm comm, stage *s, const am_merge_once *m, const am_mer
     MPI_Comm_size(comm, &size);
     MPI_Comm_rank(comm, &rank);
     memset(out, 0, (size_t)s->total * sizeof *out);
-    AM_CHECK_OK(am_slice_make(m->tensors, m->unit > 0 ? m->unit : AM_BLOCK, size, rank, &slice));
+    AM_CHECK_OK(am_merge_slice_make(job, m->tensors, m->unit > 0 ? m->unit : AM_BLOCK, NULL, size,
+                                    rank, &slice));
     const int rc = am_merge_run_all(comm, job, &slice, &result);
     am_slice_free(&slice);
     if (rc == 0) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "mpi/arena.h"
 #include "mpi/error.h"
+#include "solver/merge/dense.h"
 
 static bool is_complete(const am_merge_plan *plan, const am_ckpt_writer *writer, int64_t tensor)
 {
@@ -33,10 +34,11 @@ int am_merge_left(const am_merge_plan *plan, am_ckpt_writer *writer, int ranks, 
     const am_method *method = plan->recipe.method;
     int64_t blocks = 0, n = 0, units = 0;
     if (am_ckpt_blocks_done(writer, &blocks) == 0) {
-        return am_slice_make(pieces, AM_BLOCK, ranks, rank, out);
+        return am_merge_slice_make(&plan->job, pieces, AM_BLOCK, NULL, ranks, rank, out);
     }
     const bool is_global = method->n_passes > 0 && plan->recipe.scope == AM_SCOPE_GLOBAL;
-    if (is_global || plan->match.has_parts || method->n_passes > 0 || method->by_rows != NULL) {
+    if (is_global || plan->match.has_parts || method->n_passes > 0 || method->by_rows != NULL ||
+        method->is_dense != NULL) {
         redo_tensors(plan, writer, is_global);
     }
     for (int64_t i = 0; i < pieces->n; i++) {
@@ -54,7 +56,7 @@ int am_merge_left(const am_merge_plan *plan, am_ckpt_writer *writer, int ranks, 
             is_left[n++] = !am_ckpt_block_is_done(writer, tensor, block);
         }
     }
-    const int rc = am_slice_make_left(pieces, AM_BLOCK, is_left, ranks, rank, out);
+    const int rc = am_merge_slice_make(&plan->job, pieces, AM_BLOCK, is_left, ranks, rank, out);
     free(is_left);
     return rc;
 }

@@ -1,6 +1,6 @@
 /* Memory of a merge: what the process holds before it, and on top of that
  *
- *   engine   buffers and units, as it would make them (solver/merge/forecast.h)
+ *   engine   buffers, units and matrices, as it would make them (solver/merge/forecast.h)
  *
  *   inputs   a piece of each, a batch that is visited more than once; adapters, task vectors
  *
@@ -110,8 +110,8 @@ static int64_t inputs_of(const am_merge_plan *plan, int64_t load)
 /* Peak of the process of one rank. */
 static int64_t peak_of(const outline *o, const am_merge_cost *c)
 {
-    const int64_t merge = c->buffers + c->units + c->held + least(PIECE_OUT, c->written) +
-                          o->pieces + o->inputs + ROOM;
+    const int64_t merge = c->buffers + c->units + c->dense + c->held +
+                          least(PIECE_OUT, c->written) + o->pieces + o->inputs + ROOM;
     return most(o->process.peak, o->process.now + merge);
 }
 

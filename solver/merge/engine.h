@@ -1,11 +1,22 @@
 /* What the files of the merge engine share; for nobody else.
  *
- *   merge.c        the job: groups of pieces, batches, agreements
- *   units.c        which units there are, whole in one rank's slice or shared; where they are cut
- *   sets.c         shared units that are reduced together, as many as memory allows; the plan of a
- * slice window.c       tiles: their inputs in f64 or rounded, and what becomes of them pass.c
- * passes of units: sums, orders, solve order.c        the take-th largest key forecast.c     what
- * all of this takes, from shapes alone SPDX-License-Identifier: BSD-3-Clause */
+ *   merge.c     the job: groups of pieces, batches, agreements
+ *
+ *   units.c     which units there are, whole in one rank's slice or shared; where they are cut
+ *
+ *   sets.c      shared units that are reduced together, as many as memory allows
+ *
+ *   window.c    tiles: their inputs in f64 or rounded, and what becomes of them
+ *
+ *   pass.c      passes of units: sums, orders, solve
+ *
+ *   order.c     the take-th largest key
+ *
+ *   dense.c     whole matrices, and who does them
+ *
+ *   forecast.c  what all of this takes, from shapes alone
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_MERGE_ENGINE_H
 #define AM_SOLVER_MERGE_ENGINE_H
 
@@ -76,10 +87,22 @@ typedef struct am_group {
     int64_t first, end;
     int64_t batches;
     bool is_shared;
+    bool is_dense; /* one tensor, a matrix */
     bool is_whole; /* whole tensors in one batch: each goes through its passes in turn */
 } am_group;
 
-typedef enum am_visit { AM_VISIT_SUMS, AM_VISIT_ORDER, AM_VISIT_COMBINE } am_visit;
+typedef enum am_visit {
+    AM_VISIT_SUMS,
+    AM_VISIT_ORDER,
+    AM_VISIT_COMBINE,
+    AM_VISIT_GATHER /* of a matrix, in place of COMBINE */
+} am_visit;
+
+/* The matrix that is worked on. */
+typedef struct am_dense_run {
+    am_arena arena;
+    am_matrix base, out, delta[AM_MAX_MODELS];
+} am_dense_run;
 
 typedef struct am_engine {
     const am_merge_job *job;
@@ -121,6 +144,9 @@ typedef struct am_engine {
     am_order picks;
     am_room exact, tile_sum, key, keys;
     int64_t n_exact;
+
+    bool *is_dense; /* [tensors] those that are merged as matrices; NULL: none */
+    am_dense_run dense;
 
     am_merge_result result;
     am_progress progress;
@@ -197,6 +223,27 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
 /** Visit a sample of a piece for an order: short runs of elements, one in every stride, at places
  * that depend on the tensor alone. In a staged piece they lie closer together. Local. */
 int am_sample_piece(am_engine *e, am_unit_run *run, const am_span *piece, bool is_staged);
+
+/** Store elements [lo, hi) of a tensor, at most a tile, from e->out. Errors: AM_E_NUMERIC a number
+ * that the output's dtype cannot hold; the sink's. */
+int am_store_part(am_engine *e, const am_span *span);
+
+/* ---- dense.c ---- */
+
+/** Find the tensors that are merged as matrices: e->is_dense. Errors: AM_E_NOMEM; AM_E_DATA one
+ * that is too large for LAPACK. Local, the same on all ranks. */
+int am_dense_find(am_engine *e);
+bool am_is_dense(const am_engine *e, int64_t tensor);
+/** Bytes of the largest matrix of e->order with all that is made of it. */
+int64_t am_dense_bytes(const am_engine *e);
+/** Room for it. Errors: AM_E_NOMEM. */
+int am_dense_reserve(am_engine *e);
+/** Before the first batch of a matrix; `span` is all of it. */
+void am_dense_open(am_engine *e, const am_span *span);
+void am_dense_gather(am_engine *e, const am_tile *tile);
+/** After its last batch: merge and store it. Errors: the method's, naming the tensor; those of
+ * am_store_part. */
+int am_dense_finish(am_engine *e);
 
 /* ---- pass.c ---- */
 

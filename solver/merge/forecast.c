@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include "mpi/error.h"
+#include "solver/merge/dense.h"
 #include "solver/merge/engine.h"
 
 /* The spans of a rank in the engine's order. */
@@ -136,7 +137,8 @@ int am_forecast_create(const am_merge_job *job, const am_tensor_table *tensors, 
     f->e = am_engine_make(&f->job);
     f->ranks = ranks;
     f->share = am_new(ranks, sizeof *f->share, "a forecast");
-    int rc = am_slices_make(tensors, AM_BLOCK, ranks, &f->slices);
+    int rc = am_merge_slices_make(job, tensors, AM_BLOCK, ranks, &f->slices);
+    AM_KEEP(am_dense_find(&f->e));
     am_span *cut = rc == 0 ? am_new(f->slices.first[ranks] + 1, sizeof *cut, "a forecast") : NULL;
     f->spans = rc == 0 ? am_new(f->slices.first[ranks] + 1, sizeof *cut, "a forecast") : NULL;
     if (rc == 0 && (f->share == NULL || cut == NULL || f->spans == NULL)) {
@@ -408,6 +410,7 @@ am_merge_cost am_forecast_cost(am_forecast *f, int rank, int64_t block)
         streams = most(streams, f->weight[f->e.order[i].tensor].streams);
     }
     cost.buffers = am_engine_bytes(&f->e) + streams * f->e.max_tile * (int64_t)sizeof(float);
+    cost.dense = am_dense_bytes(&f->e);
     cost.units = sum.kept + sum.sums + sum.orders;
     cost.rows = f->e.max_tile;
     cost.visits = sum.visits;

@@ -11,6 +11,7 @@ typedef struct am_forecast am_forecast;
 /* One rank's. */
 typedef struct am_merge_cost {
     int64_t buffers;  /* bytes of the engine's buffers */
+    int64_t dense;    /* bytes of the largest matrix and of all that is made of it */
     int64_t units;    /* bytes of units that are reduced together, sums and orders */
     int64_t batch[2]; /* bytes of the inputs in the two largest batches */
     int64_t held;     /* bytes of the inputs in the largest batch that is visited more than once */

@@ -8,7 +8,9 @@
  * units (sets.c; mostly all of them) is one group, so that all ranks reduce it at once; then come
  * groups of small tensors, which
  * go through all of their passes in one batch, and large tensors one by one. The next batch is
- * staged before the present one is loaded. A method without passes has one group, visited once.
+ * staged before the present one is loaded. A method without passes has one group, visited once;
+ * each matrix of one that has some (dense.c) is a group of its own, gathered over its batches and
+ * merged with the last one.
  *
  * Every rank takes part in as many agreements as any other: shared batches up to the largest number
  * on any rank, local ones likewise. A local error is kept and agreed at the next batch, and nothing
@@ -93,11 +95,24 @@ static int64_t set_end(const am_engine *e, int64_t first)
     return end;
 }
 
+/* Without passes: a matrix, or all spans up to the next one. */
+static int64_t run_end(const am_engine *e, int64_t first)
+{
+    int64_t end = first;
+    if (e->is_dense == NULL) {
+        return e->n_order;
+    }
+    while (end < e->n_order && !am_is_dense(e, e->order[end].tensor)) {
+        end++;
+    }
+    return end > first ? end : first + 1;
+}
+
 /* The end of the group that starts at span `first`. */
 static int64_t group_end(const am_engine *e, int64_t first)
 {
     if (e->method->n_passes == 0) {
-        return e->n_order;
+        return run_end(e, first);
     }
     if (first < e->n_order_shared) {
         return set_end(e, first);
@@ -113,6 +128,7 @@ am_group am_group_at(const am_engine *e, int64_t first)
 {
     am_group g = {.first = first, .end = group_end(e, first)};
     g.is_shared = first < e->n_order_shared;
+    g.is_dense = am_is_dense(e, e->order[first].tensor);
     g.is_whole = e->method->n_passes > 0 && !g.is_shared && span_elements(e, first) <= e->block;
     g.batches = g.is_whole ? 1 : count_batches(e, first, g.end);
     return g;
@@ -219,7 +235,7 @@ static int stage_batch(am_engine *e, am_batch *batch)
  * is combined. A group of one batch stays where it is. */
 static int stage_ahead(am_engine *e, const am_group *g, int64_t b, am_visit visit)
 {
-    if (b + 1 == g->batches && visit != AM_VISIT_COMBINE) {
+    if (b + 1 == g->batches && visit < AM_VISIT_COMBINE) {
         if (g->batches == 1) {
             return 0;
         }
@@ -261,7 +277,7 @@ static int visit_piece(am_engine *e, const am_span *piece, bool is_shared, am_vi
     } else if (visit == AM_VISIT_COMBINE) {
         rc = copy_piece(e, piece);
     }
-    if (visit == AM_VISIT_COMBINE) {
+    if (visit >= AM_VISIT_COMBINE) {
         e->result.elements += piece->hi - piece->lo;
         if (e->job->progress != NULL) {
             am_progress_add(&e->progress, piece->hi - piece->lo);
@@ -284,6 +300,20 @@ static int visit_batch(am_engine *e, bool is_shared, am_visit visit)
         AM_KEEP(visit_piece(e, &batch->pieces[i], is_shared, visit));
     }
     if (visit == AM_VISIT_COMBINE) {
+        AM_KEEP(flush(e));
+    }
+    return rc;
+}
+
+/* Batch b of a matrix; it is merged after the last one. */
+static int gather_batch(am_engine *e, const am_group *g, int64_t b)
+{
+    if (b == 0) {
+        am_dense_open(e, &e->order[g->first]);
+    }
+    int rc = visit_batch(e, false, AM_VISIT_GATHER);
+    if (b + 1 == g->batches) {
+        AM_KEEP(am_dense_finish(e));
         AM_KEEP(flush(e));
     }
     return rc;
@@ -354,8 +384,10 @@ static int visit_group_all(MPI_Comm comm, am_engine *e, const am_group *g, am_vi
         am_alive("merge");
         if (b < g->batches) {
             AM_KEEP(stage_ahead(e, g, b, visit));
-            AM_KEEP(g->is_whole ? run_whole_all(e) : visit_batch(e, g->is_shared, visit));
-            e->now ^= g->batches > 1 || visit == AM_VISIT_COMBINE;
+            AM_KEEP(g->is_whole                ? run_whole_all(e)
+                    : visit == AM_VISIT_GATHER ? gather_batch(e, g, b)
+                                               : visit_batch(e, g->is_shared, visit));
+            e->now ^= g->batches > 1 || visit >= AM_VISIT_COMBINE;
         }
         AM_TRY(agree_batch_all(comm, e, g, rc));
     }
@@ -382,7 +414,7 @@ static int run_units_all(MPI_Comm comm, MPI_Comm reduce, am_engine *e, am_unit_r
     }
     e->pass = NULL;
     am_pass_visit(e, run, n);
-    rc = visit_group_all(comm, e, g, AM_VISIT_COMBINE, rounds, rc);
+    rc = visit_group_all(comm, e, g, g->is_dense ? AM_VISIT_GATHER : AM_VISIT_COMBINE, rounds, rc);
 cleanup:
     return rc;
 }
@@ -599,6 +631,8 @@ void am_engine_close(am_engine *e)
     free(e->parts);
     free(e->set);
     free(e->order);
+    free(e->is_dense);
+    am_arena_destroy(&e->dense.arena);
 }
 
 am_engine am_engine_make(const am_merge_job *job)
@@ -627,6 +661,7 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
     AM_TRY(am_sets_plan_all(comm, &e, slice));
     am_engine_size(&e);
     rc = prepare(&e);
+    AM_KEEP(am_dense_reserve(&e));
     AM_AGREE(comm);
     if (job->progress != NULL) {
         am_progress_start(&e.progress, job->progress, slice->elements, "elements");

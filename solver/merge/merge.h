@@ -45,7 +45,8 @@ typedef struct am_merge_result {
 /** Elements, rows, columns, outer and inner of a tensor that is a unit of its own. Local. */
 void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
 
-/** Run the merge over this rank's slice. A model that lacks a tensor (-1) takes no part in it; with
+/** Run the merge over this rank's slice (am_merge_slice_make of dense.h, or where the method has no
+ * matrices am_slice_make). A model that lacks a tensor (-1) takes no part in it; with
  * scope global the base stands in for it.
  *
  * Slices are cut at multiples of AM_TILE for methods with passes; where a method works by rows, the
@@ -60,8 +61,9 @@ void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
  * Memory in f64: max(block, tile) + (T + T with aux + 1) * max(32,768, tile) + scratch * tile, tile
  * being AM_TILE or the largest tile of whole rows; (T + 1) * tile in f32 where a method decides by
  * rounded task vectors; and of the units that are reduced together (one,
- * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Sources and sinks hold
- * their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor
+ * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Of a method that merges
+ * matrices besides, for the largest one of the slice: (T + 2) of it and dense_bytes. Sources and
+ * sinks hold their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor
  * that the method cannot do without; AM_E_NUMERIC a finite result that the output's dtype cannot
  * hold, or what a method's solve says; AM_E_NOMEM. */
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,

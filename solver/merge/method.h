@@ -7,6 +7,9 @@
  *       for every pass:  visit all tiles -> reduce over ranks -> solve: unit->state
  *       combine all tiles -> output
  *
+ * Or, of methods that factorise matrices (pattern M): a tensor lies whole on one rank, the method
+ * gets the task vectors of all models as matrices, and gives the merged one.
+ *
  * Tiles are cut at fixed places of a tensor (multiples of AM_TILE elements, or of whole rows), so
  * reductions give the same bits for any number of ranks, block size and memory.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -17,6 +20,7 @@
 #include <stdint.h>
 #include "mpi/rng.h"
 #include "mpi/tensor.h"
+#include "solver/linalg/matrix.h"
 
 enum {
     AM_MAX_MODELS = 256,
@@ -68,6 +72,7 @@ typedef struct am_unit {
     am_scope scope;
     am_semantics semantics;
     int64_t n;           /* elements, over all ranks; floats only */
+    int dims;            /* scope tensor: dimensions; else 1 */
     int64_t rows, cols;  /* scope tensor: last dimension is cols (a vector is one row); else 1, n */
     int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
     int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
@@ -108,6 +113,14 @@ typedef struct am_tile {
     double *scratch;   /* [method->scratch(T)][n], contents undefined */
     double *out;       /* [n]; combine only */
 } am_tile;
+
+/* A tensor as a matrix [first dimension, all others], whole: pattern M. */
+typedef struct am_dense {
+    const am_unit *unit; /* shape, models, parameters, generators */
+    am_matrix *delta;    /* [T] task vectors; may be overwritten */
+    am_matrix out;       /* the merged task vector, that comes on top of the base; undefined yet */
+    am_arena *work;      /* dense_bytes of it are free */
+} am_dense;
 
 /* One pass over the data before combine. Callbacks are local and pure. */
 typedef struct am_pass {
@@ -150,6 +163,12 @@ typedef struct am_method {
     /* out from the inputs of one tile. Local, pure. */
     void (*combine)(const am_tile *tile);
     am_rounded rounded; /* of combine: NOT or TOO */
+    /* Whether a tensor, by its shape and parameters, is merged as a matrix; the others are
+     * combined. NULL: none is. Methods with it need the base and have neither passes nor rows. */
+    bool (*is_dense)(const am_unit *unit);
+    int64_t (*dense_bytes)(const am_unit *unit); /* of `work`, exactly as merge_dense takes it */
+    /* out from the task vectors. Local, pure. Errors: AM_E_NUMERIC; the engine names the tensor. */
+    int (*merge_dense)(const am_dense *matrix);
 } am_method;
 
 /** Which elements of a tile belong to the top of a cut.

@@ -149,6 +149,7 @@ cleanup:
 int am_sets_plan_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
 {
     int rc = am_units_check(e), size = 1;
+    AM_KEEP(am_dense_find(e));
     int64_t n = 0, *part = NULL, n_part = 0;
     am_span *spans = am_new(slice->n + 1, sizeof *spans, "spans of a merge");
     MPI_Comm_size(comm, &size);

@@ -44,6 +44,7 @@ static int models_of(const am_engine *e, int64_t tensor, const double **model_pa
 void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit)
 {
     unit->n = t->numel;
+    unit->dims = t->ndim;
     unit->outer = t->ndim > 0 ? t->shape[0] : 1;
     unit->inner = 1;
     for (int d = 2; d < t->ndim; d++) {
@@ -65,6 +66,7 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
     run->n_sums = run->n_cuts = run->count = run->cuts = 0;
     *u = (am_unit){.scope = e->scope,
                    .semantics = e->semantics,
+                   .dims = 1,
                    .rows = 1,
                    .inner = 1,
                    .param = e->job->param + tensor * e->n_params,

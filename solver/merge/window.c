@@ -93,7 +93,8 @@ static int load_rounded(am_engine *e, const am_span *s, bool is_checked, am_dtyp
 /* Of a unit that decides in a narrow dtype, what the next callback looks at. */
 static am_rounded looks_at(const am_engine *e, const am_unit_run *run, am_visit visit)
 {
-    const bool is_rounded = run->unit.narrow != AM_DTYPE_F64 && e->bound.models > 0;
+    const bool is_rounded =
+        run->unit.narrow != AM_DTYPE_F64 && e->bound.models > 0 && visit != AM_VISIT_GATHER;
     const am_rounded wanted = visit == AM_VISIT_COMBINE ? e->method->rounded : e->pass->rounded;
     return is_rounded ? wanted : AM_ROUNDED_NOT;
 }
@@ -152,7 +153,9 @@ static void aim_tile(const am_engine *e, am_tile *tile, const am_span *s)
 
 static void visit_tile(am_engine *e, am_unit_run *run, am_tile *tile, am_visit visit)
 {
-    if (visit != AM_VISIT_COMBINE) {
+    if (visit == AM_VISIT_GATHER) {
+        am_dense_gather(e, tile);
+    } else if (visit != AM_VISIT_COMBINE) {
         am_pass_tile(e, run, tile);
     } else if (tile->models == 0) { /* checked: there is a base */
         memcpy(e->out, tile->base, (size_t)tile->n * sizeof *e->out);
@@ -215,7 +218,7 @@ static int check_overflow(const am_engine *e, const am_span *s)
         am_dtype_name(tensor->dtype));
 }
 
-static int store_tile(am_engine *e, const am_span *s)
+int am_store_part(am_engine *e, const am_span *s)
 {
     const am_sink *sink = e->job->sink;
     const int64_t n = s->hi - s->lo;
@@ -228,7 +231,7 @@ static int store_tile(am_engine *e, const am_span *s)
 int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visit visit)
 {
     int rc = 0;
-    if (visit != AM_VISIT_COMBINE && run->count == 0) {
+    if (visit < AM_VISIT_COMBINE && run->count == 0) {
         return 0;
     }
     am_bind(e, piece->tensor);
@@ -244,7 +247,7 @@ int am_visit_piece(am_engine *e, am_unit_run *run, const am_span *piece, am_visi
             visit_tile(e, run, &tile, visit);
         }
         if (rc == 0 && visit == AM_VISIT_COMBINE) {
-            rc = store_tile(e, &part);
+            rc = am_store_part(e, &part);
         }
     }
     return rc;

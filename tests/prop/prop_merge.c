@@ -9,6 +9,7 @@
 #include "mpi/reduce.h"
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
+#include "solver/merge/dense.h"
 #include "solver/merge/memory.h"
 #include "solver/merge/merge.h"
 #include "tests/am_test.h"
@@ -151,7 +152,7 @@ static int run_all(MPI_Comm comm, scene *s, int64_t unit)
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     memset(s->reals[OUT], 0, (size_t)s->n * sizeof(double));
-    AM_CHECK_OK(am_slice_make(&s->tensors, unit, size, rank, &slice));
+    AM_CHECK_OK(am_merge_slice_make(&s->job, &s->tensors, unit, NULL, size, rank, &slice));
     int rc = am_merge_run_all(comm, &s->job, &slice, &result);
     am_slice_free(&slice);
     if (rc == 0) { /* each element has one writer: the sum of bit patterns is the pattern */

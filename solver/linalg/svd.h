@@ -1,0 +1,23 @@
+/* Singular values and vectors (LAPACK). SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_SOLVER_LINALG_SVD_H
+#define AM_SOLVER_LINALG_SVD_H
+
+#include "solver/linalg/matrix.h"
+
+/** The thin singular value decomposition a = u diag(s) vt, k = min(m, n).
+ *
+ * a   [m,n]  destroyed
+ * u   [m,k]  orthonormal columns
+ * s   [k]    falling, >= 0
+ * vt  [k,n]  orthonormal rows; the element of largest magnitude of each is positive
+ * Divide and conquer (dgesdd); where that does not converge, QR iteration (dgesvd).
+ * Local; am_svd_bytes(m, n) of `work`, given back. 0 <= m, n. Errors: AM_E_NUMERIC (an element is
+ * not finite; too large; no convergence). */
+int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
+int64_t am_svd_bytes(int64_t m, int64_t n);
+
+/** How many of s [k] are more than rounding of the largest: s > max(m, n) epsilon s[0]. The
+ * directions of the others are arbitrary. Pure. */
+int64_t am_svd_rank(int64_t m, int64_t n, const double *s);
+
+#endif

@@ -1,0 +1,326 @@
+/* Matrices on one rank: gathered batch by batch, merged, stored.
+ *
+ *   base, delta_1 .. delta_T, out | workspace of the method      one arena, for the largest matrix
+ *
+ * SPDX-License-Identifier: BSD-3-Clause */
+#include "solver/merge/dense.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "mpi/agree.h"
+#include "mpi/error.h"
+#include "mpi/runtime.h"
+#include "solver/linalg/checked.h"
+#include "solver/merge/engine.h"
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* ---- which ---- */
+
+static bool is_wanted(const am_engine *e, int64_t tensor)
+{
+    am_unit_run run = {0};
+    if (!am_is_reduced(e, tensor)) {
+        return false;
+    }
+    am_unit_open(e, tensor, &run);
+    return run.unit.models > 0 && e->method->is_dense(&run.unit);
+}
+
+int am_dense_find(am_engine *e)
+{
+    const am_tensor_table *tensors = e->job->sink->tensors;
+    int rc = 0;
+    if (e->method->is_dense == NULL) {
+        return 0;
+    }
+    AM_ASSERT(e->method->n_passes == 0 && e->method->by_rows == NULL && e->method->needs_base);
+    e->is_dense = am_new(tensors->n + 1, sizeof *e->is_dense, "matrices of a merge");
+    if (e->is_dense == NULL) {
+        return AM_E_NOMEM;
+    }
+    for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
+        e->is_dense[i] = is_wanted(e, i);
+        const int64_t rows = e->is_dense[i] ? tensors->t[i].shape[0] : 1;
+        const int64_t cols = tensors->t[i].numel / rows;
+        if (e->is_dense[i] && !am_lapack_fits(rows, cols)) {
+            rc =
+                am_fail(AM_E_DATA,
+                        "%s: tensor '%s' is a matrix of %lld x %lld, too large for LAPACK's 32-bit "
+                        "integers; leave it out with `spectral: false` for its name",
+                        e->method->name, tensors->t[i].name, (long long)rows, (long long)cols);
+        }
+    }
+    return rc;
+}
+
+bool am_is_dense(const am_engine *e, int64_t tensor)
+{
+    return e->is_dense != NULL && e->is_dense[tensor];
+}
+
+/* ---- what it takes ---- */
+
+static int64_t bytes_of(const am_engine *e, int64_t tensor)
+{
+    am_unit_run run = {0};
+    am_unit_open(e, tensor, &run);
+    const int64_t rows = run.unit.outer, cols = run.unit.n / rows;
+    return (run.unit.models + 2) * am_matrix_bytes(rows, cols) + e->method->dense_bytes(&run.unit);
+}
+
+int64_t am_dense_bytes(const am_engine *e)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < e->n_order; i++) {
+        if (am_is_dense(e, e->order[i].tensor)) {
+            bytes = most(bytes, bytes_of(e, e->order[i].tensor));
+        }
+    }
+    return bytes;
+}
+
+/* ---- one matrix ---- */
+
+int am_dense_reserve(am_engine *e)
+{
+    const int64_t bytes = am_dense_bytes(e);
+    return bytes > 0 ? am_arena_create(&e->dense.arena, (size_t)bytes, "matrices of a merge") : 0;
+}
+
+void am_dense_open(am_engine *e, const am_span *span)
+{
+    am_dense_run *d = &e->dense;
+    AM_ASSERT(span->lo == 0 && span->hi == e->job->sink->tensors->t[span->tensor].numel);
+    am_unit_open(e, span->tensor, &e->local);
+    const am_unit *u = &e->local.unit;
+    am_arena_release(&d->arena, 0);
+    d->base = am_matrix_take(&d->arena, u->outer, u->n / u->outer);
+    for (int t = 0; t < u->models; t++) {
+        d->delta[t] = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
+    }
+    d->out = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
+}
+
+void am_dense_gather(am_engine *e, const am_tile *tile)
+{
+    am_dense_run *d = &e->dense;
+    memcpy(d->base.at + tile->lo, tile->base, (size_t)tile->n * sizeof *tile->base);
+    for (int t = 0; t < tile->models; t++) {
+        double *to = d->delta[t].at + tile->lo;
+        for (int64_t i = 0; i < tile->n; i++) {
+            to[i] = tile->x[t][i] - tile->base[i];
+        }
+    }
+}
+
+/* base + what the method made of the task vectors, part by part. */
+static int store(am_engine *e, int64_t tensor)
+{
+    const am_dense_run *d = &e->dense;
+    const int64_t numel = d->out.rows * d->out.cols;
+    int rc = 0;
+    for (int64_t lo = 0; rc == 0 && lo < numel; lo += AM_PART) {
+        const int64_t hi = lo + AM_PART < numel ? lo + AM_PART : numel;
+        for (int64_t i = lo; i < hi; i++) {
+            e->out[i - lo] = d->base.at[i] + d->out.at[i];
+        }
+        rc = am_store_part(e, &(am_span){.tensor = tensor, .lo = lo, .hi = hi});
+    }
+    return rc;
+}
+
+int am_dense_finish(am_engine *e)
+{
+    am_dense_run *d = &e->dense;
+    const char *name = e->job->sink->tensors->t[e->local.tensor].name;
+    const am_dense matrix = {
+        .unit = &e->local.unit, .delta = d->delta, .out = d->out, .work = &d->arena};
+    am_alive("merge");
+    int rc = e->method->merge_dense(&matrix);
+    if (rc != 0) {
+        char what[AM_MESSAGE_BYTES / 2];
+        (void)snprintf(what, sizeof what, "%s", am_error_message());
+        am_error_clear();
+        rc = am_fail(rc, "%s: tensor '%s': %s", e->method->name, name, what);
+    }
+    AM_KEEP(store(e, e->local.tensor));
+    return rc;
+}
+
+/* ---- who does it ---- */
+
+/* What is spread: the owner of each matrix that is left, and which units are left besides. */
+typedef struct am_share {
+    int *owner;    /* [tensors]; -1: no matrix, or not left */
+    bool *is_rest; /* [units] */
+} am_share;
+
+static int64_t count_units(const am_tensor_table *tensors, int64_t unit)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        n += am_part_units(tensors->t[i].numel, unit);
+    }
+    return n;
+}
+
+/* Operations of a factorisation of every model, in thousands. */
+static int64_t cost_of(const am_engine *e, int64_t tensor)
+{
+    const am_tensor *t = &e->job->sink->tensors->t[tensor];
+    const int64_t rows = t->shape[0], cols = t->numel / rows, narrow = rows < cols ? rows : cols;
+    return 1 + t->numel * narrow / 1000 * e->job->n_models;
+}
+
+/* The most expensive matrix without an owner that has one coming, the first of equals; -1: none. */
+static int64_t next_matrix(const int64_t *cost, int64_t n)
+{
+    int64_t best = -1;
+    for (int64_t i = 0; i < n; i++) {
+        best = cost[i] > 0 && (best < 0 || cost[i] > cost[best]) ? i : best;
+    }
+    return best;
+}
+
+/* cost [tensors] of matrices to do, 0 for others; cleared. load [parts] zeros. */
+static void deal(int64_t *cost, int64_t n, int64_t *load, int parts, int *owner)
+{
+    for (int64_t i; (i = next_matrix(cost, n)) >= 0;) {
+        int idle = 0;
+        for (int p = 1; p < parts; p++) {
+            idle = load[p] < load[idle] ? p : idle;
+        }
+        owner[i] = idle;
+        load[idle] += cost[i];
+        cost[i] = 0;
+    }
+}
+
+static void share_free(am_share *share)
+{
+    free(share->owner);
+    free(share->is_rest);
+}
+
+static int share_make(const am_engine *e, int64_t unit, const bool *is_left, int parts,
+                      am_share *out)
+{
+    const am_tensor_table *tensors = e->job->sink->tensors;
+    int64_t *cost = am_new(tensors->n + 1, sizeof *cost, "matrices of a merge");
+    int64_t *load = am_new(parts, sizeof *load, "matrices of a merge"), at = 0;
+    out->owner = am_new(tensors->n + 1, sizeof *out->owner, "matrices of a merge");
+    out->is_rest = am_new(count_units(tensors, unit) + 1, sizeof *out->is_rest, "what is left");
+    int rc =
+        cost != NULL && load != NULL && out->owner != NULL && out->is_rest != NULL ? 0 : AM_E_NOMEM;
+    for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
+        const int64_t units = am_part_units(tensors->t[i].numel, unit);
+        out->owner[i] = -1;
+        if (am_is_dense(e, i) && (is_left == NULL || is_left[at])) {
+            cost[i] = cost_of(e, i);
+        }
+        for (int64_t u = 0; u < units; u++, at++) {
+            out->is_rest[at] = !am_is_dense(e, i) && (is_left == NULL || is_left[at]);
+        }
+    }
+    if (rc == 0) {
+        deal(cost, tensors->n, load, parts, out->owner);
+    }
+    free(cost);
+    free(load);
+    return rc;
+}
+
+/* A part's matrices between its share of the rest, in the order of the tensors. */
+static int slice_of(const am_engine *e, const am_share *share, int64_t unit, int parts, int part,
+                    am_slice *out)
+{
+    const am_tensor_table *tensors = e->job->sink->tensors;
+    am_slice rest = {0};
+    int rc = am_slice_make_left(tensors, unit, share->is_rest, parts, part, &rest);
+    int64_t n = rest.n, at = 0;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        n += share->owner[i] == part;
+    }
+    am_span *spans = rc == 0 ? am_new(n + 1, sizeof *spans, "a slice") : NULL;
+    *out = (am_slice){.spans = spans, .elements = rest.elements, .bytes = rest.bytes};
+    for (int64_t i = 0; spans != NULL && i < tensors->n; i++) {
+        while (at < rest.n && rest.spans[at].tensor == i) {
+            spans[out->n++] = rest.spans[at++];
+        }
+        if (share->owner[i] == part) {
+            spans[out->n++] = (am_span){.tensor = i, .hi = tensors->t[i].numel};
+            out->elements += tensors->t[i].numel;
+            out->bytes += tensors->t[i].numel * am_dtype_bytes(tensors->t[i].dtype);
+        }
+    }
+    am_slice_free(&rest);
+    return spans != NULL ? 0 : AM_E_NOMEM;
+}
+
+int am_merge_slice_make(const am_merge_job *job, const am_tensor_table *tensors, int64_t unit,
+                        const bool *is_left, int parts, int part, am_slice *out)
+{
+    const am_sink sink = {.tensors = tensors};
+    am_merge_job mine = *job;
+    mine.sink = &sink;
+    am_engine e = am_engine_make(&mine);
+    am_share share = {0};
+    int rc = am_dense_find(&e);
+    if (rc == 0 && e.is_dense != NULL) {
+        rc = share_make(&e, unit, is_left, parts, &share);
+        AM_KEEP(slice_of(&e, &share, unit, parts, part, out));
+    } else if (rc == 0 && is_left != NULL) {
+        rc = am_slice_make_left(tensors, unit, is_left, parts, part, out);
+    } else if (rc == 0) {
+        rc = am_slice_make(tensors, unit, parts, part, out);
+    }
+    share_free(&share);
+    am_engine_close(&e);
+    return rc;
+}
+
+/* Append the spans of part p, which are the next ones. */
+static int append(am_slices *out, const am_slice *slice, int p)
+{
+    const int64_t n = out->first[p], more = slice->n;
+    am_span *spans = realloc(out->spans, (size_t)(n + more + 1) * sizeof *spans);
+    if (spans == NULL) {
+        return am_fail(AM_E_NOMEM, "out of memory for slices");
+    }
+    memcpy(spans + n, slice->spans, (size_t)more * sizeof *spans);
+    out->spans = spans;
+    out->first[p + 1] = n + more;
+    return 0;
+}
+
+int am_merge_slices_make(const am_merge_job *job, const am_tensor_table *tensors, int64_t unit,
+                         int parts, am_slices *out)
+{
+    const am_sink sink = {.tensors = tensors};
+    am_merge_job mine = *job;
+    mine.sink = &sink;
+    am_engine e = am_engine_make(&mine);
+    am_share share = {0};
+    int rc = am_dense_find(&e);
+    if (rc == 0 && e.is_dense == NULL) {
+        rc = am_slices_make(tensors, unit, parts, out);
+    } else if (rc == 0) {
+        *out =
+            (am_slices){.parts = parts, .first = am_new(parts + 1, sizeof *out->first, "slices")};
+        rc = out->first != NULL ? share_make(&e, unit, NULL, parts, &share) : AM_E_NOMEM;
+        for (int p = 0; rc == 0 && p < parts; p++) {
+            am_slice slice = {0};
+            rc = slice_of(&e, &share, unit, parts, p, &slice);
+            AM_KEEP(append(out, &slice, p));
+            am_slice_free(&slice);
+        }
+    }
+    share_free(&share);
+    am_engine_close(&e);
+    return rc;
+}
