@@ -254,6 +254,49 @@ def check_merge(folder: Path) -> None:
         check(not np.allclose(value, (x[0] + 2 * x[1]) / 3, rtol=1e-3), f"fisher merge: {name} is not the mean")
 
 
+def regmean(x: list, grams: list, weight: list, alpha: float) -> np.ndarray:
+    """[out, in] matrices: their least squares; where that leaves freedom, nearest to their mean."""
+    shape, x = x[0].shape, [w.reshape(len(w), -1) for w in x]
+    mean = sum(w * m for w, m in zip(weight, x)) / sum(weight)
+    grams = [w * np.where(np.eye(len(g)) > 0, g, alpha * g) for w, g in zip(weight, grams)]
+    total, right = sum(grams), sum((m - mean) @ g for m, g in zip(x, grams))
+    scale = 1 / np.sqrt(np.where(total.diagonal() > 0, total.diagonal(), 1)) if alpha < 1 else np.ones(len(total))
+    inverse = np.linalg.pinv(total * scale[:, None] * scale, rcond=len(total) * np.finfo(float).eps, hermitian=True)
+    out = mean + right * scale @ inverse * scale
+    if np.linalg.cond(total) < 1e10: # the formula as it is printed
+        plain = np.linalg.solve(total, sum(g @ m.T for m, g in zip(x, grams))).T
+        close(out, plain, 1e-9, "two ways to write regmean")
+    return out.reshape(shape)
+
+
+def check_regmean(folder: Path, name: str, model: str) -> None:
+    """Two tasks from one base, their Gram matrices, the merge on 1 to 3 ranks."""
+    recipe(folder, name, model, "float64", "a, b")
+    for task in "ab":
+        run(f"train {name}.yml --task {task} -o {name}-{task}", 2, folder)
+        run(f"stats {name}.yml --task {task} --model {name}-{task}/trunk.h5 --fisher none -o {name}-{task}.h5", 2, folder)
+    x, stats = ([read(folder / f"{name}-{t}{end}") for t in "ab"] for end in ("/trunk.h5", ".h5"))
+    for alpha, weight in (0.95, (1, 1)), (1, (1, 3)), (0, (2, 0)):
+        (folder / "r.yml").write_text(f"merge_method: regmean\nparameters: {{alpha: {alpha}}}\nmodels:\n" + "".join(
+            f"- {{model: {name}-{t}/trunk.h5, stats: {name}-{t}.h5, parameters: {{weight: {w}}}}}\n"
+            for t, w in zip("ab", weight)))
+        for ranks in (1, 2, 3) if alpha == 0.95 else (2,):
+            run(f"merge r.yml -o merged-{ranks}.h5 --overwrite --memory 64MiB", ranks, folder)
+        merged = read(folder / "merged-2.h5")
+        for tensor in merged:
+            gram = "gram." + tensor.removesuffix(".weight")
+            of = [m[tensor] for m in x]
+            mean = sum(w * m for w, m in zip(weight, of)) / sum(weight)
+            has = tensor.endswith(".weight") and gram in stats[0]
+            wanted = regmean(of, [s[gram] for s in stats], weight, alpha) if has else mean
+            close(merged[tensor], wanted, 1e-9 if has else 1e-14, f"regmean {name}, alpha {alpha}: {tensor}")
+            check(not has or 0 in weight or np.abs(merged[tensor] - mean).max() > 1e-4 * np.abs(mean).max(),
+                  f"regmean {name}, alpha {alpha}: {tensor} is not the mean")
+        if alpha == 0.95:
+            bytes_of = {(folder / f"merged-{n}.h5").read_bytes() for n in (1, 2, 3)}
+            check(len(bytes_of) == 1, f"regmean {name}: the same bytes on any number of ranks")
+
+
 # ---- networks whose passes are not written here ----
 
 def single(folder: Path, task: str, index: int, source: str, is_text: bool) -> None:
@@ -358,6 +401,9 @@ def main() -> int:
             model = "{preset: cnn, channels: [5], kernel: 3, hidden: 7, height: 6, width: 3, colours: 2}"
             check_network(folder, "cnn", model, Cnn, "float64", 1e-12)
             check_network(folder, "cnn32", model, Cnn, "float32", 1e-6)
+        elif part == "regmean":
+            check_regmean(folder, "mlp", "{widths: [12, 8]}")
+            check_regmean(folder, "cnn", "{preset: cnn, channels: [5], kernel: 3, hidden: 7, height: 6, width: 6, batch_norm: yes}")
         elif part == "norm":
             model = "{preset: cnn, channels: [5], kernel: 3, hidden: 7, height: 6, width: 6, batch_norm: yes}"
             # Frozen statistics are those of evaluation, which the likelihood is of.
