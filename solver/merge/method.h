@@ -143,10 +143,11 @@ typedef struct am_pass {
 typedef struct am_method {
     const char *name, *summary, *source; /* source: paper and equation */
     bool needs_base;
-    bool takes_base;    /* works without a base; with one, on task vectors */
-    bool base_is_model; /* recipes: a base_model is one more model, unless it is listed */
-    bool needs_aux;     /* a second checkpoint for each model: `fisher: PATH` beside it */
-    bool needs_gram;    /* pattern M: Gram matrices of each model: `stats: PATH` beside it */
+    bool takes_base;      /* works without a base; with one, on task vectors */
+    bool base_is_model;   /* recipes: a base_model is one more model, unless it is listed */
+    bool drops_at_random; /* elements of the task vectors; parameters of sparsify.h */
+    bool needs_aux;       /* a second checkpoint for each model: `fisher: PATH` beside it */
+    bool needs_gram;      /* pattern M: Gram matrices of each model: `stats: PATH` beside it */
     int min_models, max_models; /* not counting the base; max 0: AM_MAX_MODELS */
     unsigned properties;
     const am_method_param *params;

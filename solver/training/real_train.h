@@ -34,6 +34,8 @@ int AM_R(am_train_stats_bytes)(const am_net *net, const am_stats_options *option
 void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d);
 
 bool AM_R(am_train_is_direct)(const am_optim_options *options);
+void AM_R(am_train_step)(const am_optim_options *options, int64_t step, int64_t n, void *w,
+                         const void *g, void *const *state);
 
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
 int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes);
