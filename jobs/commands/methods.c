@@ -57,6 +57,12 @@ static void print_choices(FILE *out, const char *key, const char *const words[2]
     }
 }
 
+/* The key of the checkpoint that a method needs beside each model; NULL: none. */
+static const char *beside(const am_method *method)
+{
+    return method->needs_aux ? "fisher" : method->needs_gram ? "stats" : NULL;
+}
+
 static void write_json(am_json *j, const am_method *method)
 {
     am_json_object(j, NULL);
@@ -65,6 +71,7 @@ static void write_json(am_json *j, const am_method *method)
     am_json_string(j, "source", method->source);
     am_json_bool(j, "needs_base", method->needs_base);
     am_json_bool(j, "takes_base", method->takes_base);
+    am_json_string(j, "beside_models", beside(method));
     am_json_int(j, "min_models", method->min_models);
     am_json_int(j, "max_models", method->max_models > 0 ? method->max_models : AM_MAX_MODELS);
     write_choices(j, "scopes", scopes, method->scopes);
@@ -131,6 +138,9 @@ static void print_method(FILE *out, const am_method *method)
                                             : "";
     fprintf(out, "  needs       %s%d model%s or more\n", base, method->min_models,
             method->min_models == 1 ? "" : "s");
+    if (beside(method) != NULL) {
+        fprintf(out, "              %s: CHECKPOINT beside each model\n", beside(method));
+    }
     if (method->max_models > 0) {
         fprintf(out, "              at most %d models\n", method->max_models);
     }

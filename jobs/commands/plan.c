@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include "jobs/command.h"
 #include "jobs/merge/memory.h"
+#include "jobs/stats/stats.h"
 #include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
@@ -18,9 +19,9 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats";
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -32,7 +33,8 @@ static const am_param options[] = {
     {"job", AM_PARAM_CHOICE, AM_AT(job), "auto", 0, 0, jobs,
      "what the recipe is for; auto: theory if it has that section, iterate if it has data, else "
      "merge"},
-    {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL, "of train: the only task to use"},
+    {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL,
+     "of train and stats: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
     {0}};
 #undef AM_AT
@@ -137,11 +139,15 @@ static int plan_training_all(const am_args *args, am_train_job job)
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, o->task, &recipe));
+    if (job == AM_JOB_STATS) {
+        am_stats_adapt(&am_stats_defaults, &recipe);
+    }
     AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) : AM_OK); /* the same on all ranks */
     AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
     rc = report_training(o,
                          job == AM_JOB_TRAIN    ? "train"
                          : job == AM_JOB_THEORY ? "theory"
+                         : job == AM_JOB_STATS  ? "stats"
                                                 : "iterate",
                          &need, &process);
     AM_AGREE(am_world());
@@ -163,8 +169,8 @@ static int find_job_all(const am_args *args, int *job)
                : am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE
                                                                   : MERGE;
     }
-    if (o->task != NULL && *job != TRAIN) {
-        rc = am_fail(AM_E_USAGE, "--task goes with --job train"); /* equal on all ranks */
+    if (o->task != NULL && *job != TRAIN && *job != STATS) { /* equal on all ranks */
+        rc = am_fail(AM_E_USAGE, "--task goes with --job train and --job stats");
     }
 cleanup:
     am_yaml_free(&yaml);
@@ -179,6 +185,7 @@ static int run_all(const am_args *args, int *exit_status)
     rc = job == MERGE ? plan_merge_all(args)
                       : plan_training_all(args, job == TRAIN    ? AM_JOB_TRAIN
                                                 : job == THEORY ? AM_JOB_THEORY
+                                                : job == STATS  ? AM_JOB_STATS
                                                                 : AM_JOB_ITERATE);
 cleanup:
     return rc;
@@ -193,7 +200,8 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate and theory: the memory of their largest phase; with --memory data sets that do "
+        "iterate, theory and stats: the memory of their largest phase; with --memory data sets "
+        "that do "
         "not fit "
         "are counted as the pages that stay in memory.",
     .min_positional = 1,

@@ -26,29 +26,32 @@ static int read_range(const am_node *entry, am_merge_model *model)
     return rc;
 }
 
-/* `fisher`: the checkpoint beside a model that some methods need. */
+/* The checkpoint beside a model that some methods need: `fisher`, or `stats`. */
 static int read_second(const am_node *entry, const am_method *method, am_merge_model *model)
 {
-    const am_node *node = am_node_find(entry, "fisher");
-    if (node == NULL) {
-        return method->needs_aux ? am_node_fail(entry,
-                                                "%s needs the key 'fisher' beside each whole "
-                                                "model: a checkpoint of its Fisher values",
-                                                method->name)
-                                 : 0;
+    static const char *const keys[] = {"fisher", "stats"};
+    const char *wanted = method->needs_aux ? keys[0] : method->needs_gram ? keys[1] : NULL;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const am_node *node = am_node_find(entry, keys[i]);
+        if (node != NULL && (wanted == NULL || strcmp(keys[i], wanted) != 0)) {
+            am_info("%s: %s is not used by %s", am_node_where(node), keys[i], method->name);
+        }
     }
-    if (!method->needs_aux) {
-        am_info("%s: fisher is not used by %s", am_node_where(node), method->name);
-        return 0;
+    const am_node *node = wanted != NULL ? am_node_find(entry, wanted) : NULL;
+    if (wanted != NULL && node == NULL) {
+        return am_node_fail(entry,
+                            "%s needs the key '%s' beside each whole model: a checkpoint of its %s",
+                            method->name, wanted,
+                            method->needs_aux ? "Fisher values" : "Gram matrices (allmerge stats)");
     }
-    return am_node_text(node, "fisher", &model->second);
+    return node != NULL ? am_node_text(node, wanted, &model->second) : 0;
 }
 
 /* An entry of `models`, or a source of a slice. The base may stand among them, as in mergekit: it
  * only says which of its layers are meant. */
 static int read_model(const am_node *entry, am_merge_slice *slice, am_merge_recipe *r)
 {
-    static const char *const whole[] = {"model", "parameters", "fisher", NULL};
+    static const char *const whole[] = {"model", "parameters", "fisher", "stats", NULL};
     static const char *const part[] = {"model", "parameters", "layer_range", NULL};
     const char *what = slice->node != NULL ? "sources" : "models";
     am_merge_model *model = &r->models[r->n_models];

@@ -1,4 +1,5 @@
 /* From a merge recipe to a job of the merge engine. SPDX-License-Identifier: BSD-3-Clause */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "jobs/merge/plan.h"
@@ -11,6 +12,12 @@
 enum { AM_READ_AHEAD = 2 }; /* batches */
 
 /* ---- inputs ---- */
+
+/* Does every model have a second checkpoint beside it? */
+static bool has_second(const am_merge_recipe *r)
+{
+    return r->method->needs_aux || r->method->needs_gram;
+}
 
 /* Paths of the inputs as written, and which of them is the base of each slice; path [n_slots +
  * n_slices + n_models + 1]. Returns how many. */
@@ -33,7 +40,7 @@ static int list_paths(const am_merge_recipe *r, const char **path, int *base)
             path[n++] = name;
         }
     }
-    for (int m = 0; r->method->needs_aux && m < r->n_models; m++) {
+    for (int m = 0; has_second(r) && m < r->n_models; m++) {
         path[n++] = r->models[m].second;
     }
     return n;
@@ -208,6 +215,40 @@ static bool has_shape_of(const am_tensor *a, const am_tensor *b)
            memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) == 0;
 }
 
+/* The Fisher values of a tensor: under its own name, or as `stats` writes them. */
+static int64_t find_second(const am_tensor_table *tensors, const char *name)
+{
+    static const char prefix[] = "fisher.";
+    char of_stats[AM_MAX_NAME + sizeof prefix];
+    const int64_t at = am_tensor_table_find(tensors, name);
+    snprintf(of_stats, sizeof of_stats, "%s%s", prefix, name);
+    return at >= 0 ? at : am_tensor_table_find(tensors, of_stats);
+}
+
+/* Is `found` what the second checkpoint needs for a piece: its like, or a Gram matrix? */
+static bool fits_second(const am_merge_plan *plan, const am_tensor *piece, const am_tensor *found)
+{
+    const int64_t cols =
+        piece->ndim > 0 && piece->shape[0] > 0 ? piece->numel / piece->shape[0] : 0;
+    return am_dtype_is_float(found->dtype) &&
+           (plan->recipe.method->needs_aux
+                ? has_shape_of(found, piece)
+                : found->ndim == 2 && found->shape[0] == cols && found->shape[1] == cols);
+}
+
+/* The Gram matrix of what LAYER.weight multiplies, as `stats` writes it; -1: none. */
+static int64_t find_gram(const am_tensor_table *tensors, const char *name)
+{
+    static const char prefix[] = "gram.", suffix[] = ".weight";
+    char of_stats[AM_MAX_NAME + sizeof prefix];
+    const size_t n = strlen(name), end = strlen(suffix);
+    if (n <= end || strcmp(name + n - end, suffix) != 0) {
+        return -1;
+    }
+    snprintf(of_stats, sizeof of_stats, "%s%.*s", prefix, (int)(n - end), name);
+    return am_tensor_table_find(tensors, of_stats);
+}
+
 /* Tensors of model m's second checkpoint for every piece that is merged of it. */
 static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
 {
@@ -215,7 +256,7 @@ static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
     const int file = plan->inputs.n - r->n_models + m, slot = r->models[m].slot;
     const am_tensor_table *pieces = &plan->match.pieces;
     const am_tensor_table *tensors = am_model_tensors(plan->inputs.model[file]);
-    int64_t *index = am_new(pieces->n + 1, sizeof *index, "tensor index");
+    int64_t *index = am_new(pieces->n + 1, sizeof *index, "tensor index"), n = 0;
     if (index == NULL) {
         return AM_E_NOMEM;
     }
@@ -226,23 +267,49 @@ static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
         if (plan->match.copy[i] || plan->input[input].tensor[i] < 0) {
             continue;
         }
-        index[i] = am_tensor_table_find(tensors, name_in(plan, i, input));
-        const am_tensor *found = index[i] >= 0 ? &tensors->t[index[i]] : NULL;
-        if (found == NULL || !am_dtype_is_float(found->dtype) ||
-            !has_shape_of(found, &pieces->t[i])) {
-            am_complain(
-                complaints, "%s: tensor '%s' %s", plan->inputs.path[file], pieces->t[i].name,
-                found == NULL ? "is missing" : "has another shape or type than the model's");
+        const char *name = name_in(plan, i, input);
+        index[i] = r->method->needs_aux ? find_second(tensors, name) : find_gram(tensors, name);
+        n += index[i] >= 0;
+        if (index[i] < 0 ? r->method->needs_aux
+                         : !fits_second(plan, &pieces->t[i], &tensors->t[index[i]])) {
+            am_complain(complaints, "%s: tensor '%s' %s", plan->inputs.path[file],
+                        index[i] < 0 ? pieces->t[i].name : tensors->t[index[i]].name,
+                        index[i] < 0 ? "is missing" : "has another shape or type than the model's");
         }
     }
+    if (r->method->needs_gram && n == 0) {
+        am_complain(complaints,
+                    "%s: no Gram matrix of a tensor of the model (gram.LAYER for "
+                    "LAYER.weight): make it with allmerge stats",
+                    plan->inputs.path[file]);
+    }
     return 0;
+}
+
+/* Gram matrices are there of the same tensors for all models. */
+static void compare_grams(const am_merge_plan *plan, am_complaints *complaints)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    for (int64_t i = 0; r->method->needs_gram && i < plan->match.pieces.n; i++) {
+        int with = -1;
+        for (int m = 0; m < r->n_slots; m++) {
+            with = plan->second[m].tensor[i] >= 0 ? m : with;
+        }
+        for (int m = 0; m < r->n_slots && with >= 0; m++) {
+            if (plan->input[m + r->has_base].tensor[i] >= 0 && plan->second[m].tensor[i] < 0) {
+                am_complain(complaints, "%s: the Gram matrix of '%s' is missing (%s has it)",
+                            plan->second[m].source->label, plan->match.pieces.t[i].name,
+                            plan->second[with].source->label);
+            }
+        }
+    }
 }
 
 static int bind_second(am_merge_plan *plan)
 {
     const am_merge_recipe *r = &plan->recipe;
     am_complaints complaints = {.n = 0};
-    if (!r->method->needs_aux) {
+    if (!has_second(r)) {
         return 0;
     }
     plan->second = am_new(r->n_slots + 1, sizeof *plan->second, "second inputs");
@@ -250,7 +317,12 @@ static int bind_second(am_merge_plan *plan)
     for (int m = 0; rc == 0 && m < r->n_models; m++) {
         rc = index_second(plan, m, &complaints);
     }
-    AM_KEEP(am_complaints_fail(&complaints, "the Fisher values do not match their models"));
+    if (rc == 0) {
+        compare_grams(plan, &complaints);
+    }
+    AM_KEEP(am_complaints_fail(&complaints, r->method->needs_aux
+                                                ? "the Fisher values do not match their models"
+                                                : "the Gram matrices do not match their models"));
     return rc;
 }
 
@@ -373,7 +445,8 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
                               .base = n_base ? &out->input[0] : NULL,
                               .n_models = out->recipe.n_slots,
                               .models = out->input + n_base,
-                              .aux = out->second,
+                              .aux = out->recipe.method->needs_aux ? out->second : NULL,
+                              .gram = out->recipe.method->needs_gram ? out->second : NULL,
                               .param = out->param,
                               .model_param = out->model_param,
                               .scope = out->recipe.scope,

@@ -95,11 +95,12 @@ int am_vocab_read_recipe(const am_node *root, am_merge_recipe *r)
     if (rc == 0 && r->tokenizer != NULL) {
         rc = am_node_text(r->tokenizer, "the tokenizer's source", &text);
     }
-    if (rc == 0 && r->method->needs_aux) {
-        rc = am_node_fail(root,
-                          "%s does not go with tokenizers: Fisher values have no rows for the "
-                          "tokens that a model lacks",
-                          r->method->name);
+    if (rc == 0 && (r->method->needs_aux || r->method->needs_gram)) {
+        rc =
+            am_node_fail(root,
+                         "%s does not go with tokenizers: %s have no rows for the tokens that a "
+                         "model lacks",
+                         r->method->name, r->method->needs_aux ? "Fisher values" : "Gram matrices");
     }
     return rc;
 }

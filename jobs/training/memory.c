@@ -15,6 +15,8 @@
  *   plane      and three in f64                                   an evaluation
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
+ *   load       the model twice                                    none
+ *   statistics                                                    a leaf of stats
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -450,6 +452,23 @@ static int theory_phases(planner *p, am_train_need *out)
     return AM_OK;
 }
 
+/* ---- stats ---- */
+
+static int stats_phases(const planner *p, am_train_need *out)
+{
+    const int64_t P = p->plain.trunk;
+    int rc = AM_OK;
+    offer(p, "load", 2 * P, (am_train_need){0}, out);
+    for (int i = 0; i < p->recipe->n_tasks && rc == AM_OK; i++) {
+        am_train_need need = {0};
+        rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
+                                 p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
+                                 p->ranks, &need.gradients, &need.activations);
+        offer(p, "statistics", P, need, out);
+    }
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -555,10 +574,11 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    AM_KEEP(job == AM_JOB_EVAL ? AM_OK : prepare_phases(&p, out));
+    AM_KEEP(job == AM_JOB_EVAL || job == AM_JOB_STATS ? AM_OK : prepare_phases(&p, out));
     AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
             : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
             : job == AM_JOB_THEORY  ? theory_phases(&p, out)
+            : job == AM_JOB_STATS   ? stats_phases(&p, out)
                                     : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:

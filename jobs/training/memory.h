@@ -6,16 +6,22 @@
 #include "jobs/merge/memory.h"
 #include "jobs/training/recipe.h"
 
-typedef enum am_train_job { AM_JOB_TRAIN, AM_JOB_ITERATE, AM_JOB_EVAL, AM_JOB_THEORY } am_train_job;
+typedef enum am_train_job {
+    AM_JOB_TRAIN,
+    AM_JOB_ITERATE,
+    AM_JOB_EVAL,
+    AM_JOB_THEORY,
+    AM_JOB_STATS /* of recipe->stats */
+} am_train_job;
 
 /* Bytes on the rank that takes most, in the phase that does. */
 typedef struct am_train_need {
-    const char *phase;   /* "pretrain", "probe", "train", "finetune", "merge", "joint", "evaluate",
-                          * "descent", "spectra" */
-    int64_t data;        /* sets in memory, or their pages */
-    int64_t parameters;  /* trunks, heads, slices to merge */
-    int64_t gradients;   /* of the leaves on the tree, their sum */
-    int64_t optimizer;   /* its state: whole, or this rank's slice */
+    const char *phase;  /* "pretrain", "probe", "train", "finetune", "merge", "joint", "evaluate",
+                         * "descent", "spectra", "load", "statistics" */
+    int64_t data;       /* sets in memory, or their pages */
+    int64_t parameters; /* trunks, heads, slices to merge */
+    int64_t gradients; /* of the leaves on the tree, their sum; or statistics there, and all sums */
+    int64_t optimizer; /* its state: whole, or this rank's slice */
     int64_t activations; /* of a leaf, or of the samples evaluated together */
     int64_t peak;        /* of the process, libraries with it */
 } am_train_need;

@@ -9,6 +9,7 @@
 #include "jobs/theory/section.h"
 #include "jobs/training/model.h"
 #include "jobs/training/rollback.h"
+#include "solver/analysis/statistics.h"
 #include "solver/merge/method.h"
 #include "solver/training/train.h"
 
@@ -96,6 +97,11 @@ typedef struct am_train_recipe {
     am_gradients_section gradients;
     am_plane_section plane;
     am_theory_section theory;
+
+    /* Not of the recipe's text, of `stats` alone (am_stats_adapt): what it makes, of which split.
+     */
+    am_statistics_options stats;
+    am_split stats_split;
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */

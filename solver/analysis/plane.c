@@ -13,7 +13,7 @@
 #include <string.h>
 #include "mpi/arena.h"
 #include "mpi/error.h"
-#include "solver/linalg/symmetric.h"
+#include "solver/linalg/eigen.h"
 
 /* The first point that is equal to point i. */
 static int64_t twin(int64_t n, const double *gram, int64_t i)
@@ -53,6 +53,18 @@ static void centre(int64_t n, const double *gram, int64_t m, const int64_t *at, 
     }
 }
 
+/* All eigenvalues, rising, of k [m,m], whose rows become the eigenvectors. */
+static int eigen(int64_t m, double *k, double *value)
+{
+    am_arena work = {0};
+    int rc = am_arena_create(&work, (size_t)am_symmetric_eigen_bytes(m), "a plane");
+    if (rc == 0) {
+        rc = am_symmetric_eigen(&work, am_matrix_of(m, m, k), value);
+    }
+    am_arena_destroy(&work);
+    return rc;
+}
+
 int am_plane_make(int64_t n, const double *gram, double *middle, double *weight, double *place,
                   double *distance, double *explained)
 {
@@ -76,7 +88,7 @@ int am_plane_make(int64_t n, const double *gram, double *middle, double *weight,
         square[i] = k[i * m + i];
         variance += square[i];
     }
-    rc = am_symmetric_eigen(m, k, value);
+    rc = eigen(m, k, value);
     if (rc != 0) {
         goto cleanup;
     }

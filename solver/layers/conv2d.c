@@ -537,6 +537,34 @@ static void am_conv2d_curve(const am_layer_args *a)
     }
 }
 
+static int64_t am_conv2d_product_terms(const am_layer_site *s)
+{
+    return am_conv2d_size(s, 1).window;
+}
+
+static int64_t am_conv2d_product_rows(const am_layer_site *s)
+{
+    return am_conv2d_size(s, 1).pixels;
+}
+
+/* Windows [C,k,k] of output pixels [lo, hi), zeros outside the image. */
+static void am_conv2d_product_inputs(const am_layer_args *a, int64_t lo, int64_t hi, double *to)
+{
+    const am_conv_size z = am_conv2d_size(a->site, a->B);
+    am_conv_place at = am_conv2d_place(&z, lo);
+    for (int64_t p = lo; p < hi; p++, am_conv2d_next(&z, &at)) {
+        const real *image = a->x[0] + at.b * z.H * z.W * z.C;
+        for (int64_t c = 0; c < z.C; c++) {
+            for (int64_t i = at.row; i < at.row + z.k; i++) {
+                for (int64_t j = at.column; j < at.column + z.k; j++) {
+                    const bool is_inside = i >= 0 && i < z.H && j >= 0 && j < z.W;
+                    *to++ = is_inside ? (double)image[(i * z.W + j) * z.C + c] : 0;
+                }
+            }
+        }
+    }
+}
+
 const am_layer AM_R(am_layer_conv2d) = {
     .name = "conv2d",
     .summary = "convolution of an image: act(windows(x) W^T + b)",
@@ -550,6 +578,9 @@ const am_layer AM_R(am_layer_conv2d) = {
     .scratch = am_conv2d_scratch,
     .kept_dot = am_conv2d_kept,
     .curve_scratch = am_conv2d_curve_scratch,
+    .product_terms = am_conv2d_product_terms,
+    .product_rows = am_conv2d_product_rows,
+    .product_inputs = am_conv2d_product_inputs,
     .forward = am_conv2d_forward,
     .backward = am_conv2d_backward,
     .tangent = am_conv2d_tangent,

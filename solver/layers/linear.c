@@ -146,6 +146,24 @@ static void am_linear_curve(const am_layer_args *a)
     }
 }
 
+static int64_t am_linear_product_terms(const am_layer_site *s)
+{
+    return am_shape_features(&s->in[0]);
+}
+
+static int64_t am_linear_product_rows(const am_layer_site *s)
+{
+    return am_shape_rows(&s->in[0]);
+}
+
+static void am_linear_product_inputs(const am_layer_args *a, int64_t lo, int64_t hi, double *to)
+{
+    const int64_t C = am_shape_features(&a->site->in[0]);
+    for (int64_t i = lo * C; i < hi * C; i++) {
+        *to++ = (double)a->x[0][i];
+    }
+}
+
 const am_layer AM_R(am_layer_linear) = {
     .name = "linear",
     .summary = "fully connected over the last dimension: act(x W^T + b)",
@@ -158,6 +176,9 @@ const am_layer AM_R(am_layer_linear) = {
     .kept = am_linear_kept,
     .kept_dot = am_linear_kept,
     .curve_scratch = am_linear_curve_scratch,
+    .product_terms = am_linear_product_terms,
+    .product_rows = am_linear_product_rows,
+    .product_inputs = am_linear_product_inputs,
     .forward = am_linear_forward,
     .backward = am_linear_backward,
     .tangent = am_linear_tangent,

@@ -1,6 +1,7 @@
 /* Matrices on one rank: gathered batch by batch, merged, stored.
  *
- *   base, delta_1 .. delta_T, out | workspace of the method      one arena, for the largest matrix
+ *   base, delta_1 .. delta_T, out, Gram matrices | workspace of the method
+ *                                                         one arena, for the largest matrix
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/merge/dense.h"
@@ -14,6 +15,7 @@
 #include "solver/linalg/blas.h"
 #include "solver/linalg/checked.h"
 #include "solver/merge/engine.h"
+#include "solver/merge/input.h"
 
 static int64_t most(int64_t a, int64_t b)
 {
@@ -39,7 +41,7 @@ int am_dense_find(am_engine *e)
     if (e->method->is_dense == NULL) {
         return 0;
     }
-    AM_ASSERT(e->method->n_passes == 0 && e->method->by_rows == NULL && e->method->needs_base);
+    AM_ASSERT(e->method->n_passes == 0 && e->method->by_rows == NULL);
     e->is_dense = am_new(tensors->n + 1, sizeof *e->is_dense, "matrices of a merge");
     if (e->is_dense == NULL) {
         return AM_E_NOMEM;
@@ -68,8 +70,10 @@ bool am_is_dense(const am_engine *e, int64_t tensor)
 
 static int64_t bytes_of(const am_method *method, const am_unit *unit)
 {
-    const int64_t one = am_matrix_bytes(unit->outer, unit->n / unit->outer);
-    return (unit->models + 2) * one + method->dense_bytes(unit);
+    const int64_t rows = unit->outer, cols = unit->n / rows;
+    const int64_t grams = method->needs_gram ? unit->models : 0;
+    return (unit->models + 2) * am_matrix_bytes(rows, cols) + grams * am_matrix_bytes(cols, cols) +
+           method->dense_bytes(unit);
 }
 
 int64_t am_dense_besides(const am_engine *e)
@@ -132,18 +136,41 @@ void am_dense_open(am_engine *e, const am_span *span)
         d->delta[t] = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
     }
     d->out = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
+    for (int t = 0; t < u->models && e->method->needs_gram; t++) {
+        d->gram[t] = am_matrix_take(&d->arena, d->base.cols, d->base.cols);
+    }
 }
 
 void am_dense_gather(am_engine *e, const am_tile *tile)
 {
     am_dense_run *d = &e->dense;
-    memcpy(d->base.at + tile->lo, tile->base, (size_t)tile->n * sizeof *tile->base);
+    double *base = d->base.at + tile->lo;
+    for (int64_t i = 0; i < tile->n; i++) {
+        base[i] = tile->base != NULL ? tile->base[i] : 0;
+    }
     for (int t = 0; t < tile->models; t++) {
         double *to = d->delta[t].at + tile->lo;
         for (int64_t i = 0; i < tile->n; i++) {
-            to[i] = tile->x[t][i] - tile->base[i];
+            to[i] = tile->x[t][i] - base[i];
         }
     }
+}
+
+/* The Gram matrices of all models that have the tensor. */
+static int load_grams(am_engine *e, int64_t tensor)
+{
+    am_dense_run *d = &e->dense;
+    int rc = 0;
+    am_bind(e, tensor);
+    for (int t = 0; t < e->bound.models && rc == 0; t++) {
+        const am_merge_input *input = &e->job->gram[e->bound.index[t]];
+        const int64_t numel = d->gram[t].rows * d->gram[t].cols;
+        for (int64_t lo = 0; rc == 0 && lo < numel; lo += AM_PART) {
+            const int64_t n = numel - lo < AM_PART ? numel - lo : AM_PART;
+            rc = am_input_load(input, tensor, lo, n, false, d->gram[t].at + lo);
+        }
+    }
+    return rc;
 }
 
 /* base + what the method made of the task vectors, part by part. */
@@ -166,10 +193,17 @@ int am_dense_finish(am_engine *e)
 {
     am_dense_run *d = &e->dense;
     const char *name = e->job->sink->tensors->t[e->local.tensor].name;
-    const am_dense matrix = {
-        .unit = &e->local.unit, .delta = d->delta, .out = d->out, .work = &d->arena};
+    const am_dense matrix = {.unit = &e->local.unit,
+                             .delta = d->delta,
+                             .gram = d->gram,
+                             .out = d->out,
+                             .work = &d->arena};
     am_alive("merge");
-    int rc = e->method->merge_dense(&matrix);
+    int rc = e->method->needs_gram ? load_grams(e, e->local.tensor) : 0;
+    if (rc != 0) {
+        return rc; /* names its file and tensor */
+    }
+    rc = e->method->merge_dense(&matrix);
     if (rc != 0) {
         char what[AM_MESSAGE_BYTES / 2];
         (void)snprintf(what, sizeof what, "%s", am_error_message());

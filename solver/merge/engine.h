@@ -101,7 +101,7 @@ typedef enum am_visit {
 /* The matrix that is worked on. */
 typedef struct am_dense_run {
     am_arena arena;
-    am_matrix base, out, delta[AM_MAX_MODELS];
+    am_matrix base, out, delta[AM_MAX_MODELS], gram[AM_MAX_MODELS];
 } am_dense_run;
 
 typedef struct am_engine {

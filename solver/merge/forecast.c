@@ -242,11 +242,26 @@ static void end_batch(am_walk *w, int64_t times)
     w->room = w->f->e.block;
 }
 
+/* What a matrix needs beside its elements. */
+static int64_t gram_bytes(const am_forecast *f, int64_t tensor)
+{
+    const am_merge_job *job = &f->job;
+    am_bytes sum = {0};
+    for (int t = 0; t < job->n_models && f->e.method->needs_gram && am_is_dense(&f->e, tensor);
+         t++) {
+        const int64_t at = job->gram[t].tensor[tensor];
+        if (at >= 0) {
+            add_input(&job->gram[t], tensor, job->gram[t].source->tensors->t[at].numel, &sum);
+        }
+    }
+    return sum.stored;
+}
+
 /* Full batches of one span count at once. */
 static void walk_span(am_walk *w, const am_span *s)
 {
     const am_engine *e = &w->f->e;
-    w->stored += weigh_inputs(w->f, s->tensor, s->hi - s->lo).stored;
+    w->stored += weigh_inputs(w->f, s->tensor, s->hi - s->lo).stored + gram_bytes(w->f, s->tensor);
     for (int64_t lo = s->lo; lo < s->hi;) {
         const int64_t take = am_batch_take(e, s, lo, w->room);
         const int64_t times = w->room == e->block && take > 0 ? (s->hi - lo) / take : 0;

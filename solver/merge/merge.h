@@ -24,6 +24,9 @@ typedef struct am_merge_job {
      * P = number of parameters of the method. */
     const double *param, *model_param;
     const am_merge_input *aux; /* [n_models] second inputs, NULL: none */
+    /* [n_models] for each output tensor the Gram matrix of what it multiplies, [cols, cols], cols =
+     * elements / first dimension; NULL: none. */
+    const am_merge_input *gram;
     am_scope scope;
     am_semantics semantics;
     const am_dtype *work; /* [output tensors] what mergekit computes in; NULL: F64 */
@@ -62,10 +65,11 @@ void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
  * being AM_TILE or the largest tile of whole rows; (T + 1) * tile in f32 where a method decides by
  * rounded task vectors; and of the units that are reduced together (one,
  * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Of a method that merges
- * matrices besides, for the largest one of the slice: (T + 2) of it and dense_bytes. Sources and
- * sinks hold their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor
- * that the method cannot do without; AM_E_NUMERIC a finite result that the output's dtype cannot
- * hold, or what a method's solve says; AM_E_NOMEM. */
+ * matrices besides, for the largest one of the slice: (T + 2) of it, its T Gram matrices if the
+ * method needs them, and dense_bytes. Sources and sinks hold their own. Errors: what sources and
+ * sinks return, agreed; AM_E_DATA, also for a tensor that the method cannot do without;
+ * AM_E_NUMERIC a finite result that the output's dtype cannot hold, or what a method's solve says;
+ * AM_E_NOMEM. */
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
                      am_merge_result *result);
 

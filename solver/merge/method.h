@@ -77,6 +77,7 @@ typedef struct am_unit {
     int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
     int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
     int models;          /* T: models that have the tensor */
+    bool has_gram;       /* scope tensor: every model has a Gram matrix of what it multiplies */
     am_dtype narrow;     /* what mergekit decides in (solver/merge/narrow.h); F64: not rounded */
     const double *param; /* of the unit's first tensor */
     const double *const *model_param;
@@ -117,8 +118,10 @@ typedef struct am_tile {
 /* A tensor as a matrix [first dimension, all others], whole: pattern M. */
 typedef struct am_dense {
     const am_unit *unit; /* shape, models, parameters, generators */
-    am_matrix *delta;    /* [T] task vectors; may be overwritten */
-    am_matrix out;       /* the merged task vector, that comes on top of the base; undefined yet */
+    am_matrix *delta;    /* [T] task vectors, or models without a base; may be overwritten */
+    am_matrix *gram;     /* [T] of the inputs, [cols, cols], where needs_gram; may be overwritten */
+    am_matrix out;       /* the merged task vector, that comes on top of the base, or the merged
+                            model; undefined yet */
     am_arena *work;      /* dense_bytes of it are free */
 } am_dense;
 
@@ -140,10 +143,11 @@ typedef struct am_pass {
 typedef struct am_method {
     const char *name, *summary, *source; /* source: paper and equation */
     bool needs_base;
-    bool takes_base;            /* works without a base; with one, on task vectors */
-    bool base_is_model;         /* recipes: a base_model is one more model, unless it is listed */
-    bool drops_at_random;       /* elements of the task vectors; parameters of sparsify.h */
-    bool needs_aux;             /* a second checkpoint for each model: `fisher: PATH` beside it */
+    bool takes_base;      /* works without a base; with one, on task vectors */
+    bool base_is_model;   /* recipes: a base_model is one more model, unless it is listed */
+    bool drops_at_random; /* elements of the task vectors; parameters of sparsify.h */
+    bool needs_aux;       /* a second checkpoint for each model: `fisher: PATH` beside it */
+    bool needs_gram;      /* pattern M: Gram matrices of each model: `stats: PATH` beside it */
     int min_models, max_models; /* not counting the base; max 0: AM_MAX_MODELS */
     unsigned properties;
     const am_method_param *params;
@@ -165,7 +169,7 @@ typedef struct am_method {
     void (*combine)(const am_tile *tile);
     am_rounded rounded; /* of combine: NOT or TOO */
     /* Whether a tensor, by its shape and parameters, is merged as a matrix; the others are
-     * combined. NULL: none is. Methods with it need the base and have neither passes nor rows. */
+     * combined. NULL: none is. Methods with it have neither passes nor rows. */
     bool (*is_dense)(const am_unit *unit);
     int64_t (*dense_bytes)(const am_unit *unit); /* of `work`, exactly as merge_dense takes it */
     /* out from the task vectors. Local, pure. Errors: AM_E_NUMERIC; the engine names the tensor. */

@@ -57,6 +57,16 @@ void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit)
     unit->rows = unit->cols > 0 ? t->numel / unit->cols : 0;
 }
 
+static bool has_grams(const am_engine *e, int64_t tensor)
+{
+    const am_merge_job *job = e->job;
+    bool has = e->method->needs_gram && job->gram != NULL;
+    for (int m = 0; has && m < job->n_models; m++) {
+        has = !has_model(e, tensor, m) || job->gram[m].tensor[tensor] >= 0;
+    }
+    return has;
+}
+
 void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
 {
     const am_tensor_table *tensors = e->job->sink->tensors;
@@ -83,6 +93,7 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
         u->cols = u->outer = u->n;
     } else {
         am_unit_shape(e->method, &tensors->t[tensor], u);
+        u->has_gram = has_grams(e, tensor);
         u->narrow = e->job->work == NULL
                         ? AM_DTYPE_F64
                         : am_narrow_of(e->job->work[tensor], e->semantics, e->scope);

@@ -87,6 +87,13 @@ typedef struct am_layer {
     int64_t (*kept_dot)(const am_layer_site *site, int64_t B);
     int64_t (*curve_scratch)(const am_layer_site *site, int64_t B);
 
+    /* The product of rows of inputs with a weight [K, ...]: terms of a row, in the order of the
+     * weight's other dimensions; rows a sample; and rows [lo, hi) of the micro-batch as f64 into
+     * to [hi - lo, terms], before forward. NULL: there is no such product. */
+    int64_t (*product_terms)(const am_layer_site *site);
+    int64_t (*product_rows)(const am_layer_site *site);
+    void (*product_inputs)(const struct am_layer_args *a, int64_t lo, int64_t hi, double *to);
+
     void (*forward)(const struct am_layer_args *a);
     void (*backward)(const struct am_layer_args *a);
     /* Forward mode: y_dot from x_dot and param_dot, after forward. */

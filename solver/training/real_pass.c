@@ -280,6 +280,9 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
         AM_R(am_layer_sum)(R * C, a.x[0], sum);
         a.x[0] = sum;
     }
+    if (pass->see != NULL) {
+        pass->see(pass->see_self, pass->net->n, &a);
+    }
     AM_R(am_gemm)(false, true, R, classes, C, a.x[0], head + am_head_weight(classes), a.y);
     a.param[0] = head;
     a.label = pass->label;
@@ -382,6 +385,9 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
         if (s->kind == AM_STEP_TANGENT) {
             layer->tangent(&a);
         } else {
+            if (pass->see != NULL) {
+                pass->see(pass->see_self, s->node, &a);
+            }
             layer->forward(&a);
         }
     }

@@ -15,6 +15,10 @@ typedef struct am_pass_draw {
     int64_t round, step; /* step: counted over the run */
 } am_pass_draw;
 
+/* Looks at the arguments of a step of the trunk before its forward; node net->n is the head, whose
+ * rows are the last value. */
+typedef void am_pass_see(void *self, int node, const am_layer_args *args);
+
 typedef struct am_pass {
     const am_net *net; /* borrowed, shaped */
     am_program program;
@@ -37,6 +41,8 @@ typedef struct am_pass {
     bool is_training;     /* set by the caller: drop, take statistics of the batch */
     am_pass_draw draw;    /* set by the caller when is_training */
     const char *task;     /* label of the loaded samples, keys random numbers too */
+    am_pass_see *see; /* set by the caller: called in forward with see_self; NULL: nobody looks */
+    void *see_self;
 } am_pass;
 
 /** Plan and allocate for micro-batches of `rows` samples and heads of at most `classes`;

@@ -25,6 +25,10 @@ int AM_R(am_train_hvp)(const am_net *net, const void *trunk, const void *head, i
                        void *h_trunk, void *h_head);
 int AM_R(am_train_hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, int64_t *bytes);
 
+int AM_R(am_train_stats)(const am_stats_leaf *leaf, double *sums);
+int AM_R(am_train_stats_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
+                               int64_t classes, int64_t *bytes);
+
 /** The gradient [n] of the tensors that are not frozen, at the start of d, to the places of their
  * tensors; zeros for the frozen ones. */
 void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d);

@@ -13,6 +13,7 @@
 #include "solver/training/rate.h"
 #include "solver/training/record.h"
 #include "solver/training/state.h"
+#include "solver/training/stats.h"
 
 /* One task in a training run. Heads and trunk are blocks of reals of the ops' type. */
 typedef struct am_task {
@@ -134,6 +135,16 @@ typedef struct am_train_ops {
                const am_samples *samples, int64_t lo, int64_t hi, const void *trunk_dot,
                const void *head_dot, double *loss, void *d_trunk, void *d_head, void *h_trunk,
                void *h_head);
+
+    /** Sums over samples of a leaf: gradients squared, products of layer inputs (stats.h):
+     * [layout->n] f64, overwritten. Local, no MPI. Layers work as in evaluation. The bits depend on
+     * [lo, hi) alone. Memory: stats_bytes of so many samples. Errors: AM_E_RECIPE (samples do not
+     * fit, an exact Fisher of sequences), AM_E_NUMERIC (a sum that is not finite), AM_E_NOMEM,
+     * those of the source. */
+    int (*stats)(const am_stats_leaf *leaf, double *sums);
+    /** Bytes that stats of `rows` samples allocates. Pure. Errors: AM_E_NOMEM. */
+    int (*stats_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
+                       int64_t classes, int64_t *bytes);
 
     /** Whether a step of the optimiser needs a gradient of its own, to turn it into a direction.
      * Local, pure. */

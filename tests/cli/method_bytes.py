@@ -34,7 +34,7 @@ DTYPES = ["F32", "BF16", "F16"]
 SHAPES = {"embed.weight": [9001, 1], "layers.0.empty": [0], "layers.0.none": [3, 0], "layers.0.scale": [],
           "layers.0.one": [1], "layers.1.bias": [4097], "layers.1.wide": [3, 5000],
           "layers.1.row": [1, 9001], "layers.2.up": [120, 129], "layers.2.conv": [5, 70, 33],
-          "layers.3.large": [500, 400], "norm.weight": [129]}
+          "layers.3.large": [500, 400], "layers.4.down.weight": [90, 70], "norm.weight": [129]}
 VALUES = {"weight": 0.25, "t": 0.4, "select_topk": 0.2, "density": 0.4, "gamma": 0.05, "epsilon": 0.002}
 # Further parameters of the long test: branches that the defaults do not take.
 MORE = {"nuslerp": [{"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}],
@@ -72,6 +72,10 @@ def make_inputs():
             x = base[name] + (m > 0) * 0.01 * step
             tensors[name] = Tensor(kind, shape, round_to(kind, x))
             fisher[name] = Tensor("F32", shape, round_to("F32", step ** 2))
+        rows = own.standard_normal((100, 70))
+        grams = {"gram.layers.4.down": Tensor("F64", [70, 70], (rows.T @ rows).reshape(-1)),
+                 "gram.embed": Tensor("F64", [1, 1], np.array([2.0]))}
+        write(f"stats{m}.safetensors", grams)
         write(f"{m}.safetensors", tensors)
         write(f"fisher{m}.safetensors", fisher)
 
@@ -91,8 +95,9 @@ def write_recipe(path, method, scope, semantics, more):
     lines.append("models:")
     for m in range(1, min(method["max_models"], MODELS) + 1):
         own = {k: v if v is not None else m == 2 for k, v in values.items() if keys[k]}
-        fisher = f", fisher: fisher{m}.safetensors" if method["name"] == "fisher" else ""
-        lines.append(f"- {{model: {m}.safetensors{fisher}, parameters: {json.dumps(own)}}}")
+        key = method["beside_models"]
+        beside = f", {key}: {key}{m}.safetensors" if key else ""
+        lines.append(f"- {{model: {m}.safetensors{beside}, parameters: {json.dumps(own)}}}")
     Path(path).write_text("\n".join(lines) + "\n")
 
 

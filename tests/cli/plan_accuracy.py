@@ -64,6 +64,10 @@ def make_models(prefix, kinds):
                   for k, t in tensors(10 + m, ["BF16"]).items()}
         if prefix == "p":
             write(f"fisher{m}.safetensors", square)
+            rows = np.random.default_rng(20 + m).standard_normal((1500, 1000))
+            gram = (rows.T @ rows).reshape(-1)
+            write(f"stats{m}.safetensors", {f"gram.layers.{layer}.up": Tensor("F64", [1000, 1000], gram)
+                                            for layer in range(4)})
 
 
 def run_alone(*command):
@@ -128,8 +132,9 @@ def write_recipe(path, method, kind, scope):
     shared = {k: VALUES[k] for k, each in keys.items() if not each and k in VALUES}
     if shared:
         lines.append("parameters: " + json.dumps(shared).replace('"', ""))
+    beside = method["beside_models"]
     items = [f"model: {model.format(m + 1)}" +
-             (f", fisher: fisher{m + 1}.safetensors" if method["name"] == "fisher" else "") +
+             (f", {beside}: {beside}{m + 1}.safetensors" if beside else "") +
              (", parameters: " + json.dumps(own).replace('"', "") if own else "")
              for m in range(models_of(method))]
     if kind == "slices":
@@ -215,7 +220,7 @@ def cases(mode, methods):
             yield (method, "bf16", "global", 0, 2)
             yield (method, "bf16", "global", 64, 3)
         for kind in ("f32", "mixed", "slices", "folder", "h5", "lora"):
-            if kind != "slices" or method["name"] != "fisher":
+            if kind != "slices" or not method["beside_models"]:
                 yield (method, kind, "", 64, 2)
         yield (method, "bf16", "", 64, 2, "--accounting", "A")
         if method["needs_base"]:

@@ -94,11 +94,31 @@ THEORY = Scenario(
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
           "run/*.h5.manifest.json", "run/units", "run/units/*.unit"], seconds=1.0)
 
+
+
+def stats_inputs(folder: Path) -> None:
+    """Two small tasks, a model and its heads."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
+    (folder / "recipe.yml").write_text("model: {widths: [12]}\ndata: {folder: tasks, tasks: [a, b]}\n")
+    subprocess.run([sys.executable, MAKE_CKPT, folder / "trunk.safetensors", "layers.0.weight=12x36",
+                    "layers.0.bias=12"], check=True)
+    subprocess.run([sys.executable, MAKE_CKPT, folder / "heads.safetensors",
+                    *[f"{t}.head.{s}" for t in "ab" for s in ("weight=3x12", "bias=3")]], check=True)
+
+
+# Sums are saved after every batch.
+STATS = Scenario(
+    prepare=stats_inputs,
+    arguments=["stats", "recipe.yml", "--model", "trunk.safetensors", "--heads", "heads.safetensors", "-o", "out.h5",
+               "--batch", "32", "--save-every", "0"],
+    results=["out.h5"], steady=["out.h5"], kept=["out.h5.sums*"], must_leave="out.h5.sums-*.h5")
+
 SCENARIOS = {
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),
+    "stats": STATS,
     "theory": THEORY,
 }
