@@ -149,6 +149,29 @@ static int check_extra(const am_ckpt *ckpt, const am_tensor_table *known)
     return AM_OK;
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+static int check_heads(const am_ckpt *ckpt, int64_t features)
+{
+    const am_tensor_table *there = am_ckpt_tensors(ckpt);
+    for (int64_t i = 0; i < there->n; i++) {
+        const am_tensor *t = &there->t[i];
+        const bool is_weight = ends_with(t->name, "head.weight") && t->ndim == 2;
+        const bool is_bias = ends_with(t->name, "head.bias") && t->ndim == 1;
+        if (!is_bias && !(is_weight && t->shape[1] == features)) {
+            return am_fail(AM_E_DATA,
+                           "%s: tensor '%s' %s is no head of this network: heads are "
+                           "NAME.head.weight [classes,%lld] and NAME.head.bias [classes]",
+                           am_ckpt_path(ckpt), t->name, am_tensor_describe(t), (long long)features);
+        }
+    }
+    return AM_OK;
+}
+
 static int open_heads_all(MPI_Comm comm, job *j)
 {
     int rc = AM_OK;
@@ -156,7 +179,8 @@ static int open_heads_all(MPI_Comm comm, job *j)
         return AM_OK;
     }
     AM_TRY(am_ckpt_open_all(comm, j->given->heads, &j->heads));
-    rc = am_tensor_table_copy(am_ckpt_tensors(j->heads), &j->heads_f64);
+    rc = check_heads(j->heads, am_shape_features(&j->net.out));
+    AM_KEEP(am_tensor_table_copy(am_ckpt_tensors(j->heads), &j->heads_f64));
     j->heads_offset = am_new(j->heads_f64.n + 1, sizeof *j->heads_offset, "heads");
     AM_KEEP(j->heads_offset == NULL ? AM_E_NOMEM : AM_OK);
     int64_t at = j->trunk.n;
@@ -168,6 +192,22 @@ static int open_heads_all(MPI_Comm comm, job *j)
     AM_AGREE(comm);
 cleanup:
     return rc;
+}
+
+/* Read tensors into a block; those that are compared must be finite. */
+static int load_block_all(MPI_Comm comm, const char *path, const am_tensor_table *tensors,
+                          const int64_t *offset, double *block)
+{
+    int rc = am_ckpt_load_all(comm, path, tensors, offset, block);
+    for (int64_t t = 0; rc == AM_OK && t < tensors->n; t++) {
+        for (int64_t i = 0; rc == AM_OK && i < tensors->t[t].numel; i++) {
+            const double x = block[offset[t] + i];
+            rc = isfinite(x) ? AM_OK
+                             : am_fail(AM_E_DATA, "%s: tensor '%s': element %lld is %g", path,
+                                       tensors->t[t].name, (long long)i, x);
+        }
+    }
+    return rc; /* every rank has read the same values */
 }
 
 static int load_all(MPI_Comm comm, job *j)
@@ -183,14 +223,13 @@ static int load_all(MPI_Comm comm, job *j)
     j->model_block = am_new(j->align.n + 1, sizeof *j->model_block, "the model");
     AM_KEEP(j->base_block == NULL || j->model_block == NULL ? AM_E_NOMEM : AM_OK);
     AM_AGREE(comm);
-    AM_TRY(am_ckpt_load_all(comm, o->to, &j->trunk.tensors, j->trunk.offset, j->base_block));
-    AM_TRY(
-        am_ckpt_load_all(comm, j->model_path, &j->trunk.tensors, j->trunk.offset, j->model_block));
+    AM_TRY(load_block_all(comm, o->to, &j->trunk.tensors, j->trunk.offset, j->base_block));
+    AM_TRY(load_block_all(comm, j->model_path, &j->trunk.tensors, j->trunk.offset, j->model_block));
     if (j->heads != NULL) {
-        AM_TRY(am_ckpt_load_all(comm, o->heads, &j->heads_f64, j->heads_offset, j->model_block));
+        AM_TRY(load_block_all(comm, o->heads, &j->heads_f64, j->heads_offset, j->model_block));
     }
     if (o->heads_to != NULL) {
-        AM_TRY(am_ckpt_load_all(comm, o->heads_to, &j->heads_f64, j->heads_offset, j->base_block));
+        AM_TRY(load_block_all(comm, o->heads_to, &j->heads_f64, j->heads_offset, j->base_block));
     }
 cleanup:
     return rc;
@@ -274,17 +313,38 @@ static int write_tensors(const am_align *a, int first, am_ckpt *ckpt, am_ckpt_wr
     return rc;
 }
 
-/* Tensors `first` and following of the alignment, which are those of ckpt, as PATH. */
-static int write_all(MPI_Comm comm, const job *j, int first, am_ckpt *ckpt, const char *path)
+static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *path,
+                      am_ckpt_writer **writer)
 {
     const char *inputs[] = {am_ckpt_path(ckpt), j->given->to, NULL};
     const am_ckpt_options write = {
         .overwrite = j->given->overwrite, .meta = am_ckpt_meta(ckpt), .inputs = inputs};
-    am_ckpt_writer *writer = NULL;
-    int rc = am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, &writer);
-    return rc != AM_OK
-               ? rc
-               : am_ckpt_publish_all(&writer, write_tensors(&j->align, first, ckpt, writer));
+    return am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer);
+}
+
+/* Outputs are laid out first, so that what is in their way is known before the work. */
+static int align_all(MPI_Comm comm, job *j)
+{
+    const align_options *o = j->given;
+    const am_align_options how = {
+        .seed = o->seed, .sweeps = o->sweeps, .is_rough = o->start == START_GIVEN};
+    am_ckpt_writer *trunk = NULL, *heads = NULL;
+    int rc = create_all(comm, j, j->model, o->output, &trunk);
+    if (rc == AM_OK && j->heads != NULL) { /* agreed */
+        rc = create_all(comm, j, j->heads, o->heads_output, &heads);
+    }
+    if (rc == AM_OK) { /* agreed */
+        rc = am_align_match_all(comm, &j->align, j->base_block, j->model_block, &how, &j->result);
+    }
+    AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
+    if (trunk != NULL) {
+        rc = am_ckpt_publish_all(&trunk, rc);
+    }
+    if (heads != NULL) {
+        AM_KEEP(write_tensors(&j->align, (int)j->trunk.tensors.n, j->heads, heads));
+        rc = am_ckpt_publish_all(&heads, rc);
+    }
+    return rc;
 }
 
 /* ---- the result ---- */
@@ -362,19 +422,13 @@ static int run_all(const am_args *args, int *exit_status)
     const align_options *o = args->options;
     MPI_Comm comm = am_world();
     job j = {.given = o, .model_path = args->positional[1]};
-    const am_align_options how = {
-        .seed = o->seed, .sweeps = o->sweeps, .is_rough = o->start == START_GIVEN};
     int rc = AM_OK;
     (void)exit_status;
     rc = check_options(o);
     AM_AGREE(comm);
     AM_TRY(shape_net_all(comm, &j, args->positional[0]));
     AM_TRY(load_all(comm, &j));
-    AM_TRY(am_align_match_all(comm, &j.align, j.base_block, j.model_block, &how, &j.result));
-    AM_TRY(write_all(comm, &j, 0, j.model, o->output));
-    if (j.heads != NULL) {
-        AM_TRY(write_all(comm, &j, (int)j.trunk.tensors.n, j.heads, o->heads_output));
-    }
+    AM_TRY(align_all(comm, &j));
     rc = report(&j);
     AM_AGREE(comm);
 cleanup:

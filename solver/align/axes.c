@@ -278,25 +278,6 @@ static int add_groups(const builder *b, am_align *a)
 
 /* ---- tensors ---- */
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
-}
-
-static int check_head(const am_net *net, const am_tensor *t)
-{
-    const int64_t F = am_shape_features(&net->out);
-    const bool is_weight = ends_with(t->name, "head.weight") && t->ndim == 2 && t->shape[1] == F;
-    const bool is_bias = ends_with(t->name, "head.bias") && t->ndim == 1;
-    return is_weight || is_bias
-               ? 0
-               : am_fail(AM_E_DATA,
-                         "tensor '%s' %s is no head of this network: heads are NAME.head.weight "
-                         "[classes,%lld] and NAME.head.bias [classes]",
-                         t->name, am_tensor_describe(t), (long long)F);
-}
-
 static void add_tensor(am_align *a, const am_tensor *t, bool counts)
 {
     am_align_tensor *out = &a->tensor[a->n_tensors++];
@@ -311,7 +292,6 @@ static int list_tensors(const am_net *net, const am_tensor_table *heads, bool he
 {
     const am_tensor_table *trunk = &net->trunk.tensors;
     const int64_t n = trunk->n + (heads != NULL ? heads->n : 0);
-    int rc = 0;
     a->tensor = am_new(n + 1, sizeof *a->tensor, "alignment");
     if (a->tensor == NULL) {
         return AM_E_NOMEM;
@@ -319,13 +299,10 @@ static int list_tensors(const am_net *net, const am_tensor_table *heads, bool he
     for (int64_t i = 0; i < trunk->n; i++) {
         add_tensor(a, &trunk->t[i], net->trunk.rate[i] == 0);
     }
-    for (int64_t i = 0; heads != NULL && rc == 0 && i < heads->n; i++) {
-        rc = check_head(net, &heads->t[i]);
-        if (rc == 0) {
-            add_tensor(a, &heads->t[i], heads_count);
-        }
+    for (int64_t i = 0; heads != NULL && i < heads->n; i++) {
+        add_tensor(a, &heads->t[i], heads_count);
     }
-    return rc;
+    return 0;
 }
 
 /* ---- all ---- */

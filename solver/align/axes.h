@@ -60,11 +60,11 @@ typedef struct am_align {
 /** Find the groups of a shaped network.
  *
  * Local, pure. net, heads borrowed while `out` lives.
- * heads  tensors NAME.head.weight [K, features of net->out] and NAME.head.bias [K], which move
- *        with the last value; NULL: the last value keeps its order, so that any head still fits
+ * heads  matrices [K, features of net->out], which move with the last value, and biases [K], which
+ *        stay; NULL: the last value keeps its order, so that any head still fits
  * heads_count  the heads decide on the order, too; else they only follow
  * out    overwritten; orders are those of now; freed by the caller, also after an error
- * Errors: AM_E_DATA a tensor of `heads` that is none; AM_E_NOMEM. */
+ * Errors: AM_E_NOMEM. */
 int am_align_find(const am_net *net, const am_tensor_table *heads, bool heads_count, am_align *out);
 void am_align_free(am_align *align); /* accepts a zeroed one */
 

@@ -28,12 +28,12 @@ typedef struct am_align_result {
  * count are looked at.
  *
  * Collective [comm]; arguments [same]; the same bits for any number of ranks.
- * base, model  blocks of all tensors; model is put into the order found
+ * base, model  blocks of all tensors, finite; model is put into the order found
  * align        its fields' orders are set
  *
  * Memory: n^2 f64 of the largest field (of attention: its four), and 16 MiB.  Cost: a sweep is two
  * passes over the weights, n^2 times the weights of a unit, and an assignment of n units a group.
- * Errors: AM_E_NUMERIC a weight that is not finite; AM_E_STOPPED; AM_E_NOMEM; agreed.
+ * Errors: AM_E_NUMERIC similarities that are not finite; AM_E_STOPPED; AM_E_NOMEM; agreed.
  * Source: Ainsworth, Hayase & Srinivasa, Git Re-Basin (2022), algorithm 1;  differs: the start,
  * heads of attention, no step that makes the sum smaller. */
 int am_align_match_all(MPI_Comm comm, am_align *align, const double *base, double *model,
