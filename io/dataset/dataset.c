@@ -20,7 +20,8 @@ struct am_dataset {
     struct am_dataset_view {
         const am_dataset *data;
         int split;
-    } view[AM_SPLITS]; /* what am_samples.self points to */
+        int64_t first;                    /* sample */
+    } view[AM_SPLITS], second[AM_SPLITS]; /* what am_samples.self points to; of second halves */
 };
 
 /* What the other ranks must know before the arrays arrive. Two NUL-ended texts follow it. */
@@ -142,6 +143,8 @@ int am_dataset_open_all(MPI_Comm comm, const char *path, const int64_t limit[AM_
     for (int s = 0; s < AM_SPLITS; s++) {
         data->view[s].data = data;
         data->view[s].split = s;
+        data->second[s] = data->view[s];
+        data->second[s].first = data->raw.part[s].n / 2;
     }
     *out = data;
     data = NULL;
@@ -262,7 +265,8 @@ static int gather(void *self, const int64_t *index, int64_t count, float *x, int
     for (int64_t i = 0; i < count; i++) {
         const void *from = NULL;
         float *to = x + i * features;
-        const int rc = find_sample(view, index[i], &from, data->raw.is_text ? NULL : &y[i]);
+        const int rc =
+            find_sample(view, view->first + index[i], &from, data->raw.is_text ? NULL : &y[i]);
         if (rc != 0) {
             return rc;
         }
@@ -284,7 +288,7 @@ static int gather(void *self, const int64_t *index, int64_t count, float *x, int
 static void announce(void *self, const int64_t *index, int64_t count)
 {
     const struct am_dataset_view *view = self;
-    am_paged_announce(view->data->paged, (am_split)view->split, index, count);
+    am_paged_announce(view->data->paged, (am_split)view->split, index, count, view->first);
 }
 
 am_samples am_dataset_samples(const am_dataset *data, am_split split)
@@ -299,4 +303,15 @@ am_samples am_dataset_samples(const am_dataset *data, am_split split)
         .gather = gather,
         .announce = data->paged != NULL ? announce : NULL,
     };
+}
+
+am_samples am_dataset_half(const am_dataset *data, am_split split, bool is_second)
+{
+    am_samples samples = am_dataset_samples(data, split);
+    const int64_t first = samples.n / 2;
+    samples.n = is_second ? samples.n - first : first;
+    if (is_second) {
+        samples.self = (void *)&data->second[split];
+    }
+    return samples;
 }

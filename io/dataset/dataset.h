@@ -56,6 +56,8 @@ bool am_dataset_is_text(const am_dataset *data);
 /** Samples of a split; u8 inputs scaled to [0,1] f32, real inputs as they are. Borrowed from
  * `data`. */
 am_samples am_dataset_samples(const am_dataset *data, am_split split);
+/** The first half of a split, rounded down, or the rest of it. Borrowed from `data`. */
+am_samples am_dataset_half(const am_dataset *data, am_split split, bool is_second);
 
 /* ---- preparation ---- */
 typedef struct am_prepared { /* what a source hands over; freed by the caller */

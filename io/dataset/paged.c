@@ -192,7 +192,8 @@ int am_paged_sample(am_paged *p, am_split split, int64_t index, const void **x, 
     return rc;
 }
 
-void am_paged_announce(am_paged *p, am_split split, const int64_t *index, int64_t count)
+void am_paged_announce(am_paged *p, am_split split, const int64_t *index, int64_t count,
+                       int64_t first)
 {
     const int each = p->is_text ? 1 : 2;
     if (p->ahead_capacity < each * count) {
@@ -205,7 +206,7 @@ void am_paged_announce(am_paged *p, am_split split, const int64_t *index, int64_
     }
     for (int64_t i = 0; i < count; i++) {
         for (int k = 0; k < each; k++) {
-            p->ahead[each * i + k] = page_of(&p->array[k * LABELS + (int)split], index[i]);
+            p->ahead[each * i + k] = page_of(&p->array[k * LABELS + (int)split], first + index[i]);
         }
     }
     am_pages_announce(p->pages, p->ahead, each * count);

@@ -25,7 +25,8 @@ void am_paged_close(am_paged **paged);
  * call. label: NULL for text. Local. Errors: AM_E_DATA naming file and sample (values against the
  * rules; the file has changed since it was opened); AM_E_IO. */
 int am_paged_sample(am_paged *paged, am_split split, int64_t index, const void **x, int32_t *label);
-/** am_samples.announce. Local. */
-void am_paged_announce(am_paged *paged, am_split split, const int64_t *index, int64_t count);
+/** am_samples.announce of samples first + index[0..count). Local. */
+void am_paged_announce(am_paged *paged, am_split split, const int64_t *index, int64_t count,
+                       int64_t first);
 
 #endif

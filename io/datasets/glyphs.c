@@ -1,8 +1,8 @@
 /* Glyph tasks: printed characters of one script, one class a character, drawn from every usable
  * face of the font packages; no font family is in two splits.
  * `scripts` is one set over many other scripts with the union of their characters as classes: it
- * is for pretraining. Its faces are few, so its training images are drawn again with small
- * random rotations, shears, scales and shifts.
+ * is for pretraining. Their faces are few, so training images are drawn again with small
+ * random rotations, shears, scales and shifts. Some of them are tasks, too.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,21 @@ static const am_script suite_scripts[] = {
     {"arabic", "Arabic letters, isolated forms, 28 classes", "0627-0628 062A-063A 0641-0648 064A"},
 };
 enum { N_SUITE = sizeof suite_scripts / sizeof suite_scripts[0] };
+
+static const am_script subset_scripts[] = {
+    {"latin_small", "Latin small letters, 26 classes", "0061-007A"},
+    {"digits", "digits, 10 classes", "0030-0039"},
+    {"latin_accented", "Latin capitals of Latin-1, 30 classes", "00C0-00D6 00D8-00DE"},
+    {"latin_accented_small", "Latin small letters of Latin-1, 31 classes", "00DF-00F6 00F8-00FE"},
+    {"latin_extended", "Latin small letters of Central Europe, 26 classes",
+     "0105 0107 010D 010F 0111 0119 011B 013A 013E 0142 0144 0148 0151 0155 0159 015B 015F 0161 "
+     "0165 016F 0171 017A 017C 017E 0103 0163"},
+    {"cyrillic_capital", "Cyrillic capitals, 32 classes", "0410-042F"},
+    {"greek_capital", "Greek capitals, 24 classes", "0391-03A1 03A3-03A9"},
+    {"math", "signs of mathematics, 19 classes",
+     "002B 003C-003E 00AC 00B1 00D7 00F7 2202 2206 220F 2211 221A 221E 222B 2248 2260 2264-2265"},
+};
+enum { N_SUBSET = sizeof subset_scripts / sizeof subset_scripts[0] };
 
 static const am_script other_scripts[] = {
     {"thai", "", "0E01-0E2E"},
@@ -51,7 +66,24 @@ static const am_script other_scripts[] = {
 enum { N_OTHER = sizeof other_scripts / sizeof other_scripts[0] };
 
 static const char *const suite_tasks[] = {"latin", "cyrillic", "greek", "hebrew", "arabic", NULL};
-static const char *const extra_tasks[] = {"scripts", NULL};
+/* Of the other scripts those with enough families for three splits. */
+static const char *const extra_tasks[] = {"scripts",
+                                          "latin_small",
+                                          "digits",
+                                          "latin_accented",
+                                          "latin_accented_small",
+                                          "latin_extended",
+                                          "cyrillic_capital",
+                                          "greek_capital",
+                                          "math",
+                                          "thai",
+                                          "georgian",
+                                          "armenian",
+                                          "ethiopic",
+                                          "devanagari",
+                                          "bengali",
+                                          "gujarati",
+                                          NULL};
 
 /* A task in the making. */
 typedef struct am_drawing {
@@ -132,6 +164,13 @@ cleanup:
     return rc;
 }
 
+/* Draw a script if the task is about it. */
+static int draw_if(am_drawing *d, const am_script *script, bool is_wanted,
+                   const double share[AM_SPLITS])
+{
+    return is_wanted || strcmp(script->name, d->task) == 0 ? draw_script(d, script, share) : 0;
+}
+
 /* Add warped copies of the pool's own images, in turn, until it holds `target`. */
 static int warp_up_to(am_drawing *d, am_pool *pool, int64_t target)
 {
@@ -184,16 +223,19 @@ static int prepare(const char *task, const char *const *roots, uint64_t seed, am
     if (d.used == NULL) {
         AM_TRY(AM_E_NOMEM);
     }
-    for (int i = 0; i < N_SUITE && !is_scripts; i++) {
-        if (strcmp(suite_scripts[i].name, task) == 0) {
-            AM_TRY(draw_script(&d, &suite_scripts[i], glyph_share));
-        }
+    for (int i = 0; i < N_SUITE; i++) {
+        AM_TRY(draw_if(&d, &suite_scripts[i], false, glyph_share));
     }
-    for (int i = 0; i < N_OTHER && is_scripts; i++) {
-        AM_TRY(draw_script(&d, &other_scripts[i], scripts_share));
+    for (int i = 0; i < N_SUBSET; i++) {
+        AM_TRY(draw_if(&d, &subset_scripts[i], false, glyph_share));
     }
-    if (is_scripts) {
-        AM_TRY(warp_up_to(&d, &d.pool[AM_TRAIN], SCRIPTS_TRAIN));
+    const bool has_many = d.classes.n > 0;
+    for (int i = 0; i < N_OTHER; i++) {
+        AM_TRY(
+            draw_if(&d, &other_scripts[i], is_scripts, is_scripts ? scripts_share : glyph_share));
+    }
+    if (!has_many) {
+        AM_TRY(warp_up_to(&d, &d.pool[AM_TRAIN], is_scripts ? SCRIPTS_TRAIN : TRAIN));
     }
     AM_TRY(finish(&d, is_scripts ? scripts_limit : limit, out));
 cleanup:
@@ -203,7 +245,8 @@ cleanup:
 
 const am_dataset_source am_dataset_source_glyphs = {
     .name = "glyphs",
-    .help = "printed letters; one task a script, and `scripts` over 13 others for pretraining",
+    .help =
+        "printed letters; one task a script or part of one, and `scripts` over 13 for pretraining",
     .packages = AM_FONT_PACKAGES,
     .licence = AM_FONT_LICENCE,
     .tasks = suite_tasks,

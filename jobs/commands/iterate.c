@@ -27,6 +27,35 @@ static const am_param options[] = {
     {0},
 };
 
+/* Methods that take what a run has: one model a task. */
+static int check_methods(const am_comparison *comparison, const char *section, int n_tasks)
+{
+    for (int i = 0; i < comparison->n_methods; i++) {
+        const am_method *method = comparison->method[i].method;
+        const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
+        if (method->needs_aux) {
+            return am_fail(AM_E_RECIPE,
+                           "%s: merge_method %s needs a second checkpoint for each model, which "
+                           "iterate does not make: choose another",
+                           section, method->name);
+        }
+        if (n_tasks < method->min_models || n_tasks > most) {
+            return am_fail(AM_E_RECIPE,
+                           "%s: merge_method %s takes %d to %d models, the recipe has "
+                           "%d tasks: choose another",
+                           section, method->name, method->min_models, most, n_tasks);
+        }
+    }
+    return AM_OK;
+}
+
+static int check(const am_train_recipe *recipe)
+{
+    int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
+    AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
+    return rc;
+}
+
 static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
     int rc = AM_OK;
@@ -42,15 +71,22 @@ static void describe(const am_iterate *it, const am_job *job, am_json *json)
     am_iterate_json(it, json);
 }
 
+static char *text(const am_iterate *it, const am_job *job)
+{
+    (void)job;
+    return am_iterate_text(it);
+}
+
 static int run_all(const am_args *args, int *exit_status)
 {
     const iterate_options *given = args->options;
     const am_job job = {.name = "iterate",
                         .output = given->output,
                         .overwrite = given->overwrite || given->fresh,
+                        .check = check,
                         .work_all = work_all,
                         .describe = describe,
-                        .text = am_job_table,
+                        .text = text,
                         .model = "final.h5",
                         .save_every = given->save_every,
                         .kind = AM_JOB_ITERATE,

@@ -236,12 +236,12 @@ cleanup:
 static void write_parameters(am_json *j, const am_train_recipe *r, bool per_model)
 {
     am_json_object(j, "parameters");
-    for (int i = 0; r->method->params[i].key != NULL; i++) {
-        const am_method_param *p = &r->method->params[i];
+    for (int i = 0; r->merge.method->params[i].key != NULL; i++) {
+        const am_method_param *p = &r->merge.method->params[i];
         if (p->per_model == per_model && p->is_bool) {
-            am_json_bool(j, p->key, r->param[i] != 0);
+            am_json_bool(j, p->key, r->merge.param[i] != 0);
         } else if (p->per_model == per_model) {
-            am_json_real(j, p->key, r->param[i]);
+            am_json_real(j, p->key, r->merge.param[i]);
         }
     }
     am_json_end_object(j);
@@ -254,8 +254,8 @@ static int write_merge_recipe(request *q, const am_train_recipe *r)
     const char *folder = q->given->output;
     am_json j = {0};
     am_json_object(&j, NULL);
-    am_json_string(&j, "merge_method", r->method->name);
-    if (r->method->needs_base || r->method->takes_base) {
+    am_json_string(&j, "merge_method", r->merge.method->name);
+    if (r->merge.method->needs_base || r->merge.method->takes_base) {
         (void)snprintf(path, sizeof path, "%s/%s/base.h5", folder, r->task[0]);
         am_json_string(&j, "base_model", path);
     }
@@ -269,6 +269,10 @@ static int write_merge_recipe(request *q, const am_train_recipe *r)
     }
     am_json_end_array(&j);
     write_parameters(&j, r, false);
+    am_train_merge_print_own(&r->merge, &j);
+    if (r->merge.method->drops_at_random) {
+        am_json_int(&j, "seed", r->seed);
+    }
     am_json_string(&j, "dtype", r->dtype == AM_DTYPE_F64 ? "float64" : "float32");
     am_json_end_object(&j);
     int rc = am_json_finish(&j);
@@ -306,11 +310,11 @@ static void write_task_files(request *q, const am_train_recipe *r)
 
 static int check_pipeline(const request *q, const am_train_recipe *r)
 {
-    if (r->method->needs_aux) {
+    if (r->merge.method->needs_aux) {
         return am_fail(AM_E_RECIPE,
                        "merge_method %s needs a second checkpoint for each model, "
                        "which no step of a pipeline makes",
-                       r->method->name);
+                       r->merge.method->name);
     }
     for (int t = 0; t < r->n_tasks; t++) {
         if (strpbrk(r->task[t], "\t\n\"\\/") != NULL) {

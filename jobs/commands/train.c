@@ -80,10 +80,9 @@ static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *j
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(am_iterate_validate_all(it, "base", it->base, &how));
     AM_TRY(am_iterate_test_all(it, "base", "base", it->base, how));
-    AM_TRY(
-        epochs_all(it, section,
-                   section->epochs > 0 ? section->epochs : recipe->rounds * recipe->finetune.epochs,
-                   job->save_every));
+    AM_TRY(epochs_all(it, section,
+                      section->epochs > 0 ? section->epochs : am_train_recipe_joint_epochs(recipe),
+                      job->save_every));
     AM_TRY(am_iterate_save_all(it, "trunk.h5", it->final));
     AM_TRY(am_saver_end_all(&it->saver, it->suite.comm));
 cleanup:

@@ -2,7 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include "jobs/theory/theory.h"
+#include "jobs/theory/ratios.h"
 #include "mpi/error.h"
 
 /* ---- result.json ---- */
@@ -96,37 +96,13 @@ static void json_epochs(const am_iterate *it, const am_theory *theory, am_json *
     am_json_end_array(json);
 }
 
-/* How |C| lies to its bounds, over all rows. */
-typedef struct ratios {
-    double derived, network; /* the largest |C| / bound; NaN: no bound was measured */
-    int printed, bounds;     /* rows in which the printed bound is broken, of so many */
-} ratios;
-
-static ratios ratios_of(const am_theory *theory)
-{
-    const am_theory_section *section = &theory->section;
-    const int64_t n =
-        (int64_t)section->n_tasks * section->n_etas * section->n_alphas * section->n_k;
-    ratios out = {.derived = NAN, .network = NAN};
-    for (int64_t r = 0; r < n; r++) {
-        const am_theory_row *row = &theory->row[r];
-        if (row->derived > 0) {
-            out.derived = fmax(out.derived, row->c / row->derived);
-            out.printed += row->c > row->printed;
-            out.bounds++;
-        }
-        if (row->net_derived > 0) {
-            out.network = fmax(out.network, row->c / row->net_derived);
-        }
-    }
-    return out;
-}
-
 void am_theory_json(const am_iterate *it, const am_job *job, am_json *json)
 {
     const am_theory *theory = job->self;
     const am_theory_section *section = &theory->section;
-    const ratios bounds = ratios_of(theory);
+    if (it->recipe->experiment != NULL) {
+        am_json_string(json, "experiment", it->recipe->experiment);
+    }
     am_json_array(json, "rows");
     for (int i = 0; i < section->n_tasks; i++) {
         for (int a = 0; a < section->n_alphas; a++) {
@@ -139,14 +115,10 @@ void am_theory_json(const am_iterate *it, const am_job *job, am_json *json)
     }
     am_json_end_array(json);
     json_slopes(theory, json);
-    am_json_object(json, "bounds");
-    am_json_real(json, "most_of_derived", bounds.derived);
-    am_json_real(json, "most_of_network", bounds.network);
-    am_json_int(json, "printed_broken", bounds.printed);
-    am_json_int(json, "measured", bounds.bounds);
-    am_json_end_object(json);
+    am_theory_ratios_json(theory, json);
     json_epochs(it, theory, json);
     am_theory_spectra_json(it, section, &theory->spectra, json);
+    am_theory_optimizers_json(section, &theory->optimizers, json);
 }
 
 /* ---- table.txt ---- */
@@ -203,21 +175,6 @@ static void write_slopes(const am_theory *theory, FILE *out)
     }
 }
 
-static void write_bounds(const ratios *bounds, FILE *out)
-{
-    if (bounds->bounds > 0) {
-        fprintf(
-            out,
-            "\n|C| comes up to %.3g of the derived bound and breaks the printed one in %d of %d "
-            "rows\n",
-            bounds->derived, bounds->printed, bounds->bounds);
-    }
-    if (!isnan(bounds->network)) {
-        fprintf(out, "|C| comes up to %.3g of the derived bound with the network's constants\n",
-                bounds->network);
-    }
-}
-
 static void write_epochs(const am_iterate *it, const am_theory *theory, FILE *out)
 {
     const am_theory_section *section = &theory->section;
@@ -242,15 +199,15 @@ static void write_epochs(const am_iterate *it, const am_theory *theory, FILE *ou
 char *am_theory_text(const am_iterate *it, const am_job *job)
 {
     const am_theory *theory = job->self;
-    const ratios bounds = ratios_of(theory);
     char *text = NULL;
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
     if (out != NULL) {
         write_slopes(theory, out);
-        write_bounds(&bounds, out);
+        am_theory_ratios_write(theory, out);
         write_epochs(it, theory, out);
         am_theory_spectra_write(it, &theory->section, &theory->spectra, out);
+        am_theory_optimizers_write(&theory->section, &theory->optimizers, out);
     }
     if (out == NULL || fclose(out) != 0) {
         free(text);

@@ -3,12 +3,14 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 #include "jobs/recipe/bind.h"
 #include "jobs/recipe/lists.h"
 #include "mpi/error.h"
 
 typedef struct theory_keys {
-    int64_t parts, spectrum;
+    int64_t parts, spectrum, batches;
+    double momentum;
     int eigen;
 } theory_keys;
 
@@ -20,9 +22,15 @@ static const am_param table[] = {
      "measure norms of Hessians along the trajectories: never, for the largest eta, always"},
     {"spectrum", AM_PARAM_INT, offsetof(theory_keys, spectrum), "0", 0, AM_THEORY_MAX_SPECTRUM,
      NULL, "largest eigenvalues of Hessians at the base and where the joint descent ends; 0: none"},
+    {"batches", AM_PARAM_INT, offsetof(theory_keys, batches), "4", 1, 65536, NULL,
+     "optimizers: steps of an epoch of sgd, each on a part of a task's samples"},
+    {"momentum", AM_PARAM_REAL, offsetof(theory_keys, momentum), "0.9", 0, 1, NULL,
+     "optimizers: of the heavy ball"},
     {0},
 };
-static const char *const lists[] = {"k", "alphas", "eta", "tasks", NULL};
+static const char *const lists[] = {"k", "alphas", "eta", "tasks", "optimizers", NULL};
+const char *const am_theory_optimizer_names[AM_THEORY_OPTIMIZERS + 1] = {"gd", "sgd", "momentum",
+                                                                         "adamw", NULL};
 
 typedef struct range_keys {
     double from, to;
@@ -113,6 +121,39 @@ static int read_counts(const am_node *map, int n_tasks, am_theory_section *out)
     return rc;
 }
 
+static int read_optimizer(const am_node *node, am_theory_section *out)
+{
+    const char *name = NULL;
+    const int rc = am_node_text(node, "theory.optimizers", &name);
+    if (rc != AM_OK) {
+        return rc;
+    }
+    for (int i = 0; i < AM_THEORY_OPTIMIZERS; i++) {
+        if (strcmp(name, am_theory_optimizer_names[i]) != 0) {
+            continue;
+        }
+        for (int k = 0; k < out->n_optimizers; k++) {
+            if (out->optimizer[k] == i) {
+                return am_node_fail(node, "theory.optimizers: %s is listed twice", name);
+            }
+        }
+        out->optimizer[out->n_optimizers++] = i;
+        return AM_OK;
+    }
+    return am_node_fail(node, "theory.optimizers: %s is none of gd, sgd, momentum, adamw", name);
+}
+
+static int read_optimizers(const am_node *map, am_theory_section *out)
+{
+    const am_node *list = am_node_find(map, "optimizers");
+    out->n_optimizers = list == NULL; /* gd */
+    int rc = list == NULL ? AM_OK : am_recipe_list(list, "theory.optimizers", AM_THEORY_OPTIMIZERS);
+    for (int64_t i = 0; rc == AM_OK && list != NULL && i < list->n; i++) {
+        rc = read_optimizer(list->item[i], out);
+    }
+    return rc;
+}
+
 int am_theory_section_read(const am_node *map, int n_tasks, am_theory_section *out)
 {
     theory_keys keys = {0};
@@ -124,6 +165,9 @@ int am_theory_section_read(const am_node *map, int n_tasks, am_theory_section *o
     out->parts = keys.parts;
     out->eigen = keys.eigen;
     out->spectrum = (int)keys.spectrum;
+    out->batches = keys.batches;
+    out->momentum = keys.momentum;
+    AM_KEEP(read_optimizers(map, out));
     AM_KEEP(read_counts(map, n_tasks, out));
     AM_KEEP(read_reals(map, out));
     return rc;
@@ -159,6 +203,13 @@ void am_theory_section_print(const am_theory_section *section, am_json *json)
         am_json_int(json, "parts", section->parts);
         am_json_string(json, "eigen", eigen[section->eigen]);
         am_json_int(json, "spectrum", section->spectrum);
+        am_json_array(json, "optimizers");
+        for (int i = 0; i < section->n_optimizers; i++) {
+            am_json_string(json, NULL, am_theory_optimizer_names[section->optimizer[i]]);
+        }
+        am_json_end_array(json);
+        am_json_int(json, "batches", section->batches);
+        am_json_real(json, "momentum", section->momentum);
         am_json_end_object(json);
     }
 }
@@ -170,4 +221,10 @@ int am_theory_section_largest(const am_theory_section *section)
         largest = section->eta[i] > section->eta[largest] ? i : largest;
     }
     return largest;
+}
+
+bool am_theory_section_compares(const am_theory_section *section)
+{
+    return section->n_optimizers > 1 ||
+           (section->n_optimizers == 1 && section->optimizer[0] != AM_THEORY_GD);
 }

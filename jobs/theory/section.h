@@ -10,6 +10,10 @@ enum { AM_THEORY_MAX_LIST = 64, AM_THEORY_MAX_SPECTRUM = 32 };
 /* Where norms of Hessians are measured: `eigen`. */
 enum { AM_THEORY_EIGEN_NO, AM_THEORY_EIGEN_LARGEST_ETA, AM_THEORY_EIGEN_ALL };
 
+/* Optimisers that the theory is compared for: `optimizers`. */
+enum { AM_THEORY_GD, AM_THEORY_SGD, AM_THEORY_MOMENTUM, AM_THEORY_ADAMW, AM_THEORY_OPTIMIZERS };
+extern const char *const am_theory_optimizer_names[AM_THEORY_OPTIMIZERS + 1]; /* as recipes do */
+
 typedef struct am_theory_section {
     bool is_given;
     int n_tasks, n_k, n_alphas, n_etas;
@@ -19,6 +23,9 @@ typedef struct am_theory_section {
     int64_t parts; /* of the samples of a task, for ranks to share */
     int eigen;     /* AM_THEORY_EIGEN_* */
     int spectrum;  /* eigenvalues of each Hessian; 0: none */
+    int n_optimizers, optimizer[AM_THEORY_OPTIMIZERS]; /* AM_THEORY_*; only gd: no comparison */
+    int64_t batches;                                   /* steps of an epoch of sgd */
+    double momentum;                                   /* of the heavy ball */
 } am_theory_section;
 
 /** Read the section; map NULL: there is none, and nothing to measure. n_tasks: of the recipe.
@@ -28,5 +35,7 @@ int am_theory_section_read(const am_node *map, int n_tasks, am_theory_section *o
 void am_theory_section_print(const am_theory_section *section, am_json *json);
 /** Index of the largest eta. Pure. */
 int am_theory_section_largest(const am_theory_section *section);
+/** Whether optimisers are compared: more than gradient descent is listed. Pure. */
+bool am_theory_section_compares(const am_theory_section *section);
 
 #endif

@@ -77,6 +77,7 @@ void am_theory_free(am_theory *theory)
     free(theory->epoch);
     free(theory->row);
     am_theory_spectra_free(&theory->spectra);
+    am_theory_optimizers_free(&theory->optimizers);
     *theory = (am_theory){0};
 }
 
@@ -194,6 +195,7 @@ int am_theory_work_all(am_iterate *it, const am_run_folder *folder, const am_job
     int rc = task == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(make(section, theory));
     AM_KEEP(am_theory_spectra_make(section, suite->net.trunk.n, &theory->spectra));
+    AM_KEEP(am_theory_optimizers_make(section, &theory->optimizers));
     AM_AGREE(suite->comm);
     AM_TRY(am_room_check_all(suite->comm, folder, am_room_of_train(it, &it->recipe->finetune)));
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
@@ -211,6 +213,7 @@ int am_theory_work_all(am_iterate *it, const am_run_folder *folder, const am_job
         }
     }
     AM_TRY(am_theory_spectra_all(it, &oracle, section, &theory->spectra));
+    AM_TRY(am_theory_optimizers_all(it, &oracle, section, &theory->optimizers));
 cleanup:
     am_theory_net_free(&problem);
     free(task);

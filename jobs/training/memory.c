@@ -11,6 +11,8 @@
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
  *   joint      and the final one                                  a call of all ranks
+ *   gradients  and six in f64                                     a call in a group, a full batch
+ *   plane      and three in f64                                   an evaluation
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *
@@ -19,6 +21,9 @@
 
 #include <stdlib.h>
 #include "io/file.h"
+#include "jobs/training/iterate/gradients.h"
+#include "jobs/training/iterate/plane.h"
+#include "jobs/training/model_pool.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -37,6 +42,7 @@ enum {
 typedef struct shaped {
     am_net net; /* owned */
     int64_t trunk, moved;
+    int64_t slice; /* the largest rank's, for merges */
 } shaped;
 
 typedef struct planner {
@@ -89,7 +95,8 @@ typedef struct call {
     const am_dataset_shape *shape; /* [n] */
     int n;
     bool with_trunk, with_head;
-    int ranks; /* that share it */
+    int ranks;    /* that share it */
+    bool on_half; /* at times it trains on half of the validation samples instead */
 } call;
 
 /* Samples of the largest leaf: see am_schedule_rows. */
@@ -97,7 +104,8 @@ static int64_t leaf_rows(const call *c)
 {
     int64_t rows = 0;
     for (int i = 0; i < c->n; i++) {
-        const int64_t n = c->shape[i].n[AM_TRAIN], batch = c->section->batch;
+        const int64_t half = c->on_half ? c->shape[i].n[AM_VALIDATION] / 2 : 0;
+        const int64_t n = most(c->shape[i].n[AM_TRAIN], half), batch = c->section->batch;
         rows = most(rows, batch == 0 || batch > n ? n : batch);
     }
     return (rows + c->section->micro_batches - 1) / c->section->micro_batches;
@@ -224,7 +232,7 @@ static int prepare_phases(planner *p, am_train_need *out)
     const am_train_recipe *r = p->recipe;
     int rc = AM_OK;
     if (p->pretraining.n[AM_TRAIN] > 0 && r->base_checkpoint == NULL) {
-        const call c = {&p->plain, &r->base, &p->pretraining, 1, true, true, p->ranks};
+        const call c = {&p->plain, &r->base, &p->pretraining, 1, true, true, p->ranks, false};
         am_train_need need;
         rc = call_need(p, &c, &need);
         need.data = held_bytes(p, &p->pretraining, r->n_tasks);
@@ -232,7 +240,7 @@ static int prepare_phases(planner *p, am_train_need *out)
         offer(p, "pretrain", p->plain.trunk, need, out);
     }
     for (int i = 0; i < r->n_tasks && r->heads_checkpoint == NULL && !r->heads_random; i++) {
-        const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1};
+        const call c = {&p->plain, &r->heads, &p->shape[i], 1, false, true, 1, false};
         AM_KEEP(offer_call(p, "probe", p->plain.trunk, &c, out));
     }
     return rc;
@@ -256,9 +264,10 @@ static int train_phases(planner *p, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
     const int64_t reals = 2 * p->plain.trunk + adapted_reals(p, 1);
-    const call c = {
-        trained(p), r->n_tasks == 1 ? &r->finetune : &r->joint, p->shape, r->n_tasks, true, false,
-        p->ranks};
+    const call c = {trained(p), r->n_tasks == 1 ? &r->finetune : &r->joint,
+                    p->shape,   r->n_tasks,
+                    true,       false,
+                    p->ranks,   false};
     am_train_need need;
     int rc = call_need(p, &c, &need);
     need.parameters = 0; /* the session goes back to a file */
@@ -271,9 +280,54 @@ static int train_phases(planner *p, am_train_need *out)
 static int64_t iterate_reals(const planner *p, int64_t own)
 {
     const int64_t T = p->recipe->n_tasks, P = p->plain.trunk;
-    const int64_t slice = am_part_units(P, p->ranks);
+    const int64_t slice = p->plain.slice;
     const int64_t sent = own > 0 ? P : 0;
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
+}
+
+/* Trunks while the rounds train: the current one, the best of a run, the best of all runs. */
+static int64_t chosen_trunks(const am_train_recipe *r)
+{
+    const am_comparison *c = &r->iterate;
+    int alphas = 1;
+    for (int m = 0; m < c->n_methods; m++) {
+        alphas = am_comparison_alphas(c, &c->method[m]) > 1 ? 2 : alphas;
+    }
+    return c->n_methods * c->n_epochs > 1                         ? 3
+           : am_train_recipe_rounds(r, c->epochs[0]) * alphas > 1 ? 2
+                                                                  : 1;
+}
+
+/* A task whose gradients are measured: it is trained, and has a full batch in f64 beside it. */
+static int gradients_phase(const planner *p, const call *c, int64_t reals, am_train_need *out)
+{
+    const am_train_ops *exact = am_train_ops_of(AM_DTYPE_F64);
+    const int64_t P = p->plain.trunk, wide = (int64_t)sizeof(double);
+    const int64_t parts = p->recipe->gradients.parts;
+    am_train_need need;
+    int64_t tree = 0, bytes = 0;
+    int rc = call_need(p, c, &need);
+    for (int r = 0; r < c->ranks && rc == AM_OK; r++) {
+        rc = am_tree_bytes(parts, P + 1, (int)wide, c->ranks, r, true, AM_TREE_EVERYWHERE, &bytes);
+        tree = most(tree, bytes);
+    }
+    AM_KEEP(exact->activation_bytes(&p->plain.net, am_part_units(c->shape->n[AM_TRAIN], parts),
+                                    c->shape->classes, true, &bytes));
+    need.activations = most(need.activations, bytes);
+    need.gradients += tree;
+    need.parameters +=
+        (AM_GRADIENT_VECTORS + 1) * P * wide + head_reals(p, c->shape->classes) * wide;
+    if (rc == AM_OK) {
+        offer(p, "gradients", reals, need, out);
+    }
+    return rc;
+}
+
+/* Origin and axes of the plane beside a model that is evaluated. */
+static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
+{
+    const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    return offer_evaluation(p, reals + frame / p->real, 0, out);
 }
 
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
@@ -286,21 +340,31 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
         own += owner[i] == group;
     }
     const int64_t shared = iterate_reals(p, own);
-    const int64_t chosen = r->rounds * r->n_iterate_alphas > 1 ? 2 : 1; /* with the current one */
+    const int64_t chosen = chosen_trunks(r);
     for (int i = 0; i < r->n_tasks; i++) {
-        const call c = {trained(p), &r->finetune, &p->shape[i], 1, true, false, size};
+        const call c = {trained(p), &r->finetune, &p->shape[i], 1,
+                        true,       false,        size,         r->on_validation};
         if (owner[i] == group) {
             AM_KEEP(offer_call(p, "finetune", shared + chosen * P, &c, out));
         }
+    }
+    for (int i = 0; i < r->n_tasks && r->gradients.is_given; i++) {
+        const call c = {&p->plain, &r->finetune, &p->shape[i], 1, true, false, size, false};
+        if (owner[i] == group) {
+            AM_KEEP(gradients_phase(p, &c, shared, out));
+        }
+    }
+    if (r->plane.is_given) {
+        AM_KEEP(plane_phase(p, shared, out));
     }
     const am_train_need merge = {.parameters = P * p->real + (r->n_tasks + MERGE_EXTRA) *
                                                                  (int64_t)AM_CHUNK *
                                                                  (int64_t)sizeof(double)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
-    const int64_t epochs = r->joint.epochs > 0 ? r->joint.epochs : r->rounds * r->finetune.epochs;
+    const int64_t epochs = am_train_recipe_joint_epochs(r);
     if (r->run_joint) {
-        const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks};
+        const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks, false};
         const int64_t reals = adapted_reals(p, own + 1) - adapted_reals(p, own);
         AM_KEEP(offer_call(p, "joint", shared + reals + (epochs > 1 ? 3 : 2) * P, &c, out));
     }
@@ -362,7 +426,8 @@ static int theory_phases(planner *p, am_train_need *out)
     const am_theory_section *section = &p->recipe->theory;
     const int64_t P = p->plain.trunk;
     const int64_t sweep =
-        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k);
+        P + P * am_theory_measure_vectors(section->tasks[section->n_tasks - 1], section->n_k,
+                                          section->eigen != AM_THEORY_EIGEN_NO);
     am_train_need gradient, product;
     const int rc = part_need(p, &gradient, &product);
     if (rc != AM_OK) {
@@ -396,12 +461,30 @@ cleanup:
     return rc;
 }
 
+static int largest_slice(const planner *p, const am_tensor_table *tensors, int64_t *out)
+{
+    const int64_t unit = am_model_pool_unit(tensors, am_train_recipe_by_rows(p->recipe));
+    am_slices slices = {0};
+    const int rc = am_slices_make(tensors, unit, p->ranks, &slices);
+    *out = 0;
+    for (int r = 0; r < p->ranks && rc == AM_OK; r++) {
+        int64_t elements = 0;
+        for (int64_t i = slices.first[r]; i < slices.first[r + 1]; i++) {
+            elements += slices.spans[i].hi - slices.spans[i].lo;
+        }
+        *out = most(*out, elements);
+    }
+    am_slices_free(&slices);
+    return rc;
+}
+
 static int measure(const planner *p, shaped *s)
 {
     static const char somewhere; /* any anchor: only whether there is one counts */
     am_param_layout trunk = {0}, moved = {0};
     int rc = am_net_trunk_layout(&s->net, p->ops->dtype, &trunk);
     AM_KEEP(am_param_layout_part(&trunk, &moved));
+    AM_KEEP(largest_slice(p, &trunk.tensors, &s->slice));
     s->trunk = trunk.n;
     s->moved = moved.n;
     s->net.anchor = p->recipe->model.linearised ? &somewhere : NULL;

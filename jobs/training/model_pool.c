@@ -119,9 +119,19 @@ void am_model_pool_free(am_model_pool **pool_at)
     *pool_at = NULL;
 }
 
-static int make_slices(am_model_pool *pool)
+int64_t am_model_pool_unit(const am_tensor_table *tensors, bool whole)
+{
+    int64_t unit = AM_CHUNK;
+    for (int64_t i = 0; i < tensors->n && whole; i++) {
+        unit = tensors->t[i].numel > unit ? tensors->t[i].numel : unit;
+    }
+    return unit;
+}
+
+static int make_slices(am_model_pool *pool, bool whole)
 {
     const am_tensor_table *tensors = &pool->suite->trunk.tensors;
+    const int64_t unit = am_model_pool_unit(tensors, whole);
     int rc = AM_OK;
     pool->slice = am_new(pool->size, sizeof *pool->slice, "slices");
     pool->start = am_new(tensors->n, sizeof *pool->start, "slices");
@@ -130,7 +140,7 @@ static int make_slices(am_model_pool *pool)
         return AM_E_NOMEM;
     }
     for (int r = 0; r < pool->size && rc == AM_OK; r++) {
-        rc = am_slice_make(tensors, AM_CHUNK, pool->size, r, &pool->slice[r]);
+        rc = am_slice_make(tensors, unit, pool->size, r, &pool->slice[r]);
     }
     if (rc != AM_OK) {
         return rc;
@@ -178,7 +188,7 @@ static int make_buffers(am_model_pool *pool)
     return rc;
 }
 
-int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
+int am_model_pool_create_all(const am_suite *suite, bool whole, am_model_pool **out)
 {
     int rc = AM_OK;
     am_model_pool *pool = am_new(1, sizeof *pool, "the pool of models");
@@ -189,7 +199,7 @@ int am_model_pool_create_all(const am_suite *suite, am_model_pool **out)
     AM_AGREE(suite->comm);
     MPI_Comm_size(suite->comm, &pool->size);
     MPI_Comm_rank(suite->comm, &pool->rank);
-    AM_KEEP(make_slices(pool));
+    AM_KEEP(make_slices(pool, whole));
     AM_KEEP(make_buffers(pool));
     AM_AGREE(suite->comm);
     *out = pool;
@@ -321,9 +331,9 @@ cleanup:
     return rc;
 }
 
-int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const double *param,
-                            const double *model_param, void *merged)
+int am_model_pool_merge_all(am_model_pool *pool, const am_pool_merge *how, void *merged)
 {
+    const am_method *method = how->method;
     int rc = AM_OK;
     int n_params = method_params(method);
     int64_t tensors = pool->suite->trunk.tensors.n;
@@ -333,8 +343,8 @@ int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const 
                     .store = packed_store,
                     .store_raw = packed_store_raw};
     am_merge_result result = {0};
-    double *params = repeated(param, n_params, tensors);
-    double *model_params = repeated(model_param, n_params, tensors * pool->suite->n);
+    double *params = repeated(how->param, n_params, tensors);
+    double *model_params = repeated(how->model_param, n_params, tensors * pool->suite->n);
     bool *copy = am_new(tensors, sizeof *copy, "merge parameters");
     rc = !params || !model_params || !copy ? AM_E_NOMEM : AM_OK;
     AM_AGREE(pool->suite->comm);
@@ -346,6 +356,9 @@ int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const 
                         .param = params,
                         .model_param = model_params,
                         .copy = copy,
+                        .scope = how->scope,
+                        .semantics = how->semantics,
+                        .seed = how->seed,
                         .block = AM_CHUNK};
     AM_TRY(am_merge_run_all(pool->suite->comm, &job, &pool->slice[pool->rank], &result));
     AM_TRY(gather_trunk_all(pool, merged));

@@ -16,9 +16,13 @@
 
 typedef struct am_model_pool am_model_pool;
 
+/** Where tensors are cut into slices: a multiple of elements. whole: nowhere, as methods that work
+ * by rows need it (the engine takes rows of a neighbour, which a slice in memory does not have).
+ * Pure. */
+int64_t am_model_pool_unit(const am_tensor_table *tensors, bool whole);
 /** Plan the slices of suite's trunks. Collective [suite->comm]. Memory: (T + 2) slices per rank.
  * The suite is borrowed for the pool's lifetime. Errors: AM_E_NOMEM, agreed. */
-int am_model_pool_create_all(const am_suite *suite, am_model_pool **out);
+int am_model_pool_create_all(const am_suite *suite, bool whole, am_model_pool **out);
 void am_model_pool_free(am_model_pool **pool);
 
 /** Fill the pool from the current base (equal on all ranks) and from the trunks of all tasks.
@@ -27,13 +31,20 @@ void am_model_pool_free(am_model_pool **pool);
  * of the own group's tasks, equal within the group. Members of a group share the sending. */
 int am_model_pool_fill_all(am_model_pool *pool, const void *base, void *const *trunks);
 
+/* How a pool is merged: values of the method's parameters in table order. */
+typedef struct am_pool_merge {
+    const am_method *method;
+    am_scope scope;            /* 0: as the method has it */
+    am_semantics semantics;    /* likewise */
+    const double *param;       /* [P] borrowed */
+    const double *model_param; /* [P] borrowed: the same for every tensor and task */
+    uint64_t seed;             /* of what is drawn */
+} am_pool_merge;
+
 /** Merge what the pool holds into `merged`, a whole trunk on every rank.
  *
- * Collective [suite->comm]; everything [same]. param [P], model_param [P] (the same for every
- * tensor and task): values of the method's parameters in table order. Errors: those of
- * am_merge_run_all. */
-int am_model_pool_merge_all(am_model_pool *pool, const am_method *method, const double *param,
-                            const double *model_param, void *merged);
+ * Collective [suite->comm]; everything [same]. Errors: those of am_merge_run_all. */
+int am_model_pool_merge_all(am_model_pool *pool, const am_pool_merge *how, void *merged);
 
 /** Gram matrix of the task vectors. Collective [suite->comm].
  * per_tensor [tensors, T, T] or NULL; global [T, T]. */

@@ -15,6 +15,10 @@
 /* What alpha, round and epochs are chosen by, on validation data. */
 enum { AM_CHOOSE_AUTO, AM_CHOOSE_ACCURACY, AM_CHOOSE_LOSS };
 
+/* Where the rounds begin. */
+enum { AM_START_BASE, AM_START_ONE_SHOT };
+
+enum { AM_MERGE_NAME = 32 };
 enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
 
 /* One training section: base, heads, finetune, joint. */
@@ -26,6 +30,38 @@ typedef struct am_train_section {
     bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 
+/* A merge of task vectors: the section `merge`, or an entry of `methods`. */
+typedef struct am_train_merge {
+    char name[AM_MERGE_NAME]; /* in keys and names of files */
+    const am_method *method;
+    am_scope scope;                     /* 0: as the method has it */
+    am_semantics semantics;             /* likewise */
+    double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters, in table order */
+    int lambda;                         /* parameter that alpha sets, -1: the method has none */
+} am_train_merge;
+
+/* Merges that are compared: every method, with every number of epochs, at every alpha. */
+typedef struct am_comparison {
+    int n_methods, n_epochs, n_alphas;
+    am_train_merge method[AM_RECIPE_MAX_LIST];
+    int64_t epochs[AM_RECIPE_MAX_LIST];
+    double alpha[AM_RECIPE_MAX_LIST]; /* n_alphas 0: each method has its own lambda */
+} am_comparison;
+
+/* Gradients by epoch: iterate/gradients.h. */
+typedef struct am_gradients_section {
+    bool is_given;
+    int64_t epochs; /* 0: the most of one_shot.epochs */
+    int64_t parts;  /* of the samples of a task, for ranks to share */
+} am_gradients_section;
+
+/* The plane of the run: iterate/plane.h. */
+typedef struct am_plane_section {
+    bool is_given;
+    int64_t grid;  /* points a side */
+    double margin; /* of the extent of the models, on every side */
+} am_plane_section;
+
 typedef struct am_train_recipe {
     char *text; /* resolved recipe with all defaults, YAML, owned: written beside the output */
 
@@ -33,6 +69,7 @@ typedef struct am_train_recipe {
     am_dtype dtype;
     am_divergence divergence; /* on_divergence */
     int choose_by;            /* AM_CHOOSE_* */
+    const char *experiment;   /* what a report makes of the run; static, NULL: nothing special */
     am_model model;
 
     char *folder; /* owned */
@@ -46,17 +83,18 @@ typedef struct am_train_recipe {
     bool heads_random;
     am_train_section base, heads, finetune, joint;
 
-    const am_method *method;
-    double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters, in table order */
-    int lambda;                         /* parameter that alpha sets, -1: the method has none */
-
-    int n_epochs, n_alphas, n_iterate_alphas;
-    int64_t one_shot_epochs[AM_RECIPE_MAX_LIST]; /* ascending */
-    double alpha[AM_RECIPE_MAX_LIST];            /* candidates of one-shot merges */
-    double iterate_alpha[AM_RECIPE_MAX_LIST];    /* candidates of iterative runs */
-    int64_t rounds, patience, warmup; /* rounds; warmup: alpha grows linearly over that many */
+    am_train_merge merge;
+    am_comparison one_shot;           /* epochs: of the models that are merged, ascending */
+    am_comparison iterate;            /* epochs: a round, ascending; every one is a run */
+    int64_t budget;                   /* epochs that each run trains; 0: `rounds` of them */
+    int64_t rounds, patience, warmup; /* warmup: alpha grows linearly over that many */
     int64_t keep;                     /* newest rounds of an alpha that stay on disk, 0: all */
+    int start;                        /* AM_START_* */
+    bool on_validation;               /* rounds train on validation data: am_dataset_half */
+    bool curve;                       /* test data after every round, to be drawn */
     bool run_joint;
+    am_gradients_section gradients;
+    am_plane_section plane;
     am_theory_section theory;
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
@@ -73,6 +111,23 @@ int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, 
 /** Models are chosen by loss, not by accuracy: as the recipe says, or for tasks that are all text.
  * Pure. */
 bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text);
+/** Members scope and semantics, where they are given. */
+void am_train_merge_print_own(const am_train_merge *merge, am_json *json);
+/** Share of the elements of the task vectors that a merge drops at random; 0: none. Pure. */
+double am_train_merge_drops(const am_train_merge *merge);
+/** Alphas that a method of a comparison is tried with, and the a-th; NaN for a method without a
+ * lambda, which is merged once. Pure. */
+int am_comparison_alphas(const am_comparison *comparison, const am_train_merge *merge);
+double am_comparison_alpha(const am_comparison *comparison, const am_train_merge *merge, int a);
+/** A method of the comparison works by rows. Pure. */
+bool am_train_recipe_by_rows(const am_train_recipe *recipe);
+/** Rounds of a run with so many epochs a round. Pure. */
+int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epochs);
+/** Epochs of joint training: as many as the longest run trains, unless the recipe says otherwise.
+ * Pure. */
+int64_t am_train_recipe_joint_epochs(const am_train_recipe *recipe);
+/** Epochs whose gradients are measured. Pure. */
+int64_t am_train_recipe_gradient_epochs(const am_train_recipe *recipe);
 /** Make recipe->text anew, after a change. Local. Errors: AM_E_NOMEM. */
 int am_train_recipe_resolve(am_train_recipe *recipe);
 /** Paths of all that a job of this recipe reads, NULL-terminated, freed by

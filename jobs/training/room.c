@@ -42,12 +42,19 @@ static int64_t larger(int64_t a, int64_t b)
 int64_t am_room_of_iterate(const am_iterate *it)
 {
     const am_train_recipe *r = it->recipe;
-    const int64_t joint = r->joint.epochs > 0 ? r->joint.epochs : r->rounds * r->finetune.epochs;
+    const int64_t joint = am_train_recipe_joint_epochs(r);
     /* Of each alpha the newest, the best that each of them names, and the one that is written. */
     const int64_t kept = 2 * r->keep + 1;
-    const int64_t rounds = r->keep == 0 || kept > r->rounds ? r->rounds : kept;
     int64_t models = 3; /* base, one-shot, final */
-    models += (int64_t)it->suite.n * r->n_epochs + r->n_iterate_alphas * rounds;
+    models += (int64_t)it->suite.n * r->one_shot.n_epochs;
+    models += r->plane.is_given ? (int64_t)r->one_shot.n_methods * r->one_shot.n_epochs : 0;
+    for (int m = 0; m < r->iterate.n_methods; m++) {
+        const int64_t alphas = am_comparison_alphas(&r->iterate, &r->iterate.method[m]);
+        for (int e = 0; e < r->iterate.n_epochs; e++) {
+            const int64_t rounds = am_train_recipe_rounds(r, r->iterate.epochs[e]);
+            models += alphas * (r->keep == 0 || kept > rounds ? rounds : kept);
+        }
+    }
     models += r->run_joint ? joint + 1 : 0;
     const int64_t tasks = 2 * it->suite.n * state_bytes(it, &r->finetune);
     const int64_t work = larger(tasks, 3 * larger(state_bytes(it, &r->base),
@@ -84,7 +91,7 @@ static int64_t bytes_there(const am_run_folder *folder, const char *sub)
 
 static int check(const am_run_folder *folder, int64_t bytes)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "state", "work"};
     struct statvfs fs;
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
         bytes -= bytes_there(folder, subs[i]);

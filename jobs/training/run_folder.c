@@ -167,8 +167,9 @@ static int recognise(am_run_folder *folder, const char *identity, bool *is_there
 /* A name that a training job writes: the patterns of its checkpoints and their temporaries. */
 static bool is_ours(const char *name)
 {
-    static const char *const pattern[] = {"*.h5",         "*.h5.*",    "result.json", "table.txt",
-                                          "events.jsonl", "*.partial", "*.unit"};
+    static const char *const pattern[] = {"*.h5",      "*.h5.*",       "result.json",
+                                          "table.txt", "*alpha-*.txt", "events.jsonl",
+                                          "*.partial", "*.unit"};
     for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
         if (fnmatch(pattern[i], name, 0) == 0) {
             return true;
@@ -181,7 +182,7 @@ static bool is_ours(const char *name)
  * bring it back, and a finished run looks at no model again that would take it along. */
 static void tidy_locks(const am_run_folder *folder)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane"};
     static const char suffix[] = ".lock";
     char path[AM_RUN_PATH];
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
@@ -226,7 +227,8 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "state", "work", "units"};
+    static const char *const subs[] = {".",     "rounds", "tuned", "joint",
+                                       "plane", "state",  "work",  "units"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {

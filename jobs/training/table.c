@@ -97,12 +97,17 @@ static void json_row(const am_suite *suite, const am_table_row *row, am_json *js
     am_json_object(json, NULL);
     am_json_string(json, "key", row->key);
     am_json_string(json, "name", row->name);
+    if (row->choice.phase != NULL) {
+        am_json_string(json, "phase", row->choice.phase);
+        am_json_string(json, "method", row->choice.method);
+    }
     am_json_real(json, "alpha", row->choice.alpha);
     if (row->choice.epochs >= 0) {
         am_json_int(json, "epochs", row->choice.epochs);
     }
     if (row->choice.round >= 0) {
         am_json_int(json, "round", row->choice.round);
+        am_json_int(json, "round_epochs", row->choice.round_epochs);
     }
     am_json_real(json, "validation_accuracy", row->choice.validation);
     am_json_real(json, "validation_loss_nats", row->choice.validation_loss);

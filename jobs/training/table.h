@@ -6,10 +6,12 @@
 #include "jobs/training/suite/scores.h"
 #include "mpi/jsonw.h"
 
-enum { AM_TABLE_ROWS = 64, AM_TABLE_NAME = 64 };
+enum { AM_TABLE_ROWS = 256, AM_TABLE_NAME = 64 };
 
 /* How a row's model was chosen; fields that do not apply are negative or NaN. */
 typedef struct am_table_choice {
+    const char *phase, *method; /* static, or of the recipe; NULL: not told, no merge */
+    int64_t round_epochs;       /* of rounds: epochs of each; else 0 */
     double alpha;
     int64_t epochs, round;
     double validation;      /* mean accuracy on validation data, 0..1 */

@@ -55,12 +55,19 @@ static void am_eigen_scale(int64_t n, double norm, const double *from, double *t
     }
 }
 
-/* The start-th first vector, not yet of length 1. */
-static void am_eigen_draw(int64_t n, uint64_t seed, int64_t start, double *v)
+/* The start-th first vector, not yet of length 1. Only the very first one is near to something. */
+static void am_eigen_draw(int64_t n, const am_eigen_options *o, int64_t start, double *v)
 {
-    const am_rng rng = am_rng_make(seed, "eigen", start, 0, "");
+    const am_rng rng = am_rng_make(o->seed, "eigen", start, 0, "");
+    const double length = o->near != NULL && start == 0 ? am_eigen_norm(n, o->near) : 0;
     for (int64_t i = 0; i < n; i++) {
         v[i] = am_rng_normal(&rng, i);
+    }
+    if (length > 0) {
+        const double chance = AM_EIGEN_CHANCE / am_eigen_norm(n, v);
+        for (int64_t i = 0; i < n; i++) {
+            v[i] = chance * v[i] + o->near[i] / length;
+        }
     }
 }
 
@@ -161,9 +168,10 @@ static void am_lanczos_clean(const am_lanczos *z, int m, double *w)
 /* A new first vector as column m, orthogonal to all before it. */
 static void am_lanczos_start(am_lanczos *z)
 {
-    double *w = am_lanczos_column(z, z->m), norm = 0;
-    while (!(norm > 1e-8 * sqrt((double)z->n))) { /* m < n: chance alone repeats it */
-        am_eigen_draw(z->n, z->o->seed, z->starts++, w);
+    double *w = am_lanczos_column(z, z->m), norm = 0, length = 1;
+    while (!(norm > 1e-8 * length)) { /* m < n: chance alone repeats it */
+        am_eigen_draw(z->n, z->o, z->starts++, w);
+        length = am_eigen_norm(z->n, w);
         am_lanczos_clean(z, z->m, w);
         norm = am_eigen_norm(z->n, w);
     }
@@ -305,7 +313,7 @@ int am_eigen_power(const am_operator *a, const am_eigen_options *options, am_eig
     int rc = 0;
     AM_TRY(am_eigen_open(a, options, 1, 2 * n * (int64_t)sizeof *v, result, &v));
     double *w = v + n;
-    am_eigen_draw(n, options->seed, 0, v);
+    am_eigen_draw(n, options, 0, v);
     am_eigen_scale(n, am_eigen_norm(n, v), v, v);
     for (bool is_done = false; !is_done;) {
         AM_TRY(a->apply(a->self, v, w));

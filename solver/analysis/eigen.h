@@ -20,12 +20,18 @@ typedef enum am_eigen_order {
     AM_EIGEN_MAGNITUDE /* by |value|, descending */
 } am_eigen_order;
 
+#define AM_EIGEN_CHANCE 0.01
+
 typedef struct am_eigen_options {
     am_eigen_order order;
     int wanted;       /* values, >= 1, at most n */
     int most;         /* products at most, >= wanted */
     double tolerance; /* of a residual, relative to the largest |value| that was seen */
     uint64_t seed;    /* of the first vector: normal numbers by am_rng */
+    /* [n] what the first vector is near to, borrowed; NULL or zero: nothing is known. The first
+     * vector is this, of length 1, and a random one of length AM_EIGEN_CHANCE, so that what is not
+     * in it is found, too. May be the result's vector. */
+    const double *near;
     /* am_eigen_bytes, borrowed. NULL: allocated inside; where apply is collective the caller
      * allocates and agrees before, so that no rank is left alone in it. */
     void *memory;

@@ -129,6 +129,7 @@ typedef struct am_method {
     bool needs_base;
     bool takes_base;            /* works without a base; with one, on task vectors */
     bool base_is_model;         /* recipes: a base_model is one more model, unless it is listed */
+    bool drops_at_random;       /* elements of the task vectors; parameters of sparsify.h */
     bool needs_aux;             /* a second checkpoint for each model: `fisher: PATH` beside it */
     int min_models, max_models; /* not counting the base; max 0: AM_MAX_MODELS */
     unsigned properties;

@@ -15,6 +15,7 @@ const am_method am_method_dare_linear = {
     .summary = "random parts of the task vectors, rescaled",
     .source = AM_RANDOM_SOURCE,
     AM_SPARSE_FIELDS,
+    .drops_at_random = true,
     .properties = AM_PROP_ZERO_REMOVES,
     .n_passes = 1,
     .pass = {AM_RANDOM_NORMS_PASS},

@@ -20,6 +20,7 @@ const am_method am_method_dare_ties = {
     .summary = "random parts of the task vectors, rescaled, merged where they agree on a sign",
     .source = AM_RANDOM_SOURCE,
     AM_SPARSE_FIELDS,
+    .drops_at_random = true,
     .rounded = AM_ROUNDED_TOO,
     .scopes = AM_SCOPE_TENSOR | AM_SCOPE_GLOBAL,
     .n_passes = 2,

@@ -12,6 +12,7 @@ const am_method am_method_della = {
     .summary = "random parts by rank, rescaled, merged where they agree on a sign",
     AM_RANKS_FIELDS,
     AM_SPARSE_FIELDS,
+    .drops_at_random = true,
     .rounded = AM_ROUNDED_TOO,
     .n_passes = 2,
     .pass = {AM_NORMS_PASS(AM_ROUNDED_NOT), AM_MAJORITY_PASS},

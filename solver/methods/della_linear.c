@@ -12,6 +12,7 @@ const am_method am_method_della_linear = {
     .summary = "random parts of the task vectors by rank, rescaled",
     AM_RANKS_FIELDS,
     AM_SPARSE_FIELDS,
+    .drops_at_random = true,
     .properties = AM_PROP_ZERO_REMOVES,
     .n_passes = 1,
     .pass = {AM_NORMS_PASS(AM_ROUNDED_NOT)},

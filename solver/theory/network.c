@@ -8,15 +8,21 @@
 #include "mpi/partition.h"
 #include "mpi/runtime.h"
 
-/* The part of task t in samples [lo, hi) of n, weighted: its gradient, or its product with v, and
- * its loss. */
-static int leaf(const am_theory_net *self, int t, const double *theta, const double *v, int64_t lo,
-                int64_t hi, double *out)
+/* The samples of a task that a sum is over. */
+typedef struct range {
+    int task;
+    int64_t lo, hi;
+} range;
+
+/* Samples [lo, hi) of a range, weighted: their gradient, or their product with v, and their loss.
+ */
+static int leaf(const am_theory_net *self, const range *all, const double *theta, const double *v,
+                int64_t lo, int64_t hi, double *out)
 {
     const am_train_ops *ops = am_train_ops_of(AM_DTYPE_F64);
-    const am_task *task = &self->task[t];
+    const am_task *task = &self->task[all->task];
     const int64_t n = self->net->trunk.n;
-    const double weight = (double)(hi - lo) / (double)task->train.n;
+    const double weight = (double)(hi - lo) / (double)(all->hi - all->lo);
     double loss = 0;
     int rc;
     if (hi <= lo) {
@@ -43,9 +49,9 @@ static int leaf(const am_theory_net *self, int t, const double *theta, const dou
     return rc;
 }
 
-/* All parts: out [trunk], *loss. A safe point. */
-static int parts_all(const am_theory_net *self, int t, const double *theta, const double *v,
-                     double *loss, double *out)
+/* All parts of a range: out [trunk], *loss. A safe point. */
+static int parts_all(const am_theory_net *self, const range *all, const double *theta,
+                     const double *v, double *loss, double *out)
 {
     const int64_t n = self->net->trunk.n;
     int64_t first, last, lo, hi;
@@ -53,8 +59,8 @@ static int parts_all(const am_theory_net *self, int t, const double *theta, cons
     am_tree_leaves(self->tree, &first, &last);
     for (int64_t i = first; i < last; i++) {
         double *next = am_tree_next(self->tree);
-        am_part_range(self->task[t].train.n, self->parts, i, &lo, &hi);
-        AM_KEEP(leaf(self, t, theta, v, lo, hi, next));
+        am_part_range(all->hi - all->lo, self->parts, i, &lo, &hi);
+        AM_KEEP(leaf(self, all, theta, v, all->lo + lo, all->lo + hi, next));
         am_tree_push(self->tree);
         am_alive("theory");
     }
@@ -66,15 +72,30 @@ cleanup:
     return rc;
 }
 
+static range whole(const am_theory_net *self, int task)
+{
+    return (range){.task = task, .lo = 0, .hi = self->task[task].train.n};
+}
+
 static int gradient_all(void *self, int task, const double *theta, double *loss, double *gradient)
 {
-    return parts_all(self, task, theta, NULL, loss, gradient);
+    const range all = whole(self, task);
+    return parts_all(self, &all, theta, NULL, loss, gradient);
+}
+
+static int batch_all(void *self, int task, int64_t batch, int64_t batches, const double *theta,
+                     double *loss, double *gradient)
+{
+    range all = whole(self, task);
+    am_part_range(all.hi, batches, batch, &all.lo, &all.hi);
+    return parts_all(self, &all, theta, NULL, loss, gradient);
 }
 
 static int product_all(void *self, int task, const double *theta, const double *v, double *out)
 {
+    const range all = whole(self, task);
     double loss;
-    return parts_all(self, task, theta, v, &loss, out);
+    return parts_all(self, &all, theta, v, &loss, out);
 }
 
 static int constants(void *self, int tasks, const double *theta, double *gradient, double *hessian)
@@ -94,6 +115,7 @@ int am_theory_net_make_all(MPI_Comm comm, const am_net *net, const am_task *task
                           .n = n,
                           .self = out,
                           .gradient_all = gradient_all,
+                          .batch_all = batch_all,
                           .product_all = product_all};
     for (int t = 0; t < tasks; t++) {
         AM_KEEP(am_net_fits(net, &task[t].train));

@@ -14,6 +14,10 @@ typedef struct am_oracle {
     void *self;
     /* L_t(theta) and its gradient [n]. Collective [comm]; all [same]. Errors are agreed. */
     int (*gradient_all)(void *self, int task, const double *theta, double *loss, double *gradient);
+    /* The same on part `batch` of `batches` of the task's samples, in their order. NULL: the
+     * problem has no samples. */
+    int (*batch_all)(void *self, int task, int64_t batch, int64_t batches, const double *theta,
+                     double *loss, double *gradient);
     /* out [n] := Hessian of L_t at theta, times v. Collective [comm]; all [same]. Errors are
      * agreed. */
     int (*product_all)(void *self, int task, const double *theta, const double *v, double *out);

@@ -98,12 +98,13 @@ cleanup:
 }
 
 int am_theory_hessian_norm_all(const am_oracle *oracle, int task, const double *theta,
-                               uint64_t seed, double *norm)
+                               uint64_t seed, double *vector, double *norm)
 {
     double value = NAN, residual = NAN;
-    am_eigen_result result = {.value = &value, .residual = &residual};
-    const int rc =
-        lanczos_all(oracle, task, task + 1, theta, norm_options(oracle->n, seed), &result);
+    am_eigen_result result = {.value = &value, .residual = &residual, .vector = vector};
+    am_eigen_options options = norm_options(oracle->n, seed);
+    options.near = vector;
+    const int rc = lanczos_all(oracle, task, task + 1, theta, options, &result);
     *norm = fabs(value) + residual;
     return rc;
 }

@@ -11,9 +11,6 @@
 #include "solver/linalg/vectors.h"
 #include "solver/theory/vectors.h"
 
-/* Rounding of a gradient, in units of its norm: a guess on the safe side, for `noise`. */
-static const double gradient_noise = 256 * 0x1p-53;
-
 typedef struct sweep {
     const am_oracle *oracle;
     const double *theta0;
@@ -27,19 +24,20 @@ typedef struct sweep {
     double *gradient; /* [tasks][n] */
     double *rest;     /* [tasks][n] sum_m r_t */
     double *tau;      /* [n_k][n] sum_t tau_t^(k) */
+    double *curve;    /* [tasks][n] with norms: the last eigenvector of each task's Hessian */
     double *path;     /* [last] owned: eta times the norms of all gradients up to step i */
 } sweep;
 
-int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k)
+int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k, bool has_norms)
 {
-    return 7 + 2 * tasks + n_k;
+    return 7 + (has_norms ? 3 : 2) * tasks + n_k;
 }
 
 static int make(sweep *s)
 {
     const int64_t T = s->setting->tasks;
-    s->room = am_new(am_theory_measure_vectors(T, s->setting->n_k) * s->n, sizeof *s->room,
-                     "trajectories");
+    s->room = am_new(am_theory_measure_vectors(T, s->setting->n_k, s->setting->has_norms) * s->n,
+                     sizeof *s->room, "trajectories");
     s->path = am_new(s->last, sizeof *s->path, "trajectories");
     if (s->room == NULL || s->path == NULL) {
         return AM_E_NOMEM;
@@ -51,6 +49,7 @@ static int make(sweep *s)
         *each[i] = next;
         next += s->n * (each[i] == &s->gradient || each[i] == &s->rest ? T : 1);
     }
+    s->curve = next + s->n * (s->setting->n_k - 1);
     return AM_OK;
 }
 
@@ -146,7 +145,8 @@ static int curvature_all(const sweep *s, am_theory_row *most)
         AM_TRY(s->oracle->product_all(s->oracle->self, t, s->at, s->rest + t * s->n, s->product));
         am_vector_add(s->n, 1, s->product, s->c);
         if (s->setting->has_norms) {
-            AM_TRY(am_theory_hessian_norm_all(s->oracle, t, s->at, s->setting->seed, &hessian));
+            AM_TRY(am_theory_hessian_norm_all(s->oracle, t, s->at, s->setting->seed,
+                                              s->curve + t * s->n, &hessian));
         }
         take_most(&most->hessian, hessian);
     }
@@ -182,7 +182,7 @@ static void fill(const sweep *s, double alpha, int j, am_theory_row *row)
     row->gap = am_theory_norm(n, s->gap);
     row->c = am_theory_norm(n, s->c);
     row->term = fabs(factor) * row->c;
-    row->noise = gradient_noise * fabs(alpha) * s->path[k - 1];
+    row->noise = AM_THEORY_GRADIENT_NOISE * fabs(alpha) * s->path[k - 1];
     am_vector_add(n, -factor, s->c, s->gap);
     row->residual = am_theory_norm(n, s->gap);
     row->printed = am_theory_bound_printed(setting->tasks, k, alpha, row->gradient, row->hessian);

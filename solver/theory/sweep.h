@@ -19,6 +19,9 @@
 #include <stdbool.h>
 #include "solver/theory/oracle.h"
 
+/* Rounding of a gradient, in units of its norm: a guess on the safe side, for `noise`. */
+#define AM_THEORY_GRADIENT_NOISE (256 * 0x1p-53)
+
 typedef struct am_theory_setting {
     int tasks; /* T: the first so many of the oracle's */
     double eta;
@@ -26,7 +29,7 @@ typedef struct am_theory_setting {
     const double *alpha; /* [n_alphas] */
     int n_k;
     const int64_t *k; /* [n_k] ascending, from 1 */
-    bool has_norms;   /* measure norms of Hessians: Lanczos, some dozens of products each */
+    bool has_norms;   /* measure norms of Hessians: Lanczos, some products each */
     uint64_t seed;    /* of Lanczos' first vectors */
 } am_theory_setting;
 
@@ -69,8 +72,8 @@ enum {
 int am_theory_measure_all(const am_oracle *oracle, const double *theta0,
                           const am_theory_setting *setting, am_theory_row *rows,
                           am_theory_epoch *epochs);
-/** Vectors of am_theory_measure_all, without norms. Pure. */
-int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k);
+/** Vectors of am_theory_measure_all; with norms am_theory_hessian_norm_bytes comes on top. Pure. */
+int64_t am_theory_measure_vectors(int64_t tasks, int64_t n_k, bool has_norms);
 
 /** theta [n] := theta_MT^(epochs), the same bits as on the way of am_theory_measure_all: descent on
  * the sum of the first `tasks` tasks with step = alpha eta. Collective [oracle->comm]; all [same].

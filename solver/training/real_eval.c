@@ -247,6 +247,7 @@ const am_train_ops AM_R(am_train_ops) = {
     .hvp = AM_R(am_train_hvp),
     .state_arrays = AM_R(am_train_state_arrays),
     .is_direct = AM_R(am_train_is_direct),
+    .step = AM_R(am_train_step),
     .activation_bytes = AM_R(am_pass_bytes),
     .hvp_bytes = AM_R(am_train_hvp_bytes),
 };

@@ -78,6 +78,10 @@ static int am_train_check_tasks(const am_net *net, const am_task *tasks, int n_t
     if (AM_R(am_optim_name)(o->optim.method) == NULL) {
         return am_fail(AM_E_RECIPE, "training: no optimiser has number %d", o->optim.method);
     }
+    if (o->accumulated != NULL && o->optim.is_sharded) {
+        return am_fail(AM_E_RECIPE, "training: gradients are accumulated of whole steps only: "
+                                    "shard_optimizer: no");
+    }
     if (o->optim.bf16_weights && AM_REAL != 32) {
         return am_fail(AM_E_RECIPE, "training: bf16_weights needs dtype: float32");
     }
@@ -121,6 +125,18 @@ int AM_R(am_train_state_arrays)(const am_optim_options *options)
 bool AM_R(am_train_is_direct)(const am_optim_options *options)
 {
     return AM_R(am_optim_table)[options->method]->direct != NULL;
+}
+
+void AM_R(am_train_step)(const am_optim_options *options, int64_t step, int64_t n, void *w,
+                         const void *g, void *const *state)
+{
+    const am_optim *optim = AM_R(am_optim_table)[options->method];
+    real *array[AM_OPTIM_MAX_STATES] = {0};
+    AM_ASSERT(optim->update != NULL);
+    for (int i = 0; i < optim->states(options); i++) {
+        array[i] = state[i];
+    }
+    optim->update(options, step, 1, n, w, g, array);
 }
 
 int AM_R(am_train_state_new)(MPI_Comm comm, const am_net *net, const am_task *tasks, int n_tasks,
@@ -367,6 +383,14 @@ static int am_train_gradient_all(am_trainer *t, int64_t epoch, int64_t step, boo
 
 /* ---- steps ---- */
 
+AM_CLONES static void am_train_accumulate(int64_t n, double samples, const real *restrict g,
+                                          double *restrict sum)
+{
+    for (int64_t i = 0; i < n; i++) {
+        sum[i] += samples * g[i];
+    }
+}
+
 /* One step; *diverged when the gradient is not finite. After an error the state, the weights and
  * the loss of the epoch are those before the step. */
 static int am_train_step_all(am_trainer *t, int64_t epoch, int64_t step, bool *diverged)
@@ -386,6 +410,10 @@ static int am_train_step_all(am_trainer *t, int64_t epoch, int64_t step, bool *d
                                  t->schedule.steps, o->first_epoch + o->epochs);
     int rc = am_train_gradient_all(t, epoch, step, &attention, &own);
     AM_TRY(rc);
+    if (o->accumulated != NULL) {
+        am_train_accumulate(t->state->segment[0].layout.n, (double)samples, t->gradient,
+                            o->accumulated);
+    }
     AM_TRY(AM_R(am_stepper_step_all)(&t->stepper, lr, t->gradient, t->stepped, n, &attention,
                                      diverged));
     if (t->state->is_sharded && attention) {

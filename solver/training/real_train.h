@@ -30,6 +30,8 @@ int AM_R(am_train_hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, i
 void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d);
 
 bool AM_R(am_train_is_direct)(const am_optim_options *options);
+void AM_R(am_train_step)(const am_optim_options *options, int64_t step, int64_t n, void *w,
+                         const void *g, void *const *state);
 
 /** Errors AM_E_RECIPE when samples and network do not fit. Pure. */
 int AM_R(am_train_check)(const am_net *net, const am_samples *samples, int64_t classes);

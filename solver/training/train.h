@@ -45,7 +45,11 @@ typedef struct am_train_options {
      * network, tasks and options. */
     am_train_state *state;
     int64_t most_steps; /* of this call, 0: no limit; then result->is_finished tells */
-    am_train_log *log;  /* the epochs of this call are added to it; NULL: not measured. Borrowed */
+    /* [gradient_n of the network] gets, for every step, its samples times their mean gradient
+     * added, as the optimiser is given it, before clipping; NULL: nothing. Not with sharded state.
+     */
+    double *accumulated;
+    am_train_log *log; /* the epochs of this call are added to it; NULL: not measured. Borrowed */
 } am_train_options;
 
 typedef struct am_train_result {
@@ -134,6 +138,12 @@ typedef struct am_train_ops {
     /** Whether a step of the optimiser needs a gradient of its own, to turn it into a direction.
      * Local, pure. */
     bool (*is_direct)(const am_optim_options *options);
+
+    /** One step of the optimiser, as it comes, without clip, on flat arrays: w [n] along the
+     * gradient g [n]; state: its arrays (state_arrays), [n] each, zero before step 1. Elementwise,
+     * local. Only where is_direct is false. */
+    void (*step)(const am_optim_options *options, int64_t step, int64_t n, void *w, const void *g,
+                 void *const *state);
 
     /** Bytes of the activations of a micro-batch of `rows` samples, exactly as train_all (or,
      * without gradient, eval_all) allocates them. Local, pure. Errors: AM_E_NOMEM. */

@@ -30,7 +30,9 @@ assert listed == set(fetched), f"only one of the two lists has {sorted(listed ^ 
 
 suite = {t["name"] for t in tasks if t["suite"]}
 assert suite == set("fashion mnist5k latin cyrillic greek hebrew arabic texture street".split()), suite
-assert {t["name"] for t in tasks} - suite == {"scripts"} | {f"reference-{x}" for x in "de en es fr it ja pt".split()}
+others = """scripts latin_small digits latin_accented latin_accented_small latin_extended cyrillic_capital greek_capital
+            math thai georgian armenian ethiopic devanagari bengali gujarati""".split()
+assert {t["name"] for t in tasks} - suite == set(others) | {f"reference-{x}" for x in "de en es fr it ja pt".split()}
 assert all(t["help"] and t["licence"] for t in tasks)
 
 before = {t["name"]: t["packages_absent"] for t in tasks}

@@ -4,6 +4,7 @@ goes on where it was stopped, killed or damaged.                       usage: th
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,8 @@ sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
 from checks import check, failures  # noqa: E402
 
-LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9".split()
+LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9 --set theory.optimizers=[adamw]".split()
+ALL = "--set theory.spectrum=4 --set theory.optimizers=[gd,sgd,momentum,adamw] --set theory.batches=3".split()
 SWEEP = 2 * 16
 UNITS = SWEEP + 2 * 3
 
@@ -57,11 +59,39 @@ def check_numbers(result: dict) -> None:
               f"{where}: constants: {r}")
     check(result["bounds"]["measured"] == 2 * 2 * 4 * 3, f"bounds everywhere: {result['bounds']}")
     check(0 < result["bounds"]["most_of_derived"] <= 1, f"share of the bound: {result['bounds']}")
+    check([b["k"] for b in result["bounds_by_k"]] == [2, 3, 5], f"bounds by k: {result['bounds_by_k']}")
+    for b in result["bounds_by_k"]:
+        shares = [[r["c"] / r[f"{network}bound_{form}"] for r in rows if r["k"] == b["k"]]
+                  for network in ("", "network_") for form in ("derived", "printed")]
+        for name, share in zip(("derived", "printed", "network_derived", "network_printed"), shares):
+            check(b[name] == {"least": min(share), "most": max(share), "rows": 16, "broken": sum(s > 1 for s in share)},
+                  f"k {b['k']}, {name}: {b[name]}, {share}")
     epochs = [e for e in result["epochs"] if e["task"] == "b" and e["eta"] == 1e-3]
     check(len(epochs) == 5, "epochs of task b")
     check(abs(sum(e["share"] for e in epochs) - 1) < 1e-12, "shares of all epochs are one")
     check(abs(epochs[0]["cosine_first_gradient"] - 1) < 1e-15, "the first gradient is itself")
     check(epochs[-1]["loss_nats"] < epochs[0]["loss_nats"], "descent descends")
+
+
+def check_optimizers(result: dict) -> None:
+    rows, slopes = result["optimizers"], result["optimizer_slopes"]
+    check(len(rows) == 4 * 2 * 2 * 4 * 4 and len(slopes) == 4 * 2 * 2 * 4, f"{len(rows)} rows of optimisers")
+    gaps = {(r["tasks"], r["alpha"], r["k"], r["eta"]): r["gap"] for r in result["rows"]}
+    for r in rows:
+        where = f"{r['optimizer']}, T {r['tasks']}, alpha {r['alpha']}, k {r['k']}, eta {r['eta']}: {r}"
+        check(math.isclose(r["relative_gap"], r["gap"] / r["path"]), where)
+        check(-1 <= r["cosine"] <= 1 + 1e-15, where)
+        if r["optimizer"] == "gd":
+            check(abs(r["gap"] - gaps[r["tasks"], r["alpha"], r["k"], r["eta"]]) <= r["rounding"], where)
+        is_exact = r["k"] == 1 and r["optimizer"] in ("gd", "momentum")
+        check((r["gap"] <= r["rounding"]) == is_exact, where)
+        check((r["relative_gap"] > 0.1) == (r["optimizer"] == "adamw"), where)
+    for s in slopes:
+        where = f"{s['optimizer']}, T {s['tasks']}, alpha {s['alpha']}, k {s['k']}: {s}"
+        if s["k"] == 1 and s["optimizer"] in ("gd", "momentum"):
+            check(s["slope"] is None, where)
+        else:
+            check(abs(s["slope"] - (1 if s["optimizer"] == "adamw" else 2)) < 0.1, where)
 
 
 def check_spectra(result: dict) -> None:
@@ -137,7 +167,7 @@ def main() -> None:
     shutil.copy(HERE.parent / "support" / "small_theory.yml", folder / "theory.yml")
     reference = None
     for n in ranks:
-        result = run(["-o", f"run{n}", "--set", "theory.spectrum=4"], n, folder)
+        result = run(["-o", f"run{n}", *ALL], n, folder)
         reference = reference or files(folder / f"run{n}")
         for line in rankrun.changes(reference, files(folder / f"run{n}")):
             check(False, f"{n} ranks: {line}")
@@ -147,7 +177,8 @@ def main() -> None:
     numbers = json.loads((folder / f"run{ranks[0]}/result.json").read_text())
     check_numbers(numbers)
     check_spectra(numbers)
-    again = run(["-o", f"run{ranks[0]}", "--set", "theory.spectrum=4"], 2, folder)
+    check_optimizers(numbers)
+    again = run(["-o", f"run{ranks[0]}", *ALL], 2, folder)
     check("finished" in again.err, "a finished run says so", again)
     check_restart(folder)
     run(["-o", f"run{ranks[0]}", "--set", "seed=8"], 2, folder, 73)

@@ -373,9 +373,44 @@ static void network(void)
     am_net_free(&s.net);
 }
 
+/* A first vector that is known: what it is near to costs fewer products, and what it has nothing of
+ * is found all the same. */
+static void near(void)
+{
+    enum { SIZE = 400 };
+    double d[SIZE], vector[SIZE] = {0}, value, residual;
+    for (int i = 0; i < SIZE; i++) {
+        d[i] = (double)i / SIZE;
+    }
+    d[7] = 10;
+    d[9] = 8;
+    matrix a = matrix_make(SIZE, d, true);
+    const am_operator op = {.self = &a, .n = SIZE, .apply = apply};
+    am_eigen_options options = {.order = AM_EIGEN_MAGNITUDE,
+                                .wanted = 1,
+                                .most = 80,
+                                .tolerance = 1e-5,
+                                .seed = 3,
+                                .near = vector};
+    am_eigen_result result = {.value = &value, .residual = &residual, .vector = vector};
+    AM_CHECK_OK(am_eigen_lanczos(&op, &options, &result)); /* zeros: nothing is known */
+    AM_CHECK(result.is_converged);
+    AM_CHECK_NEAR(value, 10, 1e-8);
+    const int cold = result.products;
+    AM_CHECK_OK(am_eigen_lanczos(&op, &options, &result));
+    AM_CHECK(result.is_converged && result.products < cold);
+    AM_CHECK_NEAR(value, 10, 1e-8);
+    a.d[9] = 12; /* the vector found has nothing of this one */
+    AM_CHECK_OK(am_eigen_lanczos(&op, &options, &result));
+    AM_CHECK(result.is_converged);
+    AM_CHECK_NEAR(value, 12, 1e-8);
+    matrix_free(&a);
+}
+
 static const am_test tests[] = {
-    AM_TEST(close_values), AM_TEST(apart), AM_TEST(repeated_values), AM_TEST(small_operators),
-    AM_TEST(outcomes),     AM_TEST(power), AM_TEST(tridiagonal),     AM_TEST(network),
+    AM_TEST(close_values),    AM_TEST(apart),    AM_TEST(repeated_values),
+    AM_TEST(small_operators), AM_TEST(outcomes), AM_TEST(power),
+    AM_TEST(tridiagonal),     AM_TEST(network),  AM_TEST(near),
 };
 
 AM_TEST_MAIN("eigen", tests)

@@ -8,7 +8,7 @@
 #include "tests/am_test.h"
 #include "tests/merge_once.h"
 
-enum { MAX_N = 300, MAX_MODELS = 6, CASES = 40 };
+enum { MAX_N = 300, MAX_MODELS = 6, CASES = 40, MIN_DRAWN = 64 };
 
 /* A method in one of the scopes and semantics that it offers. */
 typedef struct subject {
@@ -24,6 +24,7 @@ typedef struct sample {
     am_semantics semantics;
     int64_t n;
     int models;
+    uint64_t seed;
     double base[MAX_N], x[MAX_MODELS][MAX_N], aux[MAX_MODELS][MAX_N], out[MAX_N];
     double param[AM_METHOD_MAX_PARAMS], model_param[MAX_MODELS][AM_METHOD_MAX_PARAMS];
 } sample;
@@ -36,6 +37,7 @@ static void run_all(sample *s)
     am_merge_once m = {.method = s->method,
                        .tensors = &table,
                        .models = s->models,
+                       .seed = s->seed,
                        .scope = s->scope,
                        .semantics = s->semantics,
                        .base = s->method->needs_base ? s->base : NULL};
@@ -326,6 +328,25 @@ static void check_declared_all(const subject *of)
     AM_CHECK((of->method->properties & ~checked) == 0); /* all are tested */
 }
 
+/* Another seed gives another model if the method says so, and only then. */
+static void seed_matters_all(const subject *of, int number)
+{
+    sample a, b;
+    draw(&a, of, number);
+    const int density = find_param(of->method, "density");
+    for (int m = 0; m < a.models && density >= 0; m++) {
+        a.model_param[m][density] = 0.5;
+    }
+    b = a;
+    b.seed = 1;
+    run_all(&a);
+    run_all(&b);
+    const bool differs = memcmp(a.out, b.out, (size_t)a.n * sizeof *a.out) != 0;
+    if (!AM_CHECK(a.n < MIN_DRAWN || differs == of->method->drops_at_random)) {
+        fprintf(stderr, "%s: wrong about what it draws\n", of->method->name);
+    }
+}
+
 static void check_common_all(const subject *of)
 {
     const bool has_lambda = find_param(of->method, "lambda") >= 0;
@@ -337,6 +358,7 @@ static void check_common_all(const subject *of)
             lambda_zero_gives_base_all(of, i);
         }
         dense_is_plain_all(of, i);
+        seed_matters_all(of, i);
     }
 }
 

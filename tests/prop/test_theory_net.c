@@ -6,7 +6,10 @@
 #include <string.h>
 #include "mpi/runtime.h"
 #include "solver/theory/fit.h"
+#include "mpi/partition.h"
+#include "solver/linalg/vectors.h"
 #include "solver/theory/network.h"
+#include "solver/theory/optimizers.h"
 #include "solver/theory/sweep.h"
 #include "solver/theory/vectors.h"
 #include "solver/training/preset.h"
@@ -63,7 +66,12 @@ static void problem_free(problem *p)
 typedef struct outcome {
     am_theory_row row[ETAS][ALPHAS][KS];
     am_theory_epoch epoch[ETAS][TASKS][5];
+    am_theory_compared compared[2][ALPHAS][KS]; /* sgd in three batches, adamw */
 } outcome;
+
+static const am_theory_rule rules[2] = {
+    {.optim = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8}, .batches = 3},
+    {.optim = {.beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8}, .batches = 1}};
 
 static double eta_of(double most, int i)
 {
@@ -86,6 +94,12 @@ static void measure_all(MPI_Comm comm, const problem *p, double most, outcome *o
                                            .has_norms = i == 0};
         AM_CHECK_OK(
             am_theory_measure_all(&oracle, p->theta0, &setting, out->row[i][0], out->epoch[i][0]));
+        for (int r = 0; i == 0 && r < 2; r++) {
+            am_theory_rule rule = rules[r];
+            rule.optim.method = am_optim_find(r == 0 ? "sgd" : "adamw");
+            AM_CHECK_OK(
+                am_theory_compare_all(&oracle, p->theta0, &setting, &rule, out->compared[r][0]));
+        }
     }
     am_theory_net_free(&self);
 }
@@ -151,6 +165,35 @@ static void networks(void)
     }
 }
 
+/* Batches, weighted by their samples, are the whole task. */
+static void batches(void)
+{
+    enum { BATCHES = 3 };
+    problem p;
+    am_theory_net self;
+    am_oracle oracle;
+    problem_make("mlp", "activation=tanh", NULL, &p);
+    AM_CHECK_OK(am_theory_net_make_all(am_world(), &p.net, p.task, TASKS, PARTS, &self, &oracle));
+    const int64_t n = oracle.n, samples = p.task[1].train.n;
+    double *whole = calloc((size_t)(3 * n), sizeof *whole), *part = whole + n, *sum = part + n;
+    double loss, of_batch, mean = 0;
+    AM_CHECK_OK(oracle.gradient_all(oracle.self, 1, p.theta0, &loss, whole));
+    for (int64_t b = 0; b < BATCHES; b++) {
+        int64_t lo, hi;
+        am_part_range(samples, BATCHES, b, &lo, &hi);
+        AM_CHECK_OK(oracle.batch_all(oracle.self, 1, b, BATCHES, p.theta0, &of_batch, part));
+        AM_CHECK(fabs(of_batch - loss) > 1e-6);
+        mean += of_batch * (double)(hi - lo) / (double)samples;
+        am_vector_add(n, (double)(hi - lo) / (double)samples, part, sum);
+    }
+    AM_CHECK_NEAR(mean, loss, 1e-14);
+    am_vector_add(n, -1, whole, sum);
+    AM_CHECK(am_theory_norm(n, sum) < 1e-14 * am_theory_norm(n, whole));
+    free(whole);
+    am_theory_net_free(&self);
+    problem_free(&p);
+}
+
 /* The Hessian is symmetric, and zero for what is frozen. */
 static void symmetric(void)
 {
@@ -185,5 +228,5 @@ static void symmetric(void)
     problem_free(&p);
 }
 
-static const am_test tests[] = {AM_TEST(networks), AM_TEST(symmetric)};
+static const am_test tests[] = {AM_TEST(networks), AM_TEST(batches), AM_TEST(symmetric)};
 AM_TEST_MAIN("theory_net", tests)

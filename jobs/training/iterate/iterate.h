@@ -4,17 +4,29 @@
  *                 -> rounds of { finetune each task from the current model; merge }   for each
  * alpha
  *                 -> joint training
+ *                 -> gradients by epoch, the plane of all models, if the recipe asks for them
  *   selection on validation data; the test data is used once, for the table.
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_ITERATE_H
 #define AM_JOBS_TRAINING_ITERATE_H
 
+#include "jobs/training/iterate/points.h"
 #include "jobs/training/model_pool.h"
 #include "jobs/training/run_folder.h"
 #include "jobs/training/suite/suite.h"
 #include "jobs/training/table.h"
 #include "jobs/training/recipe.h"
+
+typedef struct am_run am_run;                       /* parts.h */
+typedef struct am_gradient_epoch am_gradient_epoch; /* gradients.h */
+typedef struct am_plane am_plane;                   /* plane.h */
+
+/* Mean over the individual models of some number of epochs, on validation data. */
+typedef struct am_individual {
+    int64_t epochs;
+    double validation, validation_loss;
+} am_individual;
 
 typedef struct am_iterate {
     const am_train_recipe *recipe; /* borrowed */
@@ -25,6 +37,12 @@ typedef struct am_iterate {
     void *base, *merged, *final; /* trunks, equal on all ranks; final: the chosen iterative model */
     void **trunk;                /* [tasks] own group's tasks, NULL elsewhere */
     void **best;                 /* [tasks] likewise: individual model with the best validation */
+    am_individual individual[AM_RECIPE_MAX_LIST];
+    int n_individual;
+    am_run *run; /* [n_runs] owned */
+    int n_runs;
+    am_gradient_epoch *gradient; /* [tasks][epochs] owned; NULL: not measured */
+    am_plane *plane;             /* owned; NULL: none */
     am_table table;
 } am_iterate;
 
@@ -54,8 +72,14 @@ int am_iterate_save_all(const am_iterate *it, const char *name, const void *trun
  */
 int am_iterate_run_all(am_iterate *it, const am_run_folder *folder, double save_every);
 
-/** Members of the job's result: the table and the comparison (gains over one-shot, gap to joint
- * closed). */
+/** Test scores of a trunk into a point: nothing is chosen by them. Collective. */
+int am_iterate_test_point_all(const am_iterate *it, const void *trunk, am_point *out);
+
+/** table.txt: the table, and what else was measured; owned by the caller. NULL with AM_E_NOMEM in
+ * the slot. */
+char *am_iterate_text(const am_iterate *it);
+/** Members of the job's result: the table, rounds, and the comparison (gains over one-shot, gap to
+ * joint closed). */
 void am_iterate_json(const am_iterate *it, am_json *json);
 
 #endif

@@ -7,13 +7,6 @@
 #include "mpi/agree.h"
 #include "mpi/log.h"
 
-/* As many as the rounds train, unless the recipe says otherwise. */
-static int64_t joint_epochs(const am_train_recipe *recipe)
-{
-    return recipe->joint.epochs > 0 ? recipe->joint.epochs
-                                    : recipe->rounds * recipe->finetune.epochs;
-}
-
 /* Epoch `epoch` from `current`: read if it is there, else done and saved. */
 static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
 {
@@ -25,7 +18,7 @@ static int step_joint_all(am_iterate *it, int64_t epoch, void *current)
     if (!is_done) {
         am_train_options options =
             am_train_section_options(&it->recipe->joint, it->recipe->seed, "joint", epoch,
-                                     epoch - 1, joint_epochs(it->recipe));
+                                     epoch - 1, am_train_recipe_joint_epochs(it->recipe));
         options.epochs = 1;
         am_saver_step(&it->saver, false, "joint training, epoch %lld", (long long)epoch);
         AM_TRY(am_suite_joint_all(&it->suite, current, &options));
@@ -45,11 +38,11 @@ int am_iterate_joint_all(am_iterate *it)
     int rc = current == NULL ? AM_E_NOMEM : AM_OK;
     AM_KEEP(am_choice_new(it, &best));
     AM_AGREE(it->suite.comm);
-    const int64_t epochs = joint_epochs(recipe);
+    const int64_t epochs = am_train_recipe_joint_epochs(recipe);
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "joint"));
     am_iterate_copy(it, current, it->base);
     for (int64_t epoch = 1; epoch <= epochs; epoch++) {
-        am_table_choice how = {.alpha = NAN, .epochs = epoch, .round = -1};
+        am_table_choice how = {.phase = "joint", .alpha = NAN, .epochs = epoch, .round = -1};
         AM_TRY(step_joint_all(it, epoch, current));
         AM_TRY(am_iterate_validate_all(it, "joint", current, &how));
         am_choice_offer(it, &best, current, how);

@@ -10,10 +10,12 @@
 #include "mpi/log.h"
 
 /* Keep the snapshot of each own task that is the best on validation data so far; best[tasks]. */
-static int keep_individuals_all(am_iterate *it, am_table_choice *best)
+static int keep_individuals_all(am_iterate *it, int64_t epochs, am_table_choice *best)
 {
     am_scores scores = {0};
     int rc = am_suite_eval_own_all(&it->suite, it->trunk, AM_VALIDATION, &scores);
+    it->individual[it->n_individual++] = (am_individual){
+        .epochs = epochs, .validation = scores.accuracy, .validation_loss = scores.loss};
     for (int i = 0; i < it->suite.n && rc == AM_OK; i++) {
         const am_eval_result *task = &scores.task[i];
         const am_table_choice how = {.validation = (double)task->correct / (double)task->n,
@@ -29,19 +31,47 @@ static int keep_individuals_all(am_iterate *it, am_table_choice *best)
     return rc;
 }
 
-/* The best merge of what the pool holds, over all alphas. */
-static int best_merge_all(am_iterate *it, int64_t epochs, am_choice *best)
+/* The best merge of what the pool holds by one method, over all alphas. */
+static int best_merge_all(am_iterate *it, const am_train_merge *merge, int64_t epochs,
+                          am_choice *best)
 {
+    const am_comparison *one_shot = &it->recipe->one_shot;
     char text[AM_CHOICE_TEXT];
     int rc = AM_OK;
-    for (int a = 0; a < it->recipe->n_alphas; a++) {
-        am_table_choice how = {.alpha = it->recipe->alpha[a], .epochs = epochs, .round = -1};
-        AM_TRY(am_iterate_merge_all(it, how.alpha, it->merged));
+    best->is_set = false;
+    for (int a = 0; a < am_comparison_alphas(one_shot, merge); a++) {
+        am_table_choice how = {.phase = "one_shot",
+                               .method = merge->name,
+                               .alpha = am_comparison_alpha(one_shot, merge, a),
+                               .epochs = epochs,
+                               .round = -1};
+        AM_TRY(am_iterate_merge_all(it, merge, how.alpha, 0, it->merged));
         AM_TRY(am_iterate_validate_all(it, "one_shot", it->merged, &how));
         am_choice_offer(it, best, it->merged, how);
     }
-    am_info("one-shot merge of %lld-epoch models: validation %s at alpha %g", (long long)epochs,
-            am_choice_text(it, &best->how, text), best->how.alpha);
+    am_info("one-shot merge of %lld-epoch models by %s: validation %s at alpha %g",
+            (long long)epochs, merge->name, am_choice_text(it, &best->how, text), best->how.alpha);
+cleanup:
+    return rc;
+}
+
+/* A row for the best merge by each method of what the pool holds. */
+static int compare_all(am_iterate *it, int64_t epochs, am_choice *best, am_choice *overall)
+{
+    const am_comparison *one_shot = &it->recipe->one_shot;
+    int rc = AM_OK;
+    for (int m = 0; m < one_shot->n_methods; m++) {
+        const am_train_merge *merge = &one_shot->method[m];
+        const bool is_one = one_shot->n_methods == 1;
+        char key[AM_TABLE_NAME], name[AM_TABLE_NAME];
+        AM_TRY(best_merge_all(it, merge, epochs, best));
+        am_choice_offer(it, overall, best->trunk, best->how);
+        snprintf(key, sizeof key, "one_shot_%s%s%lld", is_one ? "" : merge->name, is_one ? "" : "_",
+                 (long long)epochs);
+        snprintf(name, sizeof name, "one-shot %s, %lld epoch%s", is_one ? "merge" : merge->name,
+                 (long long)epochs, epochs == 1 ? "" : "s");
+        AM_TRY(am_iterate_test_all(it, key, name, best->trunk, best->how));
+    }
 cleanup:
     return rc;
 }
@@ -49,7 +79,7 @@ cleanup:
 static int test_individuals_all(am_iterate *it, const am_table_choice *best)
 {
     am_scores scores = {0};
-    am_table_choice how = {.alpha = NAN, .epochs = -1, .round = -1};
+    am_table_choice how = {.phase = "individual", .alpha = NAN, .epochs = -1, .round = -1};
     int rc = am_suite_eval_own_all(&it->suite, it->best, AM_TEST, &scores);
     for (int i = 0; i < it->suite.n; i++) {
         how.validation += best[i].validation / it->suite.n;
@@ -81,7 +111,7 @@ static int tune_task_all(am_iterate *it, int i, int64_t done, int64_t epochs)
     }
     am_train_options train =
         am_train_section_options(&recipe->finetune, recipe->seed, "one_shot", done, done,
-                                 recipe->one_shot_epochs[recipe->n_epochs - 1]);
+                                 recipe->one_shot.epochs[recipe->one_shot.n_epochs - 1]);
     train.epochs = epochs - done;
     AM_TRY(am_suite_finetune_one_all(suite, i, it->trunk[i], &train));
     AM_TRY(am_ckpt_save_all(suite->group, path, &suite->trunk.tensors, suite->trunk.offset,
@@ -124,20 +154,13 @@ int am_iterate_one_shot_all(am_iterate *it)
     }
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "tuned"));
     am_iterate_start_tasks(it, it->base);
-    for (int k = 0; k < recipe->n_epochs; k++) {
-        AM_TRY(tune_all(it, done, recipe->one_shot_epochs[k]));
-        done = recipe->one_shot_epochs[k];
-        AM_TRY(keep_individuals_all(it, individual));
+    for (int k = 0; k < recipe->one_shot.n_epochs; k++) {
+        AM_TRY(tune_all(it, done, recipe->one_shot.epochs[k]));
+        done = recipe->one_shot.epochs[k];
+        AM_TRY(keep_individuals_all(it, done, individual));
         AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
-        AM_TRY(am_iterate_vectors_all(it, "one_shot", NAN, done));
-        best.is_set = false;
-        AM_TRY(best_merge_all(it, done, &best));
-        am_choice_offer(it, &overall, best.trunk, best.how);
-        char key[AM_TABLE_NAME], name[AM_TABLE_NAME];
-        snprintf(key, sizeof key, "one_shot_%lld", (long long)done);
-        snprintf(name, sizeof name, "one-shot merge, %lld epoch%s", (long long)done,
-                 done == 1 ? "" : "s");
-        AM_TRY(am_iterate_test_all(it, key, name, best.trunk, best.how));
+        AM_TRY(am_iterate_vectors_all(it, "one_shot", NAN, done, NULL));
+        AM_TRY(compare_all(it, done, &best, &overall));
     }
     if (overall.is_set) {
         AM_TRY(am_iterate_save_all(it, "one-shot.h5", overall.trunk));

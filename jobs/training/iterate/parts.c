@@ -1,5 +1,6 @@
 /* What the phases of iterate share. SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/iterate/plane.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
+#include "mpi/rng.h"
 #include "solver/analysis/gram.h"
 
 static size_t trunk_bytes(const am_iterate *it)
@@ -109,6 +111,9 @@ void am_iterate_close_all(am_iterate *it)
     free(it->merged);
     free(it->final);
     am_model_pool_free(&it->pool);
+    am_runs_free(it);
+    free(it->gradient);
+    am_plane_free(it);
     am_table_free(&it->table);
     am_saver_free(&it->saver);
     am_suite_close_all(&it->suite);
@@ -151,19 +156,27 @@ int am_iterate_stopped_all(am_iterate *it, int code)
 
 /* ---- merging ---- */
 
-int am_iterate_merge_all(am_iterate *it, double alpha, void *out)
+int am_iterate_merge_all(am_iterate *it, const am_train_merge *merge, double alpha, int64_t round,
+                         void *out)
 {
-    const am_train_recipe *recipe = it->recipe;
+    const uint64_t seed = (uint64_t)it->recipe->seed;
     double param[AM_METHOD_MAX_PARAMS];
-    memcpy(param, recipe->param, sizeof param);
-    if (recipe->lambda >= 0) {
-        param[recipe->lambda] = alpha;
+    memcpy(param, merge->param, sizeof param);
+    if (merge->lambda >= 0) {
+        param[merge->lambda] = alpha;
     }
-    return am_model_pool_merge_all(it->pool, recipe->method, param, recipe->param, out);
+    const am_pool_merge how = {.method = merge->method,
+                               .scope = merge->scope,
+                               .semantics = merge->semantics,
+                               .param = param,
+                               .model_param = merge->param,
+                               .seed = round > 0 ? am_hash64(&round, sizeof round, seed) : seed};
+    return am_model_pool_merge_all(it->pool, &how, out);
 }
 
 /* Write norms and cosines of the task vectors in the pool as one event. */
-int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step)
+int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int64_t step,
+                           double *energy)
 {
     int n = it->suite.n, rc = AM_OK;
     am_json json = {0};
@@ -174,6 +187,9 @@ int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int6
     AM_AGREE(it->suite.comm);
     AM_TRY(am_model_pool_gram_all(it->pool, NULL, gram));
     am_gram_cosines(gram, n, norm, cosine);
+    for (int i = 0; energy != NULL && i < n; i++) {
+        *energy = (i > 0 ? *energy : 0) + gram[i * n + i];
+    }
     am_json_string(&json, "phase", phase);
     am_json_real(&json, "alpha", alpha);
     am_json_int(&json, "step", step);
@@ -205,9 +221,15 @@ static void report_scores(const am_suite *suite, const char *phase, am_table_cho
 {
     am_json json = {0};
     am_json_string(&json, "phase", phase);
+    if (how.method != NULL) {
+        am_json_string(&json, "method", how.method);
+    }
     am_json_real(&json, "alpha", how.alpha);
     am_json_int(&json, "epochs", how.epochs);
     am_json_int(&json, "round", how.round);
+    if (how.round >= 0) {
+        am_json_int(&json, "round_epochs", how.round_epochs);
+    }
     am_json_real(&json, "validation_accuracy", scores->accuracy);
     am_json_real(&json, "validation_loss_nats", scores->loss);
     am_scores_json(suite, scores, &json);
@@ -230,6 +252,18 @@ int am_iterate_validate_all(const am_iterate *it, const char *phase, const void 
     return rc;
 }
 
+int am_iterate_test_point_all(const am_iterate *it, const void *trunk, am_point *out)
+{
+    am_scores scores = {0};
+    const int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
+    if (rc == AM_OK) {
+        out->test = scores.accuracy;
+        out->test_loss = scores.loss;
+        am_scores_free(&scores);
+    }
+    return rc;
+}
+
 /* Test accuracy of a chosen model: one more row of the table. */
 int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const void *trunk,
                         am_table_choice how)
@@ -238,5 +272,5 @@ int am_iterate_test_all(am_iterate *it, const char *key, const char *name, const
     int rc = am_suite_eval_all(&it->suite, trunk, AM_TEST, &scores);
     AM_KEEP(am_table_add(&it->table, key, name, how, &scores));
     am_scores_free(&scores);
-    return rc;
+    return rc == AM_OK ? am_plane_keep_all(it, key, trunk, &how) : rc; /* agreed */
 }

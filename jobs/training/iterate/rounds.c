@@ -1,8 +1,9 @@
-/* The rounds of iterate, for each alpha. A round's model is saved with the best round so far, so
+/* The rounds of a run at one alpha. A round's model is saved with the best round so far, so
  * that a later run goes on from the newest sound one, and older ones need not be kept.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,33 +16,44 @@
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
 #include "mpi/log.h"
-#include "mpi/progress.h"
 
 static const char best_round_key[] = "allmerge.best_round",
                   best_validation_key[] = "allmerge.best_validation",
                   best_loss_key[] = "allmerge.best_validation_loss";
 
-/* The run of one alpha. */
-typedef struct run {
+/* A run at one alpha. */
+typedef struct line {
     am_iterate *it;
+    const am_run *run;
     double alpha;
     void *current; /* borrowed trunk: the model of `round` */
     int64_t round; /* the last that is done */
     int64_t best;  /* round with the best validation, 0: none */
     am_table_choice best_how;
-    int64_t *named; /* [rounds + 1] owned: the best up to each round, 0: not known */
-} run;
+    int64_t *named;  /* [rounds + 1] owned: the best up to each round, 0: not known */
+    am_point *point; /* [rounds + 1] borrowed */
+} line;
 
-enum { NAME = 128 };
+enum { NAME = 192 };
 
-static void round_name(const run *r, int64_t round, char *out)
+void am_run_round_name(const am_run *run, double alpha, int64_t round, char *out, size_t size)
 {
-    snprintf(out, NAME, "rounds/alpha-%g-round-%03" PRId64 ".h5", r->alpha, round);
+    snprintf(out, size, "rounds/%salpha-%g-round-%03" PRId64 ".h5", run->file, alpha, round);
+}
+
+static void round_name(const line *r, int64_t round, char *out)
+{
+    am_run_round_name(r->run, r->alpha, round, out, NAME);
+}
+
+static void points_name(const line *r, char *out)
+{
+    snprintf(out, NAME, "rounds/%salpha-%g.txt", r->run->file, r->alpha);
 }
 
 /* ---- what stays on disk ---- */
 
-static int remove_round(const run *r, int64_t round)
+static int remove_round(const line *r, int64_t round)
 {
     char name[NAME], path[AM_RUN_PATH];
     round_name(r, round, name);
@@ -58,14 +70,14 @@ static int remove_round(const run *r, int64_t round)
     return rc;
 }
 
-static bool is_newest(const run *r, int64_t round)
+static bool is_newest(const line *r, int64_t round)
 {
     const int64_t keep = r->it->recipe->keep;
     return keep == 0 || round > r->round - keep;
 }
 
 /* The newest rounds stay, and the best ones that they name: each can be gone on from. */
-static bool is_needed(const run *r, int64_t round)
+static bool is_needed(const line *r, int64_t round)
 {
     bool is = is_newest(r, round);
     for (int64_t i = r->round; i > 0 && is_newest(r, i) && !is; i--) {
@@ -75,7 +87,7 @@ static bool is_needed(const run *r, int64_t round)
 }
 
 /* Remove the models of rounds [from, to] that are not needed. */
-static int prune_all(const run *r, int64_t from, int64_t to)
+static int prune_all(const line *r, int64_t from, int64_t to)
 {
     int rc = AM_OK, rank;
     MPI_Comm_rank(r->it->suite.comm, &rank);
@@ -87,7 +99,7 @@ static int prune_all(const run *r, int64_t from, int64_t to)
 
 /* ---- save and read ---- */
 
-static int save_round_all(const run *r)
+static int save_round_all(const line *r)
 {
     const am_iterate *it = r->it;
     char name[NAME], path[AM_RUN_PATH], round[32], validation[32], loss[32];
@@ -108,14 +120,18 @@ cleanup:
     return rc;
 }
 
-static am_table_choice how_of(const run *r, int64_t round)
+static am_table_choice how_of(const line *r, int64_t round)
 {
-    return (am_table_choice){
-        .alpha = r->alpha, .epochs = round * r->it->recipe->finetune.epochs, .round = round};
+    return (am_table_choice){.phase = "iterative",
+                             .method = r->run->merge->name,
+                             .alpha = r->alpha,
+                             .epochs = round * r->run->epochs,
+                             .round = round,
+                             .round_epochs = r->run->epochs};
 }
 
 /* The best round that a sound model names, 0: none, and how it was chosen. */
-static int read_best_all(const run *r, const char *name, int64_t *round, am_table_choice *how)
+static int read_best_all(const line *r, const char *name, int64_t *round, am_table_choice *how)
 {
     char path[AM_RUN_PATH];
     am_ckpt *ckpt = NULL;
@@ -137,7 +153,7 @@ cleanup:
 }
 
 /* Go on after `round` if its model and the best one that it names are sound. */
-static int try_round_all(run *r, int64_t round, am_choice *best, bool *is_found)
+static int try_round_all(line *r, int64_t round, am_choice *best, bool *is_found)
 {
     char name[NAME];
     bool is_sound = false;
@@ -168,7 +184,7 @@ cleanup:
 }
 
 /* Nothing unsound stays among the newest models, which are not made again. */
-static int tidy_all(run *r)
+static int tidy_all(line *r)
 {
     const am_suite *suite = &r->it->suite;
     int rc = AM_OK, rank;
@@ -191,21 +207,31 @@ cleanup:
     return rc;
 }
 
-/* Begin after the newest round that is there, or with the base. */
-static int begin_all(run *r, am_choice *best)
+/* Begin after the newest round that is there, or at the start. */
+static int begin_all(line *r, am_choice *best)
 {
-    const int64_t rounds = r->it->recipe->rounds;
+    const am_iterate *it = r->it;
+    char name[NAME];
+    int64_t measured = 0;
     bool is_found = false;
     int rc = AM_OK;
-    for (int64_t round = rounds; round > 0 && !is_found; round--) {
+    points_name(r, name);
+    AM_TRY(
+        am_points_read_all(it->suite.comm, it->folder, name, r->run->rounds, r->point, &measured));
+    for (int64_t round = measured; round > 0 && !is_found; round--) {
         AM_TRY(try_round_all(r, round, best, &is_found));
     }
     if (is_found) {
-        am_info("iterative, alpha %g: going on after round %" PRId64, r->alpha, r->round);
+        am_info("iterative%s%s, alpha %g: going on after round %" PRId64,
+                r->run->label[0] != '\0' ? " " : "", r->run->label, r->alpha, r->round);
         AM_TRY(tidy_all(r));
-    } else {
-        r->round = r->best = 0;
-        am_iterate_copy(r->it, r->current, r->it->base);
+        goto cleanup;
+    }
+    r->round = r->best = 0;
+    am_iterate_copy(it, r->current, it->base);
+    if (it->recipe->start == AM_START_ONE_SHOT) {
+        AM_TRY(am_iterate_read_all(it, "one-shot.h5", r->current, &is_found));
+        AM_ASSERT(is_found); /* the phase before wrote it */
     }
 cleanup:
     return rc;
@@ -219,41 +245,67 @@ static double alpha_of_round(const am_train_recipe *recipe, double alpha, int64_
     return round < recipe->warmup ? alpha * (double)round / (double)recipe->warmup : alpha;
 }
 
-/* One round: finetune every task from `current`, merge into `current`. */
-static int round_all(am_iterate *it, double alpha, int64_t round, void *current)
+/* One round: finetune every task from `current`, merge into `current`, measure what is noise. */
+static int round_all(const line *r, int64_t round, am_point *point)
 {
+    am_iterate *it = r->it;
     const am_train_recipe *recipe = it->recipe;
-    am_train_options options = am_train_section_options(
-        &recipe->finetune, recipe->seed, "iterate", round, (round - 1) * recipe->finetune.epochs,
-        recipe->rounds * recipe->finetune.epochs);
+    const am_run *run = r->run;
+    const double alpha = alpha_of_round(recipe, r->alpha, round);
+    double energy = 0;
+    am_train_options options =
+        am_train_section_options(&recipe->finetune, recipe->seed, "iterate", round,
+                                 (round - 1) * run->epochs, run->rounds * run->epochs);
+    options.epochs = run->epochs;
     int rc = AM_OK;
-    am_iterate_start_tasks(it, current);
+    am_iterate_start_tasks(it, r->current);
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
-    AM_TRY(am_model_pool_fill_all(it->pool, current, it->trunk));
-    AM_TRY(am_iterate_vectors_all(it, "iterate", alpha, round));
-    AM_TRY(am_iterate_merge_all(it, alpha_of_round(recipe, alpha, round), current));
+    AM_TRY(am_model_pool_fill_all(it->pool, r->current, it->trunk));
+    AM_TRY(am_iterate_vectors_all(it, "iterate", r->alpha, round, &energy));
+    AM_TRY(am_iterate_merge_all(it, run->merge, alpha, round, r->current));
+    AM_TRY(am_iterate_noise_all(it, run->merge, alpha, round, energy, r->current, point));
 cleanup:
     return rc;
 }
 
-/* The next round: done, validated, saved. */
-static int next_round_all(run *r, am_choice *best)
+/* The round that `how` is of: done and measured. */
+static int measure_all(line *r, am_table_choice *how)
+{
+    const am_iterate *it = r->it;
+    am_point point = {NAN, NAN, NAN, NAN, NAN, NAN};
+    int rc = AM_OK;
+    AM_TRY(round_all(r, how->round, &point));
+    AM_TRY(am_iterate_validate_all(it, "iterate", r->current, how));
+    point.validation = how->validation;
+    point.validation_loss = how->validation_loss;
+    if (it->recipe->curve) {
+        AM_TRY(am_iterate_test_point_all(it, r->current, &point));
+    }
+    r->point[how->round] = point;
+cleanup:
+    return rc;
+}
+
+/* The next round: done, measured, saved; its model comes last. */
+static int next_round_all(line *r, am_choice *best)
 {
     am_table_choice how = how_of(r, r->round + 1);
-    char text[AM_CHOICE_TEXT];
+    char text[AM_CHOICE_TEXT], name[NAME];
     int rc = AM_OK;
-    am_saver_step(&r->it->saver, true, "alpha %g, round %" PRId64, r->alpha, r->round + 1);
-    AM_TRY(round_all(r->it, r->alpha, r->round + 1, r->current));
-    AM_TRY(am_iterate_validate_all(r->it, "iterate", r->current, &how));
+    am_saver_step(&r->it->saver, true, "%salpha %g, round %" PRId64, r->run->file, r->alpha,
+                  how.round);
+    AM_TRY(measure_all(r, &how));
     am_choice_offer(r->it, best, r->current, how);
     r->round++;
     if (r->best == 0 || am_choice_score(r->it, &how) > am_choice_score(r->it, &r->best_how)) {
         r->best_how = how;
         r->best = r->round;
     }
-    am_debug("alpha %g, round %" PRId64 ": validation %s", r->alpha, r->round,
+    am_debug("%salpha %g, round %" PRId64 ": validation %s", r->run->file, r->alpha, r->round,
              am_choice_text(r->it, &how, text));
     r->named[r->round] = r->best;
+    points_name(r, name);
+    AM_TRY(am_points_save_all(r->it->suite.comm, r->it->folder, name, r->point, r->round));
     AM_TRY(save_round_all(r));
     AM_TRY(am_saver_done_all(&r->it->saver, r->it->suite.comm));
     const int64_t left = r->round - r->it->recipe->keep; /* is no longer among the newest */
@@ -265,25 +317,27 @@ cleanup:
     return am_iterate_stopped_all(r->it, rc);
 }
 
-/* All rounds of one alpha, until the last or until validation has not improved for `patience`
- * rounds. */
-static int rounds_all(am_iterate *it, double alpha, void *current, am_choice *best,
-                      am_progress *progress)
+/* Until the last round, or until validation has not improved for `patience` rounds. */
+int am_iterate_rounds_all(am_iterate *it, const am_run *run, double alpha, void *current,
+                          am_choice *best, am_progress *progress, am_point *point, int64_t *n)
 {
     const am_train_recipe *recipe = it->recipe;
-    run r = {.it = it, .alpha = alpha, .current = current};
+    line r = {.it = it, .run = run, .alpha = alpha, .current = current, .point = point};
     char text[AM_CHOICE_TEXT];
-    r.named = am_new(recipe->rounds + 1, sizeof *r.named, "rounds");
+    *n = 0;
+    r.named = am_new(run->rounds + 1, sizeof *r.named, "rounds");
     int rc = r.named == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(it->suite.comm);
     AM_TRY(begin_all(&r, best));
     am_progress_add(progress, r.round);
-    while (r.round < recipe->rounds &&
+    while (r.round < run->rounds &&
            (recipe->patience == 0 || r.round - r.best < recipe->patience)) {
         AM_TRY(next_round_all(&r, best));
         am_progress_add(progress, 1);
     }
-    am_info("iterative, alpha %g: validation %s in round %" PRId64, alpha,
+    *n = r.round;
+    am_info("iterative%s%s, alpha %g: validation %s in round %" PRId64,
+            run->label[0] != '\0' ? " " : "", run->label, alpha,
             am_choice_text(it, &r.best_how, text), r.best);
 cleanup:
     free(r.named);
@@ -292,35 +346,5 @@ cleanup:
         am_error_clear();
         rc = AM_OK;
     }
-    return rc;
-}
-
-int am_iterate_rounds_all(am_iterate *it)
-{
-    const am_train_recipe *recipe = it->recipe;
-    am_choice best = {0};
-    am_progress progress = {0};
-    void *current = am_suite_trunk_new(&it->suite);
-    int rc = current == NULL ? AM_E_NOMEM : AM_OK;
-    AM_KEEP(am_choice_new(it, &best));
-    AM_AGREE(it->suite.comm);
-    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
-    am_progress_start(&progress, "iterate", recipe->rounds * recipe->n_iterate_alphas, "rounds");
-    for (int a = 0; a < recipe->n_iterate_alphas && rc == AM_OK; a++) {
-        rc = rounds_all(it, recipe->iterate_alpha[a], current, &best, &progress); /* agreed */
-    }
-    am_progress_end(&progress);
-    AM_TRY(rc);
-    if (!best.is_set) {
-        rc =
-            am_fail(AM_E_NUMERIC, "every iterative run diverged: lower finetune: lr or the alphas");
-        goto cleanup; /* equal on all ranks */
-    }
-    am_iterate_copy(it, it->final, best.trunk);
-    AM_TRY(am_iterate_test_all(it, "iterative", "iterative task arithmetic", it->final, best.how));
-    AM_TRY(am_iterate_save_all(it, "final.h5", it->final));
-cleanup:
-    free(current);
-    free(best.trunk);
     return rc;
 }

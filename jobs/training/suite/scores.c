@@ -54,7 +54,7 @@ int am_suite_eval_all(const am_suite *suite, const void *trunk, am_split split, 
     int rc = AM_OK;
     AM_TRY(scores_new_all(suite, out));
     for (int i = 0; i < suite->n; i++) {
-        am_samples samples = am_dataset_samples(suite->data[i], split);
+        am_samples samples = am_suite_samples(suite, i, split);
         AM_TRY(suite->ops->eval_all(suite->comm, &suite->net, trunk, suite->head_params[i],
                                     am_dataset_classes(suite->data[i]), &samples, &out->task[i]));
     }
@@ -73,7 +73,7 @@ int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split s
     AM_TRY(scores_new_all(suite, out));
     for (int i = 0; i < suite->n; i++) {
         if (suite->owner[i] == suite->my_group) {
-            am_samples samples = am_dataset_samples(suite->data[i], split);
+            am_samples samples = am_suite_samples(suite, i, split);
             AM_KEEP(suite->ops->eval_all(suite->group, &suite->net, trunks[i],
                                          suite->head_params[i], am_dataset_classes(suite->data[i]),
                                          &samples, &out->task[i]));

@@ -30,6 +30,13 @@ bool am_suite_is_text(const am_suite *suite)
     return is_text;
 }
 
+am_samples am_suite_samples(const am_suite *suite, int i, am_split split)
+{
+    return split == AM_VALIDATION && suite->halves_validation
+               ? am_dataset_half(suite->data[i], split, true)
+               : am_dataset_samples(suite->data[i], split);
+}
+
 void *am_suite_trunk_new(const am_suite *suite)
 {
     return am_new(suite->trunk.n, (size_t)am_suite_real_bytes(suite), "a trunk");

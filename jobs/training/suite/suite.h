@@ -37,6 +37,8 @@ typedef struct am_suite {
     am_divergence divergence; /* zero: stop */
     am_adapters adapters;     /* zero: none */
     am_saver *saver;          /* borrowed; only a call with a state of its own goes without */
+    bool halves_validation;   /* what models are chosen by is the second half of it */
+    am_split trains_on;       /* AM_VALIDATION: the first half of it */
     int64_t *rollbacks;       /* [n] owned: of task i in this group, not reported yet */
     am_train_log *log;        /* [n] owned: likewise */
 } am_suite;
@@ -45,6 +47,8 @@ typedef struct am_suite {
 int64_t am_suite_real_bytes(const am_suite *suite);
 /** Every task is text. */
 bool am_suite_is_text(const am_suite *suite);
+/** Samples of task i: of AM_VALIDATION those that models are chosen by. Borrowed. */
+am_samples am_suite_samples(const am_suite *suite, int i, am_split split);
 /** Name of task i. */
 const char *am_suite_task(const am_suite *suite, int i);
 

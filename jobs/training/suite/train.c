@@ -13,7 +13,9 @@
 am_task am_suite_training(const am_suite *suite, int i)
 {
     return (am_task){.name = am_suite_task(suite, i),
-                     .train = am_dataset_samples(suite->data[i], AM_TRAIN),
+                     .train = suite->trains_on == AM_VALIDATION
+                                  ? am_dataset_half(suite->data[i], AM_VALIDATION, false)
+                                  : am_dataset_samples(suite->data[i], AM_TRAIN),
                      .head = suite->head_params[i],
                      .classes = am_dataset_classes(suite->data[i])};
 }

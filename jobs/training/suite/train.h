@@ -5,7 +5,7 @@
 
 #include "jobs/training/suite/suite.h"
 
-/** Task i with its training samples and its head; all borrowed. */
+/** Task i with the samples that suite->trains_on says and its head; all borrowed. */
 am_task am_suite_training(const am_suite *suite, int i);
 
 /** Train the heads on the features of a frozen trunk: every group its own tasks; then every rank

@@ -1,0 +1,34 @@
+/* The sections of a training recipe that have a file each; recipe.c reads them in turn.
+ *
+ *   sections.c     base, heads, finetune, joint: what is trained and how
+ *   merge.c        a merge: method and parameters
+ *   comparison.c   merge, one_shot, iterate: what is merged and how often
+ *   measures.c     gradients, plane: what is measured of a run beside its table
+ *
+ * Reading is local and pure, errors are AM_E_RECIPE with the place; what is owned is freed by
+ * am_train_recipe_free, also after an error. SPDX-License-Identifier: BSD-3-Clause */
+#ifndef AM_JOBS_TRAINING_RECIPE_PARTS_H
+#define AM_JOBS_TRAINING_RECIPE_PARTS_H
+
+#include "jobs/training/recipe.h"
+
+/** base, heads, finetune and joint of the recipe `root`. */
+int am_train_sections_read(const am_node *root, am_train_recipe *out);
+/** base, heads and finetune with all their values. */
+void am_train_sections_print(const am_train_recipe *recipe, am_json *json);
+/** joint with all its values. */
+void am_train_joint_print(const am_train_recipe *recipe, am_json *json);
+
+/** A merge; map NULL: the default one. what: names it in messages. */
+int am_train_merge_read(const am_node *map, const char *what, am_train_merge *out);
+void am_train_merge_print(const am_train_merge *merge, const char *key, am_json *json);
+
+/** merge, one_shot and iterate; `finetune` has been read. */
+int am_train_comparison_read(const am_node *root, am_train_recipe *out);
+void am_train_comparison_print(const am_train_recipe *recipe, am_json *json);
+
+/** gradients and plane; `model` and one_shot have been read. */
+int am_train_measures_read(const am_node *root, am_train_recipe *out);
+void am_train_measures_print(const am_train_recipe *recipe, am_json *json);
+
+#endif
