@@ -82,6 +82,7 @@ const am_layer AM_R(am_layer_activation) = {
     .attrs = attrs,
     .inputs = 1,
     .is_elementwise = true,
+    .axes = {.rule = AM_AXES_SAME},
     .shape = am_activation_shape,
     .uses = am_activation_uses,
     .forward = am_activation_forward,

@@ -44,6 +44,7 @@ const am_layer AM_R(am_layer_add) = {
     .summary = "sum of two values of one shape",
     .inputs = 2,
     .is_sum = true,
+    .axes = {.rule = AM_AXES_SAME},
     .shape = am_add_shape,
     .forward = am_add_forward,
     .tangent = am_add_tangent,

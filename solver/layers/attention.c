@@ -69,6 +69,12 @@ static int am_attention_shape(const am_layer_site *s, am_shape *out)
     return 0;
 }
 
+static void am_attention_heads(const am_layer_site *s, am_layer_heads *out)
+{
+    const am_attention_size z = am_attention_size_of(s);
+    *out = (am_layer_heads){z.H, z.G, z.D, ((const am_attention *)s->attrs)->rotary > 0};
+}
+
 static unsigned am_attention_uses(const am_layer_site *s)
 {
     (void)s;
@@ -603,6 +609,8 @@ const am_layer AM_R(am_layer_attention) = {
     .summary = "multi-head attention over fused queries, keys and values",
     .attrs = attrs,
     .inputs = 1,
+    .axes = {.rule = AM_AXES_HEADS},
+    .heads = am_attention_heads,
     .shape = am_attention_shape,
     .uses = am_attention_uses,
     .kept = am_attention_kept,

@@ -297,6 +297,8 @@ const am_layer AM_R(am_layer_batch_norm) = {
     .summary = "mean 0 and variance 1 of every channel over the micro-batch, then scale and shift",
     .attrs = attrs,
     .inputs = 1,
+    .axes = {.rule = AM_AXES_SAME,
+             .param = {{AM_AXIS_OUT}, {AM_AXIS_OUT}, {AM_AXIS_OUT}, {AM_AXIS_OUT}}},
     .shape = am_batch_norm_shape,
     .params = am_batch_norm_params,
     .uses = am_batch_norm_uses,

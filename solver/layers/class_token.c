@@ -68,6 +68,7 @@ const am_layer AM_R(am_layer_class_token) = {
     .name = "class_token",
     .summary = "a learned position before the others",
     .inputs = 1,
+    .axes = {.rule = AM_AXES_SAME, .param = {{AM_AXIS_OUT}}},
     .shape = am_class_token_shape,
     .params = am_class_token_params,
     .forward = am_class_token_forward,

@@ -571,6 +571,7 @@ const am_layer AM_R(am_layer_conv2d) = {
     .attrs = attrs,
     .inputs = 1,
     .adds_dx = true,
+    .axes = {.rule = AM_AXES_NEW, .param = {{AM_AXIS_OUT, AM_AXIS_IN}, {AM_AXIS_OUT}}},
     .shape = am_conv2d_shape,
     .params = am_conv2d_params,
     .uses = am_conv2d_uses,

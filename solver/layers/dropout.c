@@ -79,6 +79,7 @@ const am_layer AM_R(am_layer_dropout) = {
     .attrs = attrs,
     .inputs = 1,
     .is_elementwise = true,
+    .axes = {.rule = AM_AXES_SAME},
     .shape = am_dropout_shape,
     .forward = am_dropout_forward,
     .backward = am_dropout_backward,

@@ -83,6 +83,7 @@ const am_layer AM_R(am_layer_embedding) = {
     .inputs = 1,
     .takes_ids = true,
     .vocabulary = am_embedding_vocabulary,
+    .axes = {.rule = AM_AXES_NEW, .param = {{AM_AXIS_FIXED, AM_AXIS_OUT}}},
     .shape = am_embedding_shape,
     .params = am_embedding_params,
     .forward = am_embedding_forward,

@@ -28,5 +28,6 @@ const am_layer AM_R(am_layer_flatten) = {
     .attrs = attrs,
     .inputs = 1,
     .is_view = true,
+    .axes = {.rule = AM_AXES_CYCLED},
     .shape = am_flatten_shape,
 };

@@ -129,6 +129,7 @@ const am_layer AM_R(am_layer_gated) = {
     .summary = "act(first half) times second half",
     .attrs = attrs,
     .inputs = 1,
+    .axes = {.rule = AM_AXES_HALVES},
     .shape = am_gated_shape,
     .uses = am_gated_uses,
     .scratch = am_gated_scratch,

@@ -40,5 +40,6 @@ const am_layer AM_R(am_layer_image) = {
     .attrs = attrs,
     .inputs = 1,
     .is_view = true,
+    .axes = {.rule = AM_AXES_CYCLED},
     .shape = am_image_shape,
 };

@@ -170,6 +170,7 @@ const am_layer AM_R(am_layer_linear) = {
     .attrs = attrs,
     .inputs = 1,
     .adds_dx = true,
+    .axes = {.rule = AM_AXES_NEW, .param = {{AM_AXIS_OUT, AM_AXIS_IN}, {AM_AXIS_OUT}}},
     .shape = am_linear_shape,
     .params = am_linear_params,
     .uses = am_linear_uses,

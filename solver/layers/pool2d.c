@@ -193,6 +193,7 @@ const am_layer AM_R(am_layer_pool2d) = {
     .summary = "largest or mean value of windows of an image",
     .attrs = attrs,
     .inputs = 1,
+    .axes = {.rule = AM_AXES_SAME},
     .shape = am_pool2d_shape,
     .kept = am_pool2d_kept,
     .forward = am_pool2d_forward,

@@ -82,6 +82,7 @@ const am_layer AM_R(am_layer_pool_positions) = {
     .summary = "mean, first or last of all positions or pixels",
     .attrs = attrs,
     .inputs = 1,
+    .axes = {.rule = AM_AXES_SAME},
     .shape = am_pool_positions_shape,
     .forward = am_pool_positions_forward,
     .backward = am_pool_positions_backward,

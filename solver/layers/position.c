@@ -75,6 +75,7 @@ const am_layer AM_R(am_layer_position) = {
     .attrs = attrs,
     .inputs = 1,
     .is_elementwise = true,
+    .axes = {.rule = AM_AXES_SAME, .param = {{AM_AXIS_FIXED, AM_AXIS_OUT}}},
     .shape = am_position_shape,
     .params = am_position_params,
     .forward = am_position_forward,

@@ -58,6 +58,28 @@ enum {
     AM_LAYER_X_FOR_PARAMS = 8, /* reads the inputs for the gradients of parameters alone */
 };
 
+/* Which features of a layer's output are which of its input's, so that all of a network may be put
+ * into another order and still compute the same (solver/align/). */
+typedef enum am_axes_rule {
+    AM_AXES_KEPT,   /* the layer works in this order only */
+    AM_AXES_SAME,   /* the output's features are those of every input, in their order */
+    AM_AXES_NEW,    /* the output's features are its own */
+    AM_AXES_CYCLED, /* a view: the longer of input and output is the other one over and over */
+    AM_AXES_HALVES, /* the input is twice the features of the output, one half after the other */
+    AM_AXES_HEADS,  /* queries, keys and values of heads: am_layer.heads */
+} am_axes_rule;
+/* What runs along an axis of a parameter. */
+enum { AM_AXIS_FIXED, AM_AXIS_IN, AM_AXIS_OUT };
+typedef struct am_layer_axes {
+    am_axes_rule rule;
+    unsigned char param[AM_LAYER_PARAMS][AM_LAYER_PARAM_DIMS]; /* AM_AXIS_* */
+} am_layer_axes;
+/* The input of attention is H queries, G keys, G values of D features each, its output H of D. */
+typedef struct am_layer_heads {
+    int64_t H, G, D;
+    bool is_rotary; /* features of queries and keys have their place */
+} am_layer_heads;
+
 struct am_layer_args; /* real_layer.h */
 
 typedef struct am_layer {
@@ -70,6 +92,8 @@ typedef struct am_layer {
     bool is_loss;          /* ends a head; never a node */
     bool is_elementwise;   /* dx may be dy */
     bool adds_dx;          /* backward adds to dx[i] where add[i]; else it only overwrites */
+    am_layer_axes axes;
+    void (*heads)(const am_layer_site *s, am_layer_heads *out); /* with AM_AXES_HEADS */
 
     /* Token ids are below this; NULL: the layer takes none. */
     int64_t (*vocabulary)(const void *attrs);

@@ -1,0 +1,453 @@
+/* allmerge align RECIPE MODEL --to BASE -o OUT: the same network as MODEL, its units in the order
+ * in which they are most like those of BASE (solver/align/). SPDX-License-Identifier: BSD-3-Clause
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include "io/checkpoint/checkpoint.h"
+#include "io/dataset/dataset.h"
+#include "io/file.h"
+#include "jobs/command.h"
+#include "jobs/training/recipe.h"
+#include "mpi/agree.h"
+#include "mpi/arena.h"
+#include "mpi/log.h"
+#include "mpi/partition.h"
+#include "mpi/runtime.h"
+#include "solver/align/match.h"
+
+typedef struct align_options {
+    char *to, *output, *heads, *heads_to, *heads_output;
+    int64_t features, seed, sweeps;
+    int start;
+    bool overwrite;
+} align_options;
+
+enum { START_KNOWN, START_GIVEN };
+
+static const am_param options[] = {
+    {.key = "to",
+     .type = AM_PARAM_STRING,
+     .offset = offsetof(align_options, to),
+     .help = "checkpoint whose order is taken"},
+    {.key = "output",
+     .type = AM_PARAM_STRING,
+     .offset = offsetof(align_options, output),
+     .help = "the model in that order: NAME.h5, NAME.safetensors, or a folder"},
+    {.key = "heads",
+     .type = AM_PARAM_STRING,
+     .offset = offsetof(align_options, heads),
+     .fallback = "",
+     .help = "the model's heads, to move with its last value; without: that keeps its order"},
+    {.key = "heads-to",
+     .type = AM_PARAM_STRING,
+     .offset = offsetof(align_options, heads_to),
+     .fallback = "",
+     .help = "heads that those should be like; without: they only follow"},
+    {.key = "heads-output",
+     .type = AM_PARAM_STRING,
+     .offset = offsetof(align_options, heads_output),
+     .fallback = "",
+     .help = "the heads in the new order"},
+    {.key = "features",
+     .type = AM_PARAM_INT,
+     .offset = offsetof(align_options, features),
+     .fallback = "0",
+     .low = 0,
+     .high = INT32_MAX,
+     .help = "numbers of a sample; 0: as the recipe's first data set says"},
+    {.key = "seed",
+     .type = AM_PARAM_INT,
+     .offset = offsetof(align_options, seed),
+     .fallback = "0",
+     .low = 0,
+     .high = 0x1p53,
+     .help = "of the order in which groups of units are visited"},
+    {.key = "sweeps",
+     .type = AM_PARAM_INT,
+     .offset = offsetof(align_options, sweeps),
+     .fallback = "100",
+     .low = 1,
+     .high = 1 << 20,
+     .help = "over all groups, at most"},
+    {.key = "start",
+     .type = AM_PARAM_CHOICE,
+     .offset = offsetof(align_options, start),
+     .fallback = "known",
+     .choices = "known|given",
+     .help = "known: group after group from the samples on; given: the model as it is"},
+    AM_OPTION_OVERWRITE(align_options),
+    {0}};
+
+/* What is aligned, whole on every rank. */
+typedef struct job {
+    const align_options *given;
+    const char *model_path;
+    am_train_recipe recipe;
+    am_net net;
+    am_param_layout trunk;
+    am_ckpt *model, *heads; /* heads: NULL without */
+    am_tensor_table heads_f64;
+    int64_t *heads_offset; /* [heads] in a block */
+    am_align align;
+    double *base_block, *model_block; /* [align.n] */
+    am_align_result result;
+} job;
+
+/* ---- the network and its weights ---- */
+
+static int check_options(const align_options *o)
+{
+    const bool moves = o->heads != NULL, named = o->heads_output != NULL;
+    if (moves != named) {
+        return am_fail(AM_E_USAGE, "--heads HEADS and --heads-output OUT go together: the aligned "
+                                   "model needs its heads in the new order");
+    }
+    return o->heads_to != NULL && !moves
+               ? am_fail(AM_E_USAGE, "--heads-to needs --heads and --heads-output")
+               : AM_OK;
+}
+
+static int shape_net_all(MPI_Comm comm, job *j, const char *path)
+{
+    am_dataset_shape data = {.features = j->given->features};
+    char *file = NULL;
+    int rc = AM_OK;
+    AM_TRY(am_train_recipe_read_all(comm, path, NULL, 0, &j->recipe));
+    if (data.features == 0) {
+        file = am_text("%s/%s.h5", j->recipe.folder, j->recipe.task[0]);
+        rc = file == NULL ? AM_E_NOMEM : AM_OK;
+        AM_AGREE(comm);
+        AM_TRY(am_dataset_shape_all(comm, file, j->recipe.limit, &data));
+    }
+    if (j->recipe.model.linearised) {
+        rc = am_fail(AM_E_RECIPE, "align: a linearised model is bound to its base, whose order it "
+                                  "must keep");
+    }
+    AM_KEEP(am_net_copy(&j->recipe.model.net, &j->net));
+    AM_KEEP(am_net_shape(&j->net, data.features));
+    AM_KEEP(am_net_trunk_layout(&j->net, AM_DTYPE_F64, &j->trunk));
+    AM_AGREE(comm);
+cleanup:
+    free(file);
+    return rc;
+}
+
+/* Everything in the file is known to the network; what is not could not move with it. */
+static int check_extra(const am_ckpt *ckpt, const am_tensor_table *known)
+{
+    const am_tensor_table *there = am_ckpt_tensors(ckpt);
+    for (int64_t i = 0; i < there->n; i++) {
+        if (am_tensor_table_find(known, there->t[i].name) < 0) {
+            return am_fail(AM_E_DATA,
+                           "%s: tensor '%s' is none of the network of the recipe, so its "
+                           "order is not known",
+                           am_ckpt_path(ckpt), there->t[i].name);
+        }
+    }
+    return AM_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+static int check_heads(const am_ckpt *ckpt, int64_t features)
+{
+    const am_tensor_table *there = am_ckpt_tensors(ckpt);
+    for (int64_t i = 0; i < there->n; i++) {
+        const am_tensor *t = &there->t[i];
+        const bool is_weight = ends_with(t->name, "head.weight") && t->ndim == 2;
+        const bool is_bias = ends_with(t->name, "head.bias") && t->ndim == 1;
+        if (!is_bias && !(is_weight && t->shape[1] == features)) {
+            return am_fail(AM_E_DATA,
+                           "%s: tensor '%s' %s is no head of this network: heads are "
+                           "NAME.head.weight [classes,%lld] and NAME.head.bias [classes]",
+                           am_ckpt_path(ckpt), t->name, am_tensor_describe(t), (long long)features);
+        }
+    }
+    return AM_OK;
+}
+
+static int open_heads_all(MPI_Comm comm, job *j)
+{
+    int rc = AM_OK;
+    if (j->given->heads == NULL) {
+        return AM_OK;
+    }
+    AM_TRY(am_ckpt_open_all(comm, j->given->heads, &j->heads));
+    rc = check_heads(j->heads, am_shape_features(&j->net.out));
+    AM_KEEP(am_tensor_table_copy(am_ckpt_tensors(j->heads), &j->heads_f64));
+    j->heads_offset = am_new(j->heads_f64.n + 1, sizeof *j->heads_offset, "heads");
+    AM_KEEP(j->heads_offset == NULL ? AM_E_NOMEM : AM_OK);
+    int64_t at = j->trunk.n;
+    for (int64_t i = 0; rc == AM_OK && i < j->heads_f64.n; i++) {
+        j->heads_f64.t[i].dtype = AM_DTYPE_F64;
+        j->heads_offset[i] = at;
+        at += j->heads_f64.t[i].numel;
+    }
+    AM_AGREE(comm);
+cleanup:
+    return rc;
+}
+
+/* Read tensors into a block; those that are compared must be finite. */
+static int load_block_all(MPI_Comm comm, const char *path, const am_tensor_table *tensors,
+                          const int64_t *offset, double *block)
+{
+    int rc = am_ckpt_load_all(comm, path, tensors, offset, block);
+    for (int64_t t = 0; rc == AM_OK && t < tensors->n; t++) {
+        for (int64_t i = 0; rc == AM_OK && i < tensors->t[t].numel; i++) {
+            const double x = block[offset[t] + i];
+            rc = isfinite(x) ? AM_OK
+                             : am_fail(AM_E_DATA, "%s: tensor '%s': element %lld is %g", path,
+                                       tensors->t[t].name, (long long)i, x);
+        }
+    }
+    return rc; /* every rank has read the same values */
+}
+
+static int load_all(MPI_Comm comm, job *j)
+{
+    const align_options *o = j->given;
+    int rc = AM_OK;
+    AM_TRY(am_ckpt_open_all(comm, j->model_path, &j->model));
+    AM_TRY(open_heads_all(comm, j));
+    rc = check_extra(j->model, &j->trunk.tensors);
+    AM_KEEP(am_align_find(&j->net, j->heads != NULL ? &j->heads_f64 : NULL, o->heads_to != NULL,
+                          &j->align));
+    j->base_block = am_new(j->align.n + 1, sizeof *j->base_block, "the base");
+    j->model_block = am_new(j->align.n + 1, sizeof *j->model_block, "the model");
+    AM_KEEP(j->base_block == NULL || j->model_block == NULL ? AM_E_NOMEM : AM_OK);
+    AM_AGREE(comm);
+    AM_TRY(load_block_all(comm, o->to, &j->trunk.tensors, j->trunk.offset, j->base_block));
+    AM_TRY(load_block_all(comm, j->model_path, &j->trunk.tensors, j->trunk.offset, j->model_block));
+    if (j->heads != NULL) {
+        AM_TRY(load_block_all(comm, o->heads, &j->heads_f64, j->heads_offset, j->model_block));
+    }
+    if (o->heads_to != NULL) {
+        AM_TRY(load_block_all(comm, o->heads_to, &j->heads_f64, j->heads_offset, j->base_block));
+    }
+cleanup:
+    return rc;
+}
+
+/* ---- writing ---- */
+
+/* out := in with its axes in the new order, element by element as they are stored. */
+static int reorder(const am_align *a, int tensor, int64_t bytes, const unsigned char *in,
+                   unsigned char *out)
+{
+    const am_align_tensor *t = &a->tensor[tensor];
+    int64_t *index[AM_LAYER_PARAM_DIMS] = {NULL}, at[AM_LAYER_PARAM_DIMS] = {0};
+    int rc = AM_OK;
+    for (int d = 0; d < t->ndim; d++) {
+        index[d] = am_new(t->shape[d] + 1, sizeof *index[d], "an order of features");
+        rc = rc != AM_OK || index[d] == NULL ? AM_E_NOMEM : AM_OK;
+        if (rc == AM_OK) {
+            am_align_index(a, tensor, d, index[d]);
+        }
+    }
+    for (int64_t i = 0; rc == AM_OK && i < t->numel; i++) {
+        int64_t from = 0;
+        for (int d = 0; d < t->ndim; d++) {
+            from = from * t->shape[d] + index[d][at[d]];
+        }
+        memcpy(out + i * bytes, in + from * bytes, (size_t)bytes);
+        for (int d = t->ndim - 1; d >= 0 && ++at[d] == t->shape[d]; d--) {
+            at[d] = 0;
+        }
+    }
+    for (int d = 0; d < t->ndim; d++) {
+        free(index[d]);
+    }
+    return rc;
+}
+
+static int write_tensor(const am_align *a, int number, const am_source *source, const am_sink *sink,
+                        int64_t tensor)
+{
+    const am_tensor *t = &source->tensors->t[tensor];
+    const int64_t bytes = am_dtype_bytes(t->dtype);
+    unsigned char *in = am_new(t->numel + 1, (size_t)bytes, "a tensor");
+    unsigned char *out = am_new(t->numel + 1, (size_t)bytes, "a tensor");
+    int rc = in == NULL || out == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(source->load_raw(source->self, tensor, 0, t->numel, in));
+    AM_KEEP(reorder(a, number, bytes, in, out));
+    AM_KEEP(sink->store_raw(sink->self, tensor, 0, t->numel, out));
+    if (sink->flush != NULL) {
+        AM_KEEP(sink->flush(sink->self));
+    }
+    free(in);
+    free(out);
+    return rc;
+}
+
+/* This rank's tensors: whole ones, spread by their bytes. */
+static int write_tensors(const am_align *a, int first, am_ckpt *ckpt, am_ckpt_writer *writer)
+{
+    const am_tensor_table *table = am_ckpt_tensors(ckpt);
+    int64_t *cost = am_new(table->n + 1, sizeof *cost, "tensors");
+    int *owner = am_new(table->n + 1, sizeof *owner, "tensors");
+    am_source source = {0};
+    am_sink sink = {0};
+    int rc = cost == NULL || owner == NULL ? AM_E_NOMEM : AM_OK;
+    AM_KEEP(am_ckpt_source(ckpt, 0, &source));
+    AM_KEEP(am_ckpt_sink(writer, &sink));
+    for (int64_t i = 0; rc == AM_OK && i < table->n; i++) {
+        cost[i] = table->t[i].numel * am_dtype_bytes(table->t[i].dtype);
+    }
+    if (rc == AM_OK) {
+        am_part_balance(cost, table->n, am_world_size(), owner);
+    }
+    for (int64_t i = 0; rc == AM_OK && i < table->n; i++) {
+        if (owner[i] == am_world_rank()) {
+            rc = write_tensor(a, first + (int)i, &source, &sink, i);
+        }
+    }
+    free(cost);
+    free(owner);
+    return rc;
+}
+
+static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *path,
+                      am_ckpt_writer **writer)
+{
+    const char *inputs[] = {am_ckpt_path(ckpt), j->given->to, NULL};
+    const am_ckpt_options write = {
+        .overwrite = j->given->overwrite, .meta = am_ckpt_meta(ckpt), .inputs = inputs};
+    return am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer);
+}
+
+/* Outputs are laid out first, so that what is in their way is known before the work. */
+static int align_all(MPI_Comm comm, job *j)
+{
+    const align_options *o = j->given;
+    const am_align_options how = {
+        .seed = o->seed, .sweeps = o->sweeps, .is_rough = o->start == START_GIVEN};
+    am_ckpt_writer *trunk = NULL, *heads = NULL;
+    int rc = create_all(comm, j, j->model, o->output, &trunk);
+    if (rc == AM_OK && j->heads != NULL) { /* agreed */
+        rc = create_all(comm, j, j->heads, o->heads_output, &heads);
+    }
+    if (rc == AM_OK) { /* agreed */
+        rc = am_align_match_all(comm, &j->align, j->base_block, j->model_block, &how, &j->result);
+    }
+    AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
+    if (trunk != NULL) {
+        rc = am_ckpt_publish_all(&trunk, rc);
+    }
+    if (heads != NULL) {
+        AM_KEEP(write_tensors(&j->align, (int)j->trunk.tensors.n, j->heads, heads));
+        rc = am_ckpt_publish_all(&heads, rc);
+    }
+    return rc;
+}
+
+/* ---- the result ---- */
+
+static double cosine(const am_align_result *r, double product)
+{
+    const double norms = sqrt(r->base2) * sqrt(r->model2);
+    return norms > 0 ? product / norms : 0;
+}
+
+static void write_groups(const am_align *a, am_json *json)
+{
+    am_json_array(json, "groups");
+    for (int g = 0; g < a->n_groups; g++) {
+        const am_align_group *group = &a->group[g];
+        int64_t units = 0, moved = 0;
+        for (int k = 0; k < group->n_fields; k++) {
+            const am_align_field *field = &a->field[group->field[k]];
+            units += field->n;
+            for (int64_t i = 0; i < field->n; i++) {
+                moved += field->order[i] != i;
+            }
+        }
+        am_json_object(json, NULL);
+        am_json_string(json, "layer", group->name);
+        am_json_bool(json, "is_attention", group->is_attention);
+        am_json_int(json, "units", units);
+        am_json_int(json, "moved", moved);
+        am_json_end_object(json);
+    }
+    am_json_end_array(json);
+}
+
+static int report(const job *j)
+{
+    const am_align_result *r = &j->result;
+    am_json json = {0};
+    am_json_object(&json, NULL);
+    am_json_string(&json, "output", j->given->output);
+    if (j->heads != NULL) {
+        am_json_string(&json, "heads_output", j->given->heads_output);
+    }
+    am_json_real(&json, "cosine_before", cosine(r, r->before));
+    am_json_real(&json, "cosine_after", cosine(r, r->after));
+    am_json_real(&json, "objective_before", r->before);
+    am_json_real(&json, "objective_after", r->after);
+    am_json_int(&json, "sweeps", r->sweeps);
+    am_json_bool(&json, "is_converged", r->is_converged);
+    write_groups(&j->align, &json);
+    am_json_end_object(&json);
+    if (j->align.n_groups == 0) {
+        am_warn("align: no layer's units can change places: the output is the model");
+    } else if (!r->is_converged) {
+        am_warn("align: still gaining after %lld sweeps: raise --sweeps", (long long)r->sweeps);
+    }
+    return am_result_end(&json);
+}
+
+static void job_free(job *j)
+{
+    am_train_recipe_free(&j->recipe);
+    am_net_free(&j->net);
+    am_param_layout_free(&j->trunk);
+    am_ckpt_close(&j->model);
+    am_ckpt_close(&j->heads);
+    am_tensor_table_free(&j->heads_f64);
+    free(j->heads_offset);
+    am_align_free(&j->align);
+    free(j->base_block);
+    free(j->model_block);
+}
+
+static int run_all(const am_args *args, int *exit_status)
+{
+    const align_options *o = args->options;
+    MPI_Comm comm = am_world();
+    job j = {.given = o, .model_path = args->positional[1]};
+    int rc = AM_OK;
+    (void)exit_status;
+    rc = check_options(o);
+    AM_AGREE(comm);
+    AM_TRY(shape_net_all(comm, &j, args->positional[0]));
+    AM_TRY(load_all(comm, &j));
+    AM_TRY(align_all(comm, &j));
+    rc = report(&j);
+    AM_AGREE(comm);
+cleanup:
+    job_free(&j);
+    return rc;
+}
+
+const am_command am_command_align = {
+    .name = "align",
+    .synopsis =
+        "RECIPE MODEL --to BASE -o OUT [--heads HEADS --heads-output OUT [--heads-to HEADS]]",
+    .summary = "Put a network's units into the order of another one's, before a merge.",
+    .help = "RECIPE is one of train or iterate; BASE and MODEL are trunks of its shape that were "
+            "trained apart. OUT computes what MODEL does; its weights are those of MODEL, in the "
+            "order in which they are most like those of BASE (git re-basin, weight matching). "
+            "Without --heads the last value keeps its order, so that the heads still fit.",
+    .min_positional = 2,
+    .max_positional = 2,
+    .options = options,
+    .options_bytes = sizeof(align_options),
+    .run_all = run_all,
+};
