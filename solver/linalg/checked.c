@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <math.h>
 #include <stddef.h>
+#include "mpi/watchdog.h"
 #include "solver/linalg/blas.h"
 
 /* Workspaces of the routines used here have at most some blocks of 64 rows or columns and 5 squares
@@ -18,6 +19,7 @@ bool am_lapack_fits(int64_t rows, int64_t cols)
 int am_lapack_check(const char *what, am_matrix a)
 {
     am_blas_single_thread();
+    am_alive(what);
     if (!am_lapack_fits(a.rows, a.cols)) {
         return am_fail(AM_E_NUMERIC,
                        "%s: a matrix of %lld x %lld is too large for LAPACK's 32-bit integers",

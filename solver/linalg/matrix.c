@@ -6,6 +6,7 @@
 #include <string.h>
 #include "mpi/bigcount.h"
 #include "mpi/error.h"
+#include "mpi/watchdog.h"
 #include "solver/linalg/blas.h"
 #include "solver/linalg/vectors.h"
 
@@ -130,6 +131,7 @@ void am_multiply(double alpha, am_matrix a, am_turn turn_a, am_matrix b, am_turn
         return;
     }
     am_blas_single_thread();
+    am_alive("products of matrices");
     dgemm_(turn_b == AM_AS_IS ? "N" : "T", turn_a == AM_AS_IS ? "N" : "T", &m, &n, &k, &alpha, b.at,
            &ldb, a.at, &lda, &beta, c.at, &ldc, 1, 1);
 }
