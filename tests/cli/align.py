@@ -34,7 +34,7 @@ Tensors = dict[str, np.ndarray]
 
 
 class Orders:
-    """Random permutations; with `plain` those that change nothing."""
+    """Random permutations that an architecture allows."""
 
     def __init__(self, seed: int):
         self.rng = np.random.default_rng(seed)
@@ -188,8 +188,7 @@ def llama() -> tuple:
 
 
 def layers() -> tuple:
-    """A list of layers: a square matrix inside a residual, grouped heads without rotary positions, and a
-    softmax whose order stays: its layer is the one that attention's keys and values need not be."""
+    """A list of layers: a square matrix inside a residual, grouped heads without rotary positions."""
     F = 16
     model = """
   layers:
