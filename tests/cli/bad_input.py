@@ -53,7 +53,7 @@ def prepare(folder: Path, script: str) -> None:
     """Run the set-up shell lines in the case's folder."""
     support = HERE.parent / "support"
     env = dict(os.environ, AM_BIN=rankrun.binary(), AM_TESTS=str(HERE.parent))
-    prologue = "set -eu\n" + "".join(
+    prologue = f'set -eu\npython3() {{ "{sys.executable}" "$@"; }}\n' + "".join(
         f'{name}() {{ "{sys.executable}" "{support}/make_{name}.py" "$@"; }}\n'
         for name in ("ckpt", "tasks"))
     subprocess.run(["bash", "-c", prologue + script], cwd=folder, env=env, check=True,
