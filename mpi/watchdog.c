@@ -36,6 +36,14 @@ void am_watchdog_set(double seconds)
     am_alive(NULL);
 }
 
+void am_watchdog_at_least(double seconds)
+{
+    const double limit = 1e-3 * (double)atomic_load(&dog.limit_ms);
+    if (limit > 0 && seconds > limit) {
+        am_watchdog_set(seconds);
+    }
+}
+
 /* Sleeps of at most a second. Each counts for at most twice its plan, so that a job that was
  * suspended as a whole (SIGSTOP, a laptop lid) is not taken for a stalled one. */
 static void *watch(void *unused)

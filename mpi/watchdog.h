@@ -9,6 +9,8 @@
 void am_alive(const char *phase);
 /** Watchdog time-out in seconds, 0 turns it off; default 600, environment AM_STALL_SECONDS. */
 void am_watchdog_set(double seconds);
+/** At least so many seconds, for a step that is known to be long; off stays off. */
+void am_watchdog_at_least(double seconds);
 
 /** Start the thread; on_stall is called on it, once, and must not return. By am_start_all.
  * Errors: AM_E_USAGE for a bad AM_STALL_SECONDS, AM_E_NOMEM. */

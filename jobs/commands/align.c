@@ -316,9 +316,10 @@ static int write_tensors(const am_align *a, int first, am_ckpt *ckpt, am_ckpt_wr
 static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *path,
                       am_ckpt_writer **writer)
 {
-    const char *inputs[] = {am_ckpt_path(ckpt), j->given->to, NULL};
+    const align_options *o = j->given; /* without heads the list ends there */
+    const char *inputs[] = {j->model_path, o->to, o->heads, o->heads_to, NULL};
     const am_ckpt_options write = {
-        .overwrite = j->given->overwrite, .meta = am_ckpt_meta(ckpt), .inputs = inputs};
+        .overwrite = o->overwrite, .meta = am_ckpt_meta(ckpt), .inputs = inputs};
     return am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer);
 }
 
@@ -337,12 +338,12 @@ static int align_all(MPI_Comm comm, job *j)
         rc = am_align_match_all(comm, &j->align, j->base_block, j->model_block, &how, &j->result);
     }
     AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
-    if (trunk != NULL) {
-        rc = am_ckpt_publish_all(&trunk, rc);
-    }
-    if (heads != NULL) {
+    if (heads != NULL) { /* before the trunk, whose name says that all is there */
         AM_KEEP(write_tensors(&j->align, (int)j->trunk.tensors.n, j->heads, heads));
         rc = am_ckpt_publish_all(&heads, rc);
+    }
+    if (trunk != NULL) {
+        rc = am_ckpt_publish_all(&trunk, rc);
     }
     return rc;
 }

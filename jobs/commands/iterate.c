@@ -33,7 +33,7 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_method *method = comparison->method[i].method;
         const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
-        if (method->needs_aux) {
+        if (method->needs_aux || method->needs_gram) {
             return am_fail(AM_E_RECIPE,
                            "%s: merge_method %s needs a second checkpoint for each model, which "
                            "iterate does not make: choose another",
@@ -49,10 +49,30 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     return AM_OK;
 }
 
+/* All that a plane may have to draw (iterate/plane.c), before the run makes it. */
+static int check_plane(const am_train_recipe *r)
+{
+    const am_comparison *one_shot = &r->one_shot, *iterate = &r->iterate;
+    int64_t n = 1 + (int64_t)one_shot->n_epochs * (one_shot->n_methods + r->n_tasks);
+    n += r->run_joint ? am_train_recipe_joint_epochs(r) : 0;
+    for (int e = 0; e < iterate->n_epochs; e++) {
+        const int64_t rounds = am_train_recipe_rounds(r, iterate->epochs[e]);
+        const int64_t kept = 2 * r->keep + 1;
+        n += iterate->n_methods * (r->keep == 0 || kept > rounds ? rounds : kept);
+    }
+    return !r->plane.is_given || n <= AM_MAX_MODELS
+               ? AM_OK
+               : am_fail(AM_E_RECIPE,
+                         "plane: up to %lld models of the run, at most %d can be drawn: fewer "
+                         "one_shot.epochs or methods, or a smaller joint.epochs or iterate.keep",
+                         (long long)n, AM_MAX_MODELS);
+}
+
 static int check(const am_train_recipe *recipe)
 {
     int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
     AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
+    AM_KEEP(check_plane(recipe));
     return rc;
 }
 

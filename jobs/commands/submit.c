@@ -310,7 +310,7 @@ static void write_task_files(request *q, const am_train_recipe *r)
 
 static int check_pipeline(const request *q, const am_train_recipe *r)
 {
-    if (r->merge.method->needs_aux) {
+    if (r->merge.method->needs_aux || r->merge.method->needs_gram) {
         return am_fail(AM_E_RECIPE,
                        "merge_method %s needs a second checkpoint for each model, "
                        "which no step of a pipeline makes",

@@ -214,7 +214,7 @@ void am_html_claim(am_html *html, am_verdict verdict, const char *format, ...)
     } of[] = {[AM_HOLDS] = {"holds", "The claim holds here."},
               [AM_FAILS] = {"fails", "The claim does not hold here."},
               [AM_UNDECIDED] = {"undecided", "Not decided: within two standard errors."},
-              [AM_UNTESTED] = {"untested", "Not tested: one seed has no standard error."}};
+              [AM_UNTESTED] = {"untested", "Not tested: fewer than two seeds have it."}};
     fprintf(html->out, "<p class=\"claim %s\"><strong>%s</strong> ", of[verdict].name,
             of[verdict].text);
     PRINT(html, format);

@@ -42,12 +42,13 @@ static void write_table(const am_grid *grid, am_html *html)
     char text[MOST_LENGTHS][HEAD];
     const char *heads[MOST_LENGTHS + 3] = {"merge"};
     const int n = first->n < MOST_LENGTHS ? first->n : MOST_LENGTHS;
+    const double last = am_series_last(first);
     for (int i = 0; i < n; i++) {
         snprintf(text[i], HEAD, "%.6g epoch%s", first->x[i], first->x[i] == 1 ? "" : "s");
         heads[i + 1] = text[i];
     }
     heads[n + 1] = "longest \u2212 first";
-    heads[n + 2] = "first, % of the gain over base";
+    heads[n + 2] = "first, % of the gain over base, of seeds with a gain";
     am_html_table(html, "Test accuracy of merges in percent, mean over the tasks", heads, n + 3);
     for (int s = 0; s < grid->n; s++) {
         const char *name = grid->series[s].name;
@@ -58,8 +59,8 @@ static void write_table(const am_grid *grid, am_html *html)
         for (int i = 0; i < n; i++) {
             am_html_stat(html, am_grid_stat(grid, name, first->x[i]), 2);
         }
-        am_html_stat(html, am_grid_paired(grid, name, first->x[n - 1], name, first->x[0]), 2);
-        am_html_stat(html, share_of(grid, name, first->x[0], first->x[n - 1]), 0);
+        am_html_stat(html, am_grid_paired(grid, name, last, name, first->x[0]), 2);
+        am_html_stat(html, share_of(grid, name, first->x[0], last), 0);
         am_html_row_end(html);
     }
     am_html_table_end(html);

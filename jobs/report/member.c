@@ -48,11 +48,15 @@ const char **am_report_tasks(const am_report *report, int *n)
 
 const am_report_page *am_report_page_of(const char *experiment, const char *job)
 {
-    const char *name = experiment != NULL ? experiment : job;
+    const am_report_page *found = NULL;
     for (int i = 0; am_report_page_table[i] != NULL; i++) {
-        if (strcmp(am_report_page_table[i]->name, name) == 0) {
-            return am_report_page_table[i];
+        const am_report_page *page = am_report_page_table[i];
+        if (strcmp(page->job, job) == 0) {
+            if (experiment != NULL && strcmp(page->name, experiment) == 0) {
+                return page;
+            }
+            found = strcmp(page->name, job) == 0 ? page : found;
         }
     }
-    return NULL;
+    return found;
 }

@@ -1,5 +1,6 @@
 /* The page of an experiment: one file in pages/ exports one `const am_report_page
- * am_report_page_<file>`, whose name is the member "experiment" of result.json, or else the job.
+ * am_report_page_<file>`, whose name is the member "experiment" of result.json, if that is of this
+ * job, or else the job.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_REPORT_PAGE_H
 #define AM_JOBS_REPORT_PAGE_H
@@ -10,6 +11,7 @@
 
 typedef struct am_report_page {
     const char *name;
+    const char *job; /* of whose runs it tells */
     const char *title;
     const am_rule *rules; /* of the members that it reads of result.json, beyond those of
                            * result_rules (run.c); NULL: none */

@@ -167,8 +167,8 @@ int am_section_gradients(const am_report *report, am_html *html)
     if (rc == 0 && am_grid_has(&grids[0])) {
         am_html_heading(html, "Gradients by epoch of finetuning");
         am_html_paragraph(html,
-                          "Accumulated: the mean over an epoch of the gradients that the optimiser "
-                          "saw, at the weights of their steps, as the paper's. Full batch: the "
+                          "Accumulated: the mean over an epoch of the gradients of its steps, at "
+                          "their weights and before clipping, as the paper's. Full batch: the "
                           "gradient at the epoch's first weights.");
         claim_share(&grids[0], "accumulated", html);
         claim_share(&grids[1], "full batch", html);

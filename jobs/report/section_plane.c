@@ -25,7 +25,6 @@ const am_rule am_plane_rules[] = {{"plane", AM_RULE_OBJECT},
                                   {"plane.points[].method", AM_RULE_TEXT},
                                   {"plane.points[].epochs", AM_RULE_NUMBER},
                                   {"plane.points[].round", AM_RULE_NUMBER},
-                                  {"plane.points[].round_epochs", AM_RULE_NUMBER},
                                   {"plane.points[].x", AM_RULE_NUMBER},
                                   {"plane.points[].y", AM_RULE_NUMBER},
                                   {0}};
@@ -35,7 +34,7 @@ const am_rule am_plane_rules[] = {{"plane", AM_RULE_OBJECT},
 static const double published_far = 11.9, published_line = 1.0, published_step = 0.44;
 static const double least_line = 0.9; /* way over path of what is called straight */
 
-enum { NAME = 96, MOST_PATHS = 24 };
+enum { NAME = 96, MOST_PATHS = 72 };
 
 /* ---- paths: points of one kind and method, in the order of their step ---- */
 
@@ -155,19 +154,39 @@ static const am_path *find(const paths *p, const char *name)
 
 /* ---- what is measured of them, by run ---- */
 
-static bool drops_at_random(const char *name)
+/* Of a merge of one_shot, by the name that the recipe gives it, or its method's. */
+static bool drops_at_random(const json_t *recipe, const char *name)
 {
+    const json_t *methods = json_object_get(json_object_get(recipe, "one_shot"), "methods");
+    for (size_t i = 0; i < json_array_size(methods); i++) {
+        const json_t *method = json_array_get(methods, i);
+        const char *own = am_member_text(method, "merge_method");
+        if (am_is_text(method, "name", name) && own != NULL) {
+            name = own;
+            break;
+        }
+    }
     return strstr(name, "dare") != NULL || strstr(name, "della") != NULL;
 }
 
+/* Rounds 1 to n without a hole, begun at the base. */
+static bool is_whole(const json_t *recipe, const paths *p, int i)
+{
+    bool whole = !am_is_text(json_object_get(recipe, "iterate"), "start", "one_shot");
+    for (int k = 0; k < p->path[i].n; k++) {
+        whole = whole && p->step[(int64_t)i * p->points + k] == k + 1;
+    }
+    return whole;
+}
+
 /* Far: end of the rounds over the farthest one-shot merge, both from the base; line: way over path;
- * step: last over first. Series are the paths of rounds. */
+ * step: last over first, both where all rounds are there. Series are the paths of rounds. */
 typedef struct geometry {
     am_grid far, line, step;
 } geometry;
 
-static void measure_path(const am_path *base, const am_path *path, double merges, int run,
-                         geometry *out)
+static void measure_path(const am_path *base, const am_path *path, double merges, bool whole,
+                         int run, geometry *out)
 {
     double length = 0, first = NAN, last = NAN, x = base->x[0], y = base->y[0];
     for (int i = 0; i < path->n; i++) {
@@ -181,18 +200,18 @@ static void measure_path(const am_path *base, const am_path *path, double merges
     }
     const double way = hypot(x - base->x[0], y - base->y[0]);
     am_grid_put(&out->far, path->name, 0, run, merges > 0 ? way / merges : NAN);
-    am_grid_put(&out->line, path->name, 0, run, length > 0 ? way / length : NAN);
-    am_grid_put(&out->step, path->name, 0, run, path->n > 1 ? last / first : NAN);
+    am_grid_put(&out->line, path->name, 0, run, whole && length > 0 ? way / length : NAN);
+    am_grid_put(&out->step, path->name, 0, run, whole && path->n > 1 ? last / first : NAN);
 }
 
-static void measure(const paths *p, int run, geometry *out)
+static void measure(const paths *p, const json_t *recipe, int run, geometry *out)
 {
     const am_path *base = find(p, "base");
     double merges = NAN;
     for (int i = 0; base != NULL && i < p->n; i++) {
         const am_path *path = &p->path[i];
-        if (strncmp(path->name, "one-shot", strlen("one-shot")) == 0 &&
-            !drops_at_random(path->name)) {
+        if (strncmp(path->name, "one-shot ", strlen("one-shot ")) == 0 &&
+            !drops_at_random(recipe, path->name + strlen("one-shot "))) {
             for (int k = 0; k < path->n; k++) {
                 merges = fmax(merges, hypot(path->x[k] - base->x[0], path->y[k] - base->y[0]));
             }
@@ -200,7 +219,7 @@ static void measure(const paths *p, int run, geometry *out)
     }
     for (int i = 0; base != NULL && i < p->n; i++) {
         if (strncmp(p->path[i].name, "rounds", strlen("rounds")) == 0) {
-            measure_path(base, &p->path[i], merges, run, out);
+            measure_path(base, &p->path[i], merges, is_whole(recipe, p, i), run, out);
         }
     }
 }
@@ -210,27 +229,28 @@ static void write_claims(const geometry *g, am_html *html)
     char text[AM_STAT_TEXT];
     for (int s = 0; s < g->far.n; s++) {
         const char *name = g->far.series[s].name;
-        const am_stat far = am_grid_stat(&g->far, name, 0);
-        am_html_claim(html, am_verdict_above(far, 1),
+        am_html_claim(html, am_verdict_above(am_grid_stat(&g->far, name, 0), 1),
                       "One-shot merges stay near the base, iterative merging travels. %s: the last "
                       "round is %s times as far from the base, in the plane, as the farthest "
                       "one-shot merge that drops nothing at random; the paper: %.1f times (rule: "
                       "above 1).",
-                      name, am_stat_text(text, far, 2), published_far);
+                      name, am_stat_text(text, am_grid_stat(&g->far, name, 0), 2), published_far);
+    }
+    for (int s = 0; s < g->line.n; s++) {
+        const char *name = g->line.series[s].name;
         const am_stat line = am_grid_stat(&g->line, name, 0);
-        if (line.n > 0) {
-            am_html_claim(html, am_verdict_above(line, least_line),
-                          "The way is nearly straight. %s: from the base to the end is %s of the "
-                          "length of the path in the plane; the paper: %.3f (rule: above %g).",
-                          name, am_stat_text(text, line, 3), published_line, least_line);
-        }
+        am_html_claim(html, am_verdict_above(line, least_line),
+                      "The way is nearly straight. %s: from the base to the end is %s of the "
+                      "length of the path in the plane; the paper: %.3f (rule: above %g).",
+                      name, am_stat_text(text, line, 3), published_line, least_line);
+    }
+    for (int s = 0; s < g->step.n; s++) {
+        const char *name = g->step.series[s].name;
         const am_stat step = am_grid_stat(&g->step, name, 0);
-        if (step.n > 0) {
-            am_html_claim(html, am_verdict_within(step, 1),
-                          "Steps shrink. %s: the last is %s of the first in the plane; the paper: "
-                          "%.2f (rule: below 1).",
-                          name, am_stat_text(text, step, 3), published_step);
-        }
+        am_html_claim(html, am_verdict_within(step, 1),
+                      "Steps shrink. %s: the last is %s of the first in the plane; the paper: "
+                      "%.2f (rule: below 1).",
+                      name, am_stat_text(text, step, 3), published_step);
     }
 }
 
@@ -338,7 +358,7 @@ int am_section_plane(const am_report *report, am_html *html)
             paths p = {0};
             AM_KEEP(paths_read(json_object_get(report->run[r].result, "plane"), &p));
             if (rc == 0 && pass == 0) {
-                measure(&p, r, &g);
+                measure(&p, report->run[r].recipe, r, &g);
             } else if (rc == 0) {
                 rc = plot(report, r, &p, html);
             }

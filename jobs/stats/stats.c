@@ -69,6 +69,8 @@ void am_stats_adapt(const am_stats_request *request, am_train_recipe *recipe)
     }
     net->n_freeze = 0;
     net->smoothing = 0;
+    free(recipe->base_task); /* nothing is pretrained */
+    recipe->base_task = NULL;
 }
 
 static int check(job *j)

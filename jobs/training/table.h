@@ -6,7 +6,7 @@
 #include "jobs/training/suite/scores.h"
 #include "mpi/jsonw.h"
 
-enum { AM_TABLE_ROWS = 256, AM_TABLE_NAME = 64 };
+enum { AM_TABLE_ROWS = 256, AM_TABLE_NAME = 80 };
 
 /* How a row's model was chosen; fields that do not apply are negative or NaN. */
 typedef struct am_table_choice {

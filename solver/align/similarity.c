@@ -78,7 +78,7 @@ int am_align_similarity_all(MPI_Comm comm, const am_align *align, const am_align
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     am_part_range(am_part_units(n, TILE), size, rank, &lo, &hi);
-    double *a = am_new(TILE * most, sizeof *a, "similarities");
+    double *a = am_new((n < TILE ? n : TILE) * most, sizeof *a, "similarities");
     double *b = am_new(n * most, sizeof *b, "similarities");
     rc = a == NULL || b == NULL ? AM_E_NOMEM : 0;
     AM_AGREE(comm);

@@ -169,6 +169,9 @@ static int load_grams(am_engine *e, int64_t tensor)
             const int64_t n = numel - lo < AM_PART ? numel - lo : AM_PART;
             rc = am_input_load(input, tensor, lo, n, false, d->gram[t].at + lo);
         }
+        int64_t stored = 0, staged = 0;
+        am_source_weigh(input->source, input->tensor[tensor], numel, &stored, &staged);
+        e->result.bytes_read += stored;
     }
     return rc;
 }
@@ -237,6 +240,16 @@ static int64_t cost_of(const am_engine *e, int64_t tensor)
     const am_tensor *t = &e->job->sink->tensors->t[tensor];
     const int64_t rows = t->shape[0], cols = t->numel / rows, narrow = rows < cols ? rows : cols;
     return 1 + t->numel * narrow / 1000 * e->job->n_models;
+}
+
+double am_dense_seconds(const am_engine *e)
+{
+    const double each = 2e-5; /* of a thousand: some 20 steps, 1e9 a second */
+    int64_t longest = 0;
+    for (int64_t i = 0; i < e->job->sink->tensors->n; i++) {
+        longest = am_is_dense(e, i) ? most(longest, cost_of(e, i)) : longest;
+    }
+    return each * (double)longest;
 }
 
 /* The most expensive matrix without an owner that has one coming, the first of equals; -1: none. */
@@ -321,7 +334,7 @@ static int slice_of(const am_engine *e, const am_share *share, int64_t unit, int
         }
     }
     am_slice_free(&rest);
-    return spans != NULL ? 0 : AM_E_NOMEM;
+    return rc != 0 ? rc : spans != NULL ? 0 : AM_E_NOMEM;
 }
 
 int am_merge_slice_make(const am_merge_job *job, const am_tensor_table *tensors, int64_t unit,

@@ -238,6 +238,8 @@ bool am_is_dense(const am_engine *e, int64_t tensor);
 int64_t am_dense_bytes(const am_engine *e);
 /** And what libraries take while they work on matrices of e->order, at most. */
 int64_t am_dense_besides(const am_engine *e);
+/** Seconds that a matrix takes at most, on a slow processor: a rank that has none waits so long. */
+double am_dense_seconds(const am_engine *e);
 /** Room for the matrix. Errors: AM_E_NOMEM. */
 int am_dense_reserve(am_engine *e);
 /** Before the first batch of a matrix; `span` is all of it. */

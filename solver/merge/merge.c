@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include "mpi/agree.h"
 #include "mpi/runtime.h"
+#include "mpi/watchdog.h"
 #include "solver/merge/input.h"
 #include "solver/merge/engine.h"
 
@@ -663,6 +664,7 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
     rc = prepare(&e);
     AM_KEEP(am_dense_reserve(&e));
     AM_AGREE(comm);
+    am_watchdog_at_least(am_dense_seconds(&e));
     if (job->progress != NULL) {
         am_progress_start(&e.progress, job->progress, slice->elements, "elements");
     }

@@ -121,7 +121,9 @@ int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_d
 int64_t am_directions_turn_bytes(int64_t m, int64_t n, int64_t room)
 {
     const int64_t left = am_polar_bytes(m, room), right = am_polar_bytes(room, n);
-    return left > right ? left : right;
+    /* For fewer directions than there is room for, dgesdd may go a way that takes a square more. */
+    const int64_t most = m > n ? m : n, square = room < most ? room : most;
+    return (left > right ? left : right) + am_matrix_bytes(square, square);
 }
 
 /* The directions that are there. */

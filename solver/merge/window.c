@@ -95,8 +95,10 @@ static am_rounded looks_at(const am_engine *e, const am_unit_run *run, am_visit 
 {
     const bool is_rounded =
         run->unit.narrow != AM_DTYPE_F64 && e->bound.models > 0 && visit != AM_VISIT_GATHER;
-    const am_rounded wanted = visit == AM_VISIT_COMBINE ? e->method->rounded : e->pass->rounded;
-    return is_rounded ? wanted : AM_ROUNDED_NOT;
+    if (!is_rounded) {
+        return AM_ROUNDED_NOT;
+    }
+    return visit == AM_VISIT_COMBINE ? e->method->rounded : e->pass->rounded;
 }
 
 static int load_window(am_engine *e, const am_unit_run *run, const am_span *s, bool is_checked,

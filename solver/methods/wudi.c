@@ -29,10 +29,16 @@ static int64_t widest(const am_spectral_size *s)
     return all > s->n ? all : s->n;
 }
 
+/* Task vectors that are zero are left out, and LAPACK may take more room for fewer columns. */
 static int64_t closed_bytes(const am_spectral_size *s)
 {
-    return am_matrix_bytes(s->n, s->models * s->m) + am_matrix_bytes(s->m, widest(s)) +
-           am_least_squares_bytes(s->n, s->models * s->m, s->m);
+    int64_t most = 0;
+    for (int t = 1; t <= s->models; t++) {
+        const int64_t bytes =
+            am_matrix_bytes(s->n, t * s->m) + am_least_squares_bytes(s->n, t * s->m, s->m);
+        most = bytes > most ? bytes : most;
+    }
+    return am_matrix_bytes(s->m, widest(s)) + most;
 }
 
 /* a *= factor */

@@ -192,6 +192,7 @@ static int write_page(const am_report *report, am_html *html)
 
 const am_report_page am_report_page_budget = {
     .name = "budget",
+    .job = "iterate",
     .title = "Iterative merging: rounds, and one budget of epochs",
     .rules = am_rounds_rules,
     .write = write_page,

@@ -7,7 +7,7 @@
 
 static const double noise_margin = 0.05; /* of measured over expected energy */
 
-enum { TEXT = 96 };
+enum { TEXT = 112 };
 
 /* Measured over expected energy of the noise, by round. */
 static void read_ratios(const am_report *report, am_grid *ratios)
@@ -77,15 +77,15 @@ static void claim_collapse(const am_grid *grid, const am_series *series, const c
                   am_stat_text(d, loss, 2));
 }
 
-/* The same round of the runs that drop nothing. */
-static void compare(const am_grid *grid, const am_grid *ratios, const am_series *series,
+/* The same round of the runs that drop nothing; measured: the noise of those that do. */
+static void compare(const am_grid *grid, const am_grid *measured, const am_series *series,
                     am_html *html)
 {
     const double last = am_series_last(series);
     for (int s = 0; s < grid->n; s++) {
         const am_series *other = &grid->series[s];
         const am_stat d = am_grid_paired(grid, other->name, last, series->name, last);
-        if (d.n > 0 && am_grid_find(ratios, other->name) == NULL) {
+        if (d.n > 0 && am_grid_find(measured, other->name) == NULL) {
             char text[AM_STAT_TEXT];
             am_html_claim(html, am_verdict_above(d, 0),
                           "Without dropping it is better: after round %.6g %s is ahead of %s by %s "
@@ -117,7 +117,7 @@ static int plot_noise(const am_report *report, am_html *html)
         am_rounds_read(report, "round", keys[k], 1, &part);
         for (int s = 0; s < part.n; s++) {
             char name[TEXT];
-            snprintf(name, sizeof name, "%.60s, %s", part.series[s].name, names[k]);
+            snprintf(name, sizeof name, "%.96s, %s", part.series[s].name, names[k]);
             for (int i = 0; i < part.series[s].n; i++) {
                 const double *values = am_grid_values(&part, &part.series[s], i);
                 for (int r = 0; r < report->n; r++) {
@@ -165,26 +165,33 @@ static void write_table(const am_report *report, const am_grid *grid, const am_g
 static int write_page(const am_report *report, am_html *html)
 {
     am_grid grid = {.runs = report->n}, rows = {.runs = report->n}, ratios = {.runs = report->n};
+    am_grid measured = {.runs = report->n};
     const char *what;
     am_rounds_accuracy(report, "round", &grid, &what);
     am_rows_tasks(report, "iterative", &rows);
+    am_rounds_read(report, "round", "noise_energy", 1, &measured);
     read_ratios(report, &ratios);
     int rc = am_grid_finish(&grid);
     AM_KEEP(am_grid_finish(&rows));
     AM_KEEP(am_grid_finish(&ratios));
+    AM_KEEP(am_grid_finish(&measured));
     if (rc == 0) {
         am_html_heading(html, "DARE, iterated");
         am_html_paragraph(html,
                           "DARE drops a share p of each task vector at random and scales the "
                           "rest by 1/(1\u2212p): right on average, with noise that the next round "
-                          "starts from and cannot undo in an epoch.");
-        for (int s = 0; s < ratios.n; s++) {
-            const am_series *series = am_grid_find(&grid, ratios.series[s].name);
+                          "starts from.");
+        for (int s = 0; s < measured.n; s++) {
+            const char *name = measured.series[s].name;
+            const am_series *series = am_grid_find(&grid, name);
+            const am_series *ratio = am_grid_find(&ratios, name);
             if (series != NULL) {
                 claim_collapse(&grid, series, what, html);
-                compare(&grid, &ratios, series, html);
+                compare(&grid, &measured, series, html);
             }
-            claim_noise(&ratios, &ratios.series[s], html);
+            if (ratio != NULL) {
+                claim_noise(&ratios, ratio, html);
+            }
         }
         write_table(report, &grid, &rows, &ratios, what, html);
         am_html_raw(html, "<div class=\"plots\">\n");
@@ -196,11 +203,13 @@ static int write_page(const am_report *report, am_html *html)
     am_grid_free(&grid);
     am_grid_free(&rows);
     am_grid_free(&ratios);
+    am_grid_free(&measured);
     return rc;
 }
 
 const am_report_page am_report_page_dare = {
     .name = "dare",
+    .job = "iterate",
     .title = "DARE, iterated: accuracy and noise",
     .rules = am_rounds_rules,
     .write = write_page,

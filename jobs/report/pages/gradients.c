@@ -3,6 +3,7 @@
 
 const am_report_page am_report_page_gradients = {
     .name = "gradients",
+    .job = "iterate",
     .title = "Gradients by epoch of finetuning",
     .write = am_section_gradients,
 };

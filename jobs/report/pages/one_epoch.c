@@ -18,6 +18,7 @@ static int write_page(const am_report *report, am_html *html)
 
 const am_report_page am_report_page_one_epoch = {
     .name = "one_epoch",
+    .job = "iterate",
     .title = "One epoch of finetuning against converged models",
     .rules = am_rounds_rules,
     .write = write_page,

@@ -13,6 +13,7 @@ static int write_page(const am_report *report, am_html *html)
 
 const am_report_page am_report_page_optimizer = {
     .name = "optimizer",
+    .job = "theory",
     .title = "What the optimiser does to theorem 1",
     .rules = am_theory_rules,
     .write = write_page,

@@ -4,6 +4,7 @@
 
 const am_report_page am_report_page_plane = {
     .name = "plane",
+    .job = "iterate",
     .title = "Where merges go: models in the plane of their principal components",
     .write = am_section_plane,
 };

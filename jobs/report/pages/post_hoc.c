@@ -98,6 +98,7 @@ static int write_page(const am_report *report, am_html *html)
 
 const am_report_page am_report_page_post_hoc = {
     .name = "post_hoc",
+    .job = "iterate",
     .title = "Iterative merging after the fact, on validation data",
     .rules = am_rounds_rules,
     .write = write_page,

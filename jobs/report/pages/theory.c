@@ -57,6 +57,7 @@ const am_rule am_theory_rules[] = {{"rows", AM_RULE_ROWS},
 
 const am_report_page am_report_page_theory = {
     .name = "theory",
+    .job = "theory",
     .title = "Task vectors against gradients: theorems 1 and 2, measured",
     .rules = am_theory_rules,
     .write = write_page,

@@ -24,6 +24,7 @@ static int write_page(const am_report *report, am_html *html)
 
 const am_report_page am_report_page_twenty = {
     .name = "twenty",
+    .job = "iterate",
     .title = "One epoch against converged with many tasks",
     .rules = am_rounds_rules,
     .write = write_page,

@@ -15,8 +15,8 @@ typedef struct am_gradient_epoch {
     double norm;   /* of its gradient */
     double share;  /* of the sum of these norms over the epochs, 0..1 */
     double cosine; /* with the gradient of the first epoch */
-    /* Likewise of the accumulated gradient: the mean over the samples of the epoch of what the
-     * optimiser was given, each at the weights of its step. */
+    /* Likewise of the accumulated gradient: the mean over the samples of the epoch of the
+     * gradients of its steps, each at the weights of its step, before clipping. */
     double accumulated, accumulated_share, accumulated_cosine;
     double accumulated_full; /* its cosine with the full-batch gradient at the start */
     /* Of theta after the epoch, minus the base: its norm, and its cosine with minus the full-batch

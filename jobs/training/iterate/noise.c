@@ -5,6 +5,7 @@
  *
  * which the next round starts from. SPDX-License-Identifier: BSD-3-Clause */
 #include <math.h>
+#include <string.h>
 #include "jobs/training/iterate/parts.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -15,7 +16,8 @@ void am_iterate_noise_warn(const am_run *run)
     const double p = am_train_merge_drops(run->merge);
     if (p > 0 && run->rounds > 1) {
         am_warn("iterate: %s drops %g of the task vectors at random in each of %lld rounds: every "
-                "round adds noise of %.3g times their energy, times alpha squared, which the next "
+                "round adds noise of about %.3g times their energy, times alpha squared, which the "
+                "next "
                 "one begins with; use task_arithmetic, a density near 1, or smaller alphas",
                 run->merge->name, p, (long long)run->rounds, p / (1 - p));
     }
@@ -44,7 +46,8 @@ static double expected(const am_iterate *it, const am_train_merge *merge, double
     if (param[AM_SPARSE_NORMALIZE] != 0) {
         weight = 1.0 / it->suite.n;
     }
-    return param[AM_SPARSE_RESCALE] != 0
+    /* Elections of a sign, and probabilities by rank, have no such formula. */
+    return strcmp(merge->method->name, "dare_linear") == 0 && param[AM_SPARSE_RESCALE] != 0
                ? alpha * alpha * weight * weight * p / (1 - p) * vectors_energy
                : NAN;
 }

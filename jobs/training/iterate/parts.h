@@ -79,7 +79,7 @@ int am_iterate_joint_all(am_iterate *it);
  * final.h5 and a row of the table. Collective. Errors: AM_E_NUMERIC if all of them diverged. */
 int am_iterate_runs_all(am_iterate *it);
 /** The rounds of a run at one alpha, from where an earlier attempt had got: models are offered to
- * `best`. An alpha that diverges is abandoned, with a warning: *n is 0.
+ * `best`. An alpha that diverges is abandoned, with a warning: the rounds before count.
  * Collective. current: a trunk to work in; point [rounds + 1], the start's is set: out; n: rounds
  * that were done. */
 int am_iterate_rounds_all(am_iterate *it, const am_run *run, double alpha, void *current,

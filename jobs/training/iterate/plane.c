@@ -84,7 +84,7 @@ static void add_rounds(const am_iterate *it, am_plane *plane)
         const am_run *run = &it->run[i];
         for (int64_t round = 1; round < run->n_points + 1; round++) {
             char name[2 * AM_TABLE_NAME];
-            snprintf(name, sizeof name, "iterative%s%.40s_%lld", it->n_runs > 1 ? "_" : "",
+            snprintf(name, sizeof name, "iterative%s%.48s_%lld", it->n_runs > 1 ? "_" : "",
                      run->label, (long long)round);
             am_plane_point *point = add(plane, "iterative", name);
             point->how.method = run->merge->name;
@@ -155,7 +155,7 @@ void am_plane_free(am_iterate *it)
     it->plane = NULL;
 }
 
-/* Rounds that were not kept are left out. */
+/* Rounds that were not kept are left out; all else must be there. */
 static int find_all(am_iterate *it)
 {
     am_plane *plane = it->plane;
@@ -166,15 +166,15 @@ static int find_all(am_iterate *it)
                                            &is_there));
         if (is_there) {
             plane->point[n++] = plane->point[i];
+        } else if (strcmp(plane->point[i].how.phase, "iterative") != 0) {
+            rc = am_fail(AM_E_DATA,
+                         "plane: %s/%s is missing or damaged: remove it and run the same again",
+                         it->folder->path, plane->point[i].file);
+            goto cleanup; /* the same on all ranks */
         }
     }
     plane->n = n;
-    if (n > AM_MAX_MODELS) {
-        rc = am_fail(AM_E_RECIPE,
-                     "plane: %d models of the run, at most %d can be drawn: fewer one_shot epochs "
-                     "or methods, or iterate.keep",
-                     n, AM_MAX_MODELS);
-    }
+    AM_ASSERT(n <= AM_MAX_MODELS); /* the recipe was checked */
 cleanup:
     return rc;
 }

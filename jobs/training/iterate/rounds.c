@@ -342,8 +342,10 @@ int am_iterate_rounds_all(am_iterate *it, const am_run *run, double alpha, void 
 cleanup:
     free(r.named);
     if (rc == AM_E_NUMERIC) { /* this alpha is too large; the others may do */
-        am_warn("iterative, alpha %g: abandoned: %s", alpha, am_error_message());
+        am_warn("iterative%s%s, alpha %g: abandoned after round %" PRId64 ": %s",
+                run->label[0] != '\0' ? " " : "", run->label, alpha, r.round, am_error_message());
         am_error_clear();
+        *n = r.round; /* the rounds before it count */
         rc = AM_OK;
     }
     return rc;

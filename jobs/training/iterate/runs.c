@@ -108,7 +108,7 @@ static void name_row(const am_run *run, const am_comparison *comparison, char *k
                  run->epochs == 1 ? "" : "s");
     }
     snprintf(key, AM_TABLE_NAME, "iterative_%.48s", run->label);
-    snprintf(name, AM_TABLE_NAME, "iterative %.20s%.32s",
+    snprintf(name, AM_TABLE_NAME, "iterative %.31s%.32s",
              comparison->n_methods > 1 ? run->merge->name : "merge", text);
 }
 
