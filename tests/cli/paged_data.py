@@ -74,7 +74,7 @@ def peak(folder: Path) -> int:
 
 def models(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and p.name not in ("events.jsonl", "run.json") and not {"work", "state"} & set(p.parts)}
+            if p.is_file() and p.name not in ("events.jsonl", "run.json") and not {"work", "state"} & set(p.relative_to(folder).parts)}
 
 
 def same(a: Path, b: Path) -> None:
@@ -132,7 +132,7 @@ def stops(folder: Path) -> None:
     stopped = 0
     for n, memory in ((2, BUDGET), (1, 0), (3, BUDGET + 3 * MIB)):
         result = rankrun.run(command.replace("OUT", "stopped").split() + ["--memory", str(memory)], n, folder,
-                             timeout=240, during=soon(folder / "stopped", lambda p: os.kill(p[-1], signal.SIGTERM)))
+                             timeout=240, during=soon(folder / "stopped", lambda p: [os.kill(x, signal.SIGTERM) for x in p[-1:]]))
         stopped += result.code == 75
         check(result.code in (0, 75), f"stopped: {result.code}", result)
     check(stopped > 0, "training was stopped")

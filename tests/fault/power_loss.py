@@ -40,6 +40,7 @@ JOBS["iterate"] = ["iterate", *RUN, "--set", "iterate.rounds=2", "--set", "itera
 # Not the same bytes after an interruption: the log, and states of what is under way.
 LOOSE = re.compile(r"(^|/)events\.jsonl$|^run/\.lock$|/state/")
 UNDER_WAY = re.compile(LOOSE.pattern + r"|/work(/|$)|\.(lock|partial|journal)(/|$|\.)")
+GROWING = re.compile(r"manifest\.json$|/rounds/.*\.txt$")  # with the run: right at its end
 # Syncs whose loss costs work, but nothing wrong can come of it: what a journal or a saved state says is
 # believed only if the digests of the data agree, and what is missing is done again.
 ONLY_WORK = re.compile(r"journal|/(state|work)(/|$)|: layout$|after (mkdir|create|unlink|start)|"
@@ -267,7 +268,7 @@ class Campaign:
         """What may not be so after a crash; with the end of the job behind it, all must be there."""
         right, found, bad = self.right(job), without(UNDER_WAY, found), []
         for name in sorted(right):
-            is_new = name in found and not name.endswith("manifest.json")
+            is_new = name in found and not GROWING.search(name)
             if name in found and found[name] != right[name] and (is_new or has_ended):
                 bad.append(f"wrong: {name}")
             if name not in found and has_ended:
