@@ -118,8 +118,11 @@ def soon(out: Path, do) -> object:
     before = size_of_log()
 
     def during(pids) -> None:
-        end = time.monotonic() + 60
-        while not ((out / "state").exists() and size_of_log() > before) and time.monotonic() < end:
+        end, ran = time.monotonic() + 60, False
+        while time.monotonic() < end and not (ran and not pids()):
+            if (out / "state").exists() and size_of_log() > before:
+                break
+            ran = ran or bool(pids())
             time.sleep(0.05)
         time.sleep(0.3)
         do(list(pids().values()))
@@ -127,14 +130,19 @@ def soon(out: Path, do) -> object:
 
 
 def stops(folder: Path) -> None:
-    command = "train r.yml --task a -o OUT --set finetune.epochs=6"
+    command = "train r.yml --task a -o OUT --set finetune.epochs=30"
     run(command.replace("OUT", "whole"), 1, folder)
     stopped = 0
-    for n, memory in ((2, BUDGET), (1, 0), (3, BUDGET + 3 * MIB)):
-        result = rankrun.run(command.replace("OUT", "stopped").split() + ["--memory", str(memory)], n, folder,
-                             timeout=240, during=soon(folder / "stopped", lambda p: [os.kill(x, signal.SIGTERM) for x in p[-1:]]))
-        stopped += result.code == 75
-        check(result.code in (0, 75), f"stopped: {result.code}", result)
+    for _ in range(4):  # on a busy machine it may be over before it is seen to begin
+        shutil.rmtree(folder / "stopped", ignore_errors=True)
+        for n, memory in ((2, BUDGET), (1, 0), (3, BUDGET + 3 * MIB)):
+            result = rankrun.run(command.replace("OUT", "stopped").split() + ["--memory", str(memory)], n, folder,
+                                 timeout=240, during=soon(folder / "stopped", lambda p: [os.kill(x, signal.SIGTERM)
+                                                                                         for x in p[-1:]]))
+            stopped += result.code == 75
+            check(result.code in (0, 75), f"stopped: {result.code}", result)
+        if stopped > 0:
+            break
     check(stopped > 0, "training was stopped")
     run(command.replace("OUT", "stopped") + f" --memory {BUDGET}", 2, folder)
     same(folder / "whole", folder / "stopped")
