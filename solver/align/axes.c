@@ -179,7 +179,9 @@ static int add_use(const builder *b, am_align_field *field, int64_t lo, int valu
         if (use == NULL) {
             return AM_E_NOMEM;
         }
-        memcpy(use, field->use, (size_t)field->n_uses * sizeof *use);
+        for (int i = 0; i < field->n_uses; i++) {
+            use[i] = field->use[i];
+        }
         free(field->use);
         field->use = use;
         field->capacity = capacity;

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """`allmerge plan` against what merges take: for every method, its memory, bytes read and written.
 
-usage: plan_accuracy.py quick|long [METHOD]...
-quick: the smallest budget that plan names, one merge of every method on 2 ranks: it works, keeps the
+usage: plan_accuracy.py quick|matrices|long [METHOD]...
+quick, matrices: the smallest budget that plan names, one merge of every method on 2 ranks (matrices:
+  of those that factorise whole matrices, which takes minutes; quick: of the others): it works, keeps the
   budget, and the peak is within a tenth of the plan's. long: other budgets and ranks, scope global,
   f32 and mixed types, adapters, task vectors, slices, accounting, folders, HDF5; a table.
 SPDX-License-Identifier: BSD-3-Clause
@@ -212,7 +213,7 @@ def check(method, kind, scope, memory, ranks, *more):
 def cases(mode, methods):
     for method in methods:
         yield (method, "bf16", "", 0, 2)
-        if mode == "quick":
+        if mode != "long":
             continue
         for memory, ranks in ((40, 1), (64, 2), (128, 3), (256, 1)):
             yield (method, "bf16", "", memory, ranks)
@@ -228,13 +229,18 @@ def cases(mode, methods):
             yield (method, "sparse", "", 64, 2)
 
 
+def is_of_matrices(method) -> bool:
+    return method["beside_models"] == "stats" or any(p["key"] == "spectral" for p in method["parameters"])
+
+
 def main() -> int:
     mode, names = sys.argv[1], sys.argv[2:]
     make_models("p", ["BF16"])
     if mode == "long":
         make_variants()
     listed = subprocess.run([BIN, "methods", "--json"], capture_output=True, text=True, check=True)
-    methods = [m for m in json.loads(listed.stdout)["methods"] if not names or m["name"] in names]
+    methods = [m for m in json.loads(listed.stdout)["methods"] if m["name"] in names or
+               not names and (mode == "long" or is_of_matrices(m) == (mode == "matrices"))]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda case: check(*case), cases(mode, methods)))
     print(f"\n{len(wrong)} findings", *wrong, sep="\n")

@@ -281,7 +281,7 @@ def check_regmean(folder: Path, name: str, model: str) -> None:
             f"- {{model: {name}-{t}/trunk.h5, stats: {name}-{t}.h5, parameters: {{weight: {w}}}}}\n"
             for t, w in zip("ab", weight)))
         for ranks in (1, 2, 3) if alpha == 0.95 else (2,):
-            run(f"merge r.yml -o merged-{ranks}.h5 --overwrite --memory 64MiB", ranks, folder)
+            run(f"merge r.yml -o merged-{ranks}.h5 --overwrite --memory 256MiB", ranks, folder)
         merged = read(folder / "merged-2.h5")
         for tensor in merged:
             gram = "gram." + tensor.removesuffix(".weight")
