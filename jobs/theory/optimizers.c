@@ -3,7 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/clock.h"
@@ -86,11 +86,11 @@ static int unit_all(const am_iterate *it, const am_oracle *oracle, const am_theo
     int rc = AM_OK;
     snprintf(name, sizeof name, "%s-tasks-%lld-eta-%d",
              am_theory_optimizer_names[section->optimizer[o]], (long long)section->tasks[i], e + 1);
-    AM_TRY(am_theory_unit_read_all(oracle->comm, it->folder, name, (double *)row, n, &is_done));
+    AM_TRY(am_measured_read_all(oracle->comm, it->folder, name, (double *)row, n, &is_done));
     if (!is_done) {
         const double started = am_seconds();
         AM_TRY(am_theory_compare_all(oracle, it->base, &setting, &rule, row));
-        AM_TRY(am_theory_unit_write_all(oracle->comm, it->folder, name, (double *)row, n));
+        AM_TRY(am_measured_write_all(oracle->comm, it->folder, name, (double *)row, n));
         report_unit(section, o, i, e, row, am_seconds() - started);
     }
 cleanup:

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/clock.h"
@@ -125,11 +125,11 @@ static int place_all(const am_iterate *it, const am_oracle *oracle,
     int rc = AM_OK;
     snprintf(name, sizeof name, at->alpha < 0 ? "spectra-%d-base" : "spectra-%d-alpha-%d",
              at->tasks, at->alpha + 1);
-    AM_TRY(am_theory_unit_read_all(oracle->comm, it->folder, name, value, n, &is_done));
+    AM_TRY(am_measured_read_all(oracle->comm, it->folder, name, value, n, &is_done));
     if (!is_done) {
         const double started = am_seconds();
         AM_TRY(measure_all(it, oracle, section, at, wanted, out));
-        AM_TRY(am_theory_unit_write_all(oracle->comm, it->folder, name, value, n));
+        AM_TRY(am_measured_write_all(oracle->comm, it->folder, name, value, n));
         report_place(section, at, &out[at->hessians - 1], am_seconds() - started);
     }
 cleanup:

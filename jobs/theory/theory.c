@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 #include "jobs/training/room.h"
 #include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
@@ -146,7 +146,7 @@ static int unit_all(const am_iterate *it, const am_oracle *oracle, am_theory *th
     bool is_done = false;
     int rc = unit_make(section, i, e, &u);
     AM_AGREE(it->suite.comm);
-    AM_TRY(am_theory_unit_read_all(it->suite.comm, it->folder, u.name, u.value, u.n, &is_done));
+    AM_TRY(am_measured_read_all(it->suite.comm, it->folder, u.name, u.value, u.n, &is_done));
     if (is_done) {
         unit_copy(&u, theory, i, e, true);
         goto cleanup;
@@ -155,7 +155,7 @@ static int unit_all(const am_iterate *it, const am_oracle *oracle, am_theory *th
     AM_TRY(am_theory_measure_all(oracle, it->base, &setting, unit_at(theory, i, e),
                                  theory->epoch[i * section->n_etas + e]));
     unit_copy(&u, theory, i, e, false);
-    AM_TRY(am_theory_unit_write_all(it->suite.comm, it->folder, u.name, u.value, u.n));
+    AM_TRY(am_measured_write_all(it->suite.comm, it->folder, u.name, u.value, u.n));
     report_unit(theory, i, e, am_seconds() - started);
 cleanup:
     free(u.value);

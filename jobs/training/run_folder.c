@@ -167,9 +167,8 @@ static int recognise(am_run_folder *folder, const char *identity, bool *is_there
 /* A name that a training job writes: the patterns of its checkpoints and their temporaries. */
 static bool is_ours(const char *name)
 {
-    static const char *const pattern[] = {"*.h5",      "*.h5.*",       "result.json",
-                                          "table.txt", "*alpha-*.txt", "events.jsonl",
-                                          "*.partial", "*.unit"};
+    static const char *const pattern[] = {"*.h5",         "*.h5.*",    "result.json", "table.txt",
+                                          "events.jsonl", "*.partial", "*.unit"};
     for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
         if (fnmatch(pattern[i], name, 0) == 0) {
             return true;

@@ -167,9 +167,9 @@ static am_head_view am_attention_head(const am_attention_size *z, const real *x,
                           .h = h};
 }
 
-static am_matrix am_rows_at(const real *at, int64_t row, int64_t ld, bool transpose)
+static am_operand am_rows_at(const real *at, int64_t row, int64_t ld, bool transpose)
 {
-    return (am_matrix){.at = at + row * ld, .ld = ld, .transpose = transpose};
+    return (am_operand){.at = at + row * ld, .ld = ld, .transpose = transpose};
 }
 
 /* Keys that query block [q, q + n) sees: those below the result. */
@@ -515,8 +515,8 @@ typedef struct am_head_curve {
 
 /* out [M,D] += A B + A_dot B_dot, blocks A [M,K] of scores, perhaps transposed, and rows B [K,D].
  */
-static void am_attention_add_both(const am_attention_size *z, int64_t M, int64_t K, am_matrix a,
-                                  am_matrix b, am_matrix a_dot, am_matrix b_dot, real *out)
+static void am_attention_add_both(const am_attention_size *z, int64_t M, int64_t K, am_operand a,
+                                  am_operand b, am_operand a_dot, am_operand b_dot, real *out)
 {
     AM_R(am_gemm_in)(M, z->D, K, 1, a, b, true, out, z->width);
     AM_R(am_gemm_in)(M, z->D, K, 1, a_dot, b_dot, true, out, z->width);
@@ -533,9 +533,9 @@ static void am_attention_curve_block(const am_head_view *w, const am_head_view *
     real *p = v->scratch, *p_dot = p + size, *ds = p_dot + size, *ds_dot = ds + size;
     real *dq = v->dx_dot + q * z->width + w->h * z->D;
     real *dk = v->dx_dot + k * z->width + (z->H + g) * z->D, *dv = dk + z->G * z->D;
-    const am_matrix dy = am_rows_at(v->dy, q, ld, false);
-    const am_matrix dy_dot = am_rows_at(v->dy_dot, q, ld, false);
-    const am_matrix value = am_rows_at(w->v, k, z->width, true);
+    const am_operand dy = am_rows_at(v->dy, q, ld, false);
+    const am_operand dy_dot = am_rows_at(v->dy_dot, q, ld, false);
+    const am_operand value = am_rows_at(w->v, k, z->width, true);
     am_attention_scores(w, q, nq, k, nk, p);
     am_attention_again(z, q, nq, k, nk, v->log_sum + q, p);
     am_attention_scores_dot(w, dot, q, nq, k, nk, p_dot);

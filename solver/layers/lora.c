@@ -78,8 +78,8 @@ static am_lora_size am_lora_size_of(const am_layer_args *a)
 /* z [R,K] += scale x1 [R,r] B^T */
 static void am_lora_product(const am_lora_size *z, const real *x1, const real *weight, real *out)
 {
-    const am_matrix left = {.at = x1, .ld = z->r};
-    const am_matrix right = {.at = weight, .ld = z->r, .transpose = true};
+    const am_operand left = {.at = x1, .ld = z->r};
+    const am_operand right = {.at = weight, .ld = z->r, .transpose = true};
     AM_R(am_gemm_in)(z->R, z->K, z->r, z->scale, left, right, true, out, z->K);
 }
 
@@ -97,15 +97,15 @@ static void am_lora_backward(const am_layer_args *a)
 {
     const am_lora_size z = am_lora_size_of(a);
     const real *from = AM_R(am_act_needs_z)(z.act) ? a->keep : a->y;
-    const am_matrix dz = {.at = a->dy, .ld = z.K},
-                    dz_t = {.at = a->dy, .ld = z.K, .transpose = true};
+    const am_operand dz = {.at = a->dy, .ld = z.K},
+                     dz_t = {.at = a->dy, .ld = z.K, .transpose = true};
     AM_R(am_act_backward)(z.act, z.R * z.K, from, a->dy, a->dy);
     if (a->dparam[0] != NULL) {
-        const am_matrix x1 = {.at = a->x[1], .ld = z.r};
+        const am_operand x1 = {.at = a->x[1], .ld = z.r};
         AM_R(am_gemm_in)(z.K, z.r, z.R, z.scale, dz_t, x1, false, a->dparam[0], z.r);
     }
     if (a->dx[1] != NULL) {
-        const am_matrix weight = {.at = a->param[0], .ld = z.r};
+        const am_operand weight = {.at = a->param[0], .ld = z.r};
         AM_R(am_gemm_in)(z.R, z.r, z.K, z.scale, dz, weight, a->add[1], a->dx[1], z.r);
     }
     if (a->dx[0] != NULL && a->add[0]) {
@@ -149,19 +149,19 @@ static void am_lora_curve(const am_layer_args *a)
         (z.act, z.R * z.K, from, needs_z ? a->keep_dot : a->y_dot, a->dy, a->dy_dot, a->dy_dot);
         d = a->scratch;
     }
-    const am_matrix dz = {.at = d, .ld = z.K}, dz_dot = {.at = a->dy_dot, .ld = z.K};
-    const am_matrix dz_t = {.at = d, .ld = z.K, .transpose = true};
-    const am_matrix dz_dot_t = {.at = a->dy_dot, .ld = z.K, .transpose = true};
+    const am_operand dz = {.at = d, .ld = z.K}, dz_dot = {.at = a->dy_dot, .ld = z.K};
+    const am_operand dz_t = {.at = d, .ld = z.K, .transpose = true};
+    const am_operand dz_dot_t = {.at = a->dy_dot, .ld = z.K, .transpose = true};
     if (a->dparam_dot[0] != NULL) {
-        const am_matrix x1 = {.at = a->x[1], .ld = z.r}, x1_dot = {.at = a->x_dot[1], .ld = z.r};
+        const am_operand x1 = {.at = a->x[1], .ld = z.r}, x1_dot = {.at = a->x_dot[1], .ld = z.r};
         AM_R(am_gemm_in)(z.K, z.r, z.R, z.scale, dz_dot_t, x1, false, a->dparam_dot[0], z.r);
         if (x1_dot.at != NULL) {
             AM_R(am_gemm_in)(z.K, z.r, z.R, z.scale, dz_t, x1_dot, true, a->dparam_dot[0], z.r);
         }
     }
     if (a->dx_dot[1] != NULL) {
-        const am_matrix weight = {.at = a->param[0], .ld = z.r};
-        const am_matrix weight_dot = {.at = a->param_dot[0], .ld = z.r};
+        const am_operand weight = {.at = a->param[0], .ld = z.r};
+        const am_operand weight_dot = {.at = a->param_dot[0], .ld = z.r};
         AM_R(am_gemm_in)(z.R, z.r, z.K, z.scale, dz_dot, weight, a->add[1], a->dx_dot[1], z.r);
         AM_R(am_gemm_in)(z.R, z.r, z.K, z.scale, dz, weight_dot, true, a->dx_dot[1], z.r);
     }

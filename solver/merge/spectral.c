@@ -148,3 +148,13 @@ void am_directions_multiply(const am_directions *d, am_matrix out)
     am_matrix_scale_rows(right_of(d), d->value);
     am_multiply(1, left_of(d), AM_AS_IS, right_of(d), AM_AS_IS, 0, out);
 }
+
+int am_directions_merge(const am_dense *matrix, am_directions *d)
+{
+    const int rc = am_directions_turn(matrix->work, d);
+    if (rc == 0) {
+        am_directions_multiply(d, matrix->out);
+        am_spectral_scale(matrix, matrix->out);
+    }
+    return rc;
+}

@@ -73,5 +73,8 @@ int am_directions_turn(am_arena *work, am_directions *d);
 int64_t am_directions_turn_bytes(int64_t m, int64_t n, int64_t room);
 /** out = left diag(value) right; value is worked into right. */
 void am_directions_multiply(const am_directions *d, am_matrix out);
+/** Turned, multiplied, scaled by lambda: the result of the matrix. am_directions_turn_bytes of its
+ * work. Errors: those of am_polar. */
+int am_directions_merge(const am_dense *matrix, am_directions *d);
 
 #endif

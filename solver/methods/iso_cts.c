@@ -65,14 +65,7 @@ static int merge_dense(const am_dense *matrix)
     for (int64_t i = 0; rc == 0 && i < d.count; i++) {
         d.value[i] = total / (double)s.k;
     }
-    if (rc == 0) {
-        rc = am_directions_turn(matrix->work, &d);
-    }
-    if (rc == 0) {
-        am_directions_multiply(&d, matrix->out);
-        am_spectral_scale(matrix, matrix->out);
-    }
-    return rc;
+    return rc != 0 ? rc : am_directions_merge(matrix, &d);
 }
 
 const am_method am_method_iso_cts = {

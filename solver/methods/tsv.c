@@ -42,14 +42,7 @@ static int merge_dense(const am_dense *matrix)
     for (int t = 0; rc == 0 && t < s.models; t++) {
         rc = am_directions_add(matrix->work, matrix->delta[t], 0, each, &d);
     }
-    if (rc == 0) {
-        rc = am_directions_turn(matrix->work, &d);
-    }
-    if (rc == 0) {
-        am_directions_multiply(&d, matrix->out);
-        am_spectral_scale(matrix, matrix->out);
-    }
-    return rc;
+    return rc != 0 ? rc : am_directions_merge(matrix, &d);
 }
 
 const am_method am_method_tsv = {

@@ -33,14 +33,14 @@ void AM_R(am_gemm_to)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, 
                       const real *a, const real *b, bool add, real *c);
 
 /* A matrix inside a larger one: rows lie `ld` elements apart. */
-typedef struct am_matrix {
+typedef struct am_operand {
     const real *at;
     int64_t ld;
     bool transpose;
-} am_matrix;
+} am_operand;
 
 /** C[M,N] := alpha op(A) op(B), or C += with `add`; rows of C lie ldc apart. */
-void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_operand a, am_operand b,
                       bool add, real *c, int64_t ldc);
 
 #endif

@@ -17,7 +17,7 @@
 /* Products with fewer terms, or columns, are our own. */
 enum { AM_GEMM_SHALLOW = 512, AM_GEMM_NARROW = 64 };
 
-void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_operand a, am_operand b,
                       bool add, real *c, int64_t ldc)
 {
     if (M == 0 || N == 0) {
@@ -43,8 +43,8 @@ void AM_R(am_gemm_in)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, 
 void AM_R(am_gemm_to)(bool transpose_a, bool transpose_b, int64_t M, int64_t N, int64_t K,
                       const real *a, const real *b, bool add, real *c)
 {
-    const am_matrix in_a = {.at = a, .ld = transpose_a ? M : K, .transpose = transpose_a};
-    const am_matrix in_b = {.at = b, .ld = transpose_b ? K : N, .transpose = transpose_b};
+    const am_operand in_a = {.at = a, .ld = transpose_a ? M : K, .transpose = transpose_a};
+    const am_operand in_b = {.at = b, .ld = transpose_b ? K : N, .transpose = transpose_b};
     AM_R(am_gemm_in)(M, N, K, 1, in_a, in_b, add, c, N);
 }
 

@@ -105,7 +105,7 @@ AM_TILE_CODE static void am_tile_pack_row(const real *from, int64_t N, int64_t K
 }
 
 /* Panels [k][columns] of rows [k0, k0 + K) and columns [n0, n0 + N) of op(B). */
-static void am_tile_pack_b(const am_matrix *b, int64_t k0, int64_t K, int64_t n0, int64_t N)
+static void am_tile_pack_b(const am_operand *b, int64_t k0, int64_t K, int64_t n0, int64_t N)
 {
     for (int64_t k = 0; !b->transpose && k < K; k++) {
         am_tile_pack_row(b->at + (k0 + k) * b->ld + n0, N, K, am_tile_b + k * AM_TILE_COLUMNS);
@@ -137,7 +137,8 @@ AM_TILE_CODE static void am_tile_pack_column(const real *from, int64_t M, int64_
 
 /* Rows [m0, m0 + M) of op(A), where no two rows of a tile meet in a set of the cache: as panels
  * [k][rows] of a transposed A, which lies [K,M], else as rows. */
-static am_tile_rows am_tile_pack_a(const am_matrix *a, int64_t k0, int64_t K, int64_t m0, int64_t M)
+static am_tile_rows am_tile_pack_a(const am_operand *a, int64_t k0, int64_t K, int64_t m0,
+                                   int64_t M)
 {
     if (!a->transpose) {
         for (int64_t m = 0; m < M; m++) {
@@ -270,7 +271,7 @@ static void am_tile_block(int64_t M, int64_t N, int64_t K, const am_tile_rows *a
     }
 }
 
-void AM_R(am_tile_gemm)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+void AM_R(am_tile_gemm)(int64_t M, int64_t N, int64_t K, real alpha, am_operand a, am_operand b,
                         bool add, real *c, int64_t ldc)
 {
     for (int64_t n = 0; n < N; n += AM_TILE_N) {

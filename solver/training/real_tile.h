@@ -15,7 +15,7 @@ bool AM_R(am_tile_suits)(void);
 
 /** The contract of am_gemm_in with M, N, K > 0. One thread of a process at a time: the packed
  * blocks lie in static memory, 1.3 MB. */
-void AM_R(am_tile_gemm)(int64_t M, int64_t N, int64_t K, real alpha, am_matrix a, am_matrix b,
+void AM_R(am_tile_gemm)(int64_t M, int64_t N, int64_t K, real alpha, am_operand a, am_operand b,
                         bool add, real *c, int64_t ldc);
 #endif
 

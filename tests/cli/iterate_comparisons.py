@@ -16,7 +16,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 TASKS = ["a", "b", "c"]
 SUITE = """
@@ -214,11 +214,7 @@ def main() -> None:
           "use task_arithmetic" in warned.err, "iterated DARE is a warning", warned)
     calm = rankrun.run("iterate compare.yml -o calm --set one_shot.epochs=[1] --set iterate.rounds=1".split(), 1, top)
     check("at random" not in calm.err, "a single round is none", calm)
-    if failures() == 0:
-        shutil.rmtree(top)
-    else:
-        print(f"{failures()} failures; see {top}")
-    sys.exit(failures() > 0)
+    finish(top)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 BOTH = "--set gradients.epochs=3 --set gradients.parts=5 --set plane.grid=4 --set iterate.keep=0".split()
 # Full batches of one task without momentum: rounds, joint epochs and finetuning are one descent.
@@ -225,12 +225,7 @@ def main() -> None:
     other = json.loads((folder / "run3/result.json").read_text())
     check(other["gradients"] != result["gradients"] and other["plane"] != result["plane"],
           "nothing of a run that is started over stays")
-    if failures() == 0:
-        shutil.rmtree(folder)
-        print("gradients and plane are those of NumPy, at 1 and 3 ranks, after stops")
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder, "gradients and plane are those of NumPy, at 1 and 3 ranks, after stops")
 
 
 if __name__ == "__main__":

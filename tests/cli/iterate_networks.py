@@ -7,7 +7,6 @@ SPDX-License-Identifier: BSD-3-Clause
 import gzip
 import json
 import math
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 TEXT = """
 seed: 3
@@ -184,12 +183,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="am_networks."))
     check_text(folder, ranks)
     check_images(folder, ranks)
-    if failures() == 0:
-        shutil.rmtree(folder)
-        print(f"same bytes at {ranks} ranks")
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder, f"same bytes at {ranks} ranks")
 
 
 if __name__ == "__main__":

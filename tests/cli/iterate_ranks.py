@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 FILES = ["final.h5", "base.h5", "heads.h5", "one-shot.h5", "joint.h5", "result.json", "table.txt",
          "rounds/alpha-0.5-round-003.h5"]
@@ -96,12 +96,7 @@ def main() -> None:
     run("merge merge.yml -o merged.h5", 2, folder)
     run(f"eval suite.yml --heads run{ranks[0]}/heads.h5 --model merged.h5", 2, folder)
 
-    if failures() == 0:
-        shutil.rmtree(folder)
-        print(f"same bytes at {ranks} ranks")
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder, f"same bytes at {ranks} ranks")
 
 
 if __name__ == "__main__":

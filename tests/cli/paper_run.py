@@ -5,7 +5,6 @@ SPDX-License-Identifier: BSD-3-Clause
 """
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 PAPER = HERE.parent.parent / "jobs" / "recipes" / "paper"
 SMALL = {"data.folder": "tasks", "data.tasks": "[a,b,c]", "data.limit.train": "40", "base.pretrain": "p",
@@ -52,11 +51,7 @@ def main() -> None:
     check(sorted(p.stem for p in PAPER.glob("*.yml") if "experiment:" in p.read_text()) ==
           sorted("one-epoch budget gradients plane optimizer post-hoc dare twenty".split()),
           "`all` has every recipe of an experiment")
-    if failures() == 0:
-        shutil.rmtree(folder)
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder)
 
 
 if __name__ == "__main__":

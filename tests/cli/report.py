@@ -21,7 +21,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 SVG = "{http://www.w3.org/2000/svg}"
 SEEDS = (7, 8, 9)
@@ -426,9 +426,7 @@ def main() -> None:
             part()
     left = sorted(p.name for p in folder.iterdir() if p.suffix not in (".html", ".yml") and p.is_file())
     check(not left, f"nothing is left behind: {left}")
-    if failures() == 0:
-        shutil.rmtree(folder)
-    sys.exit(failures() > 0)
+    finish(folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ SPDX-License-Identifier: BSD-3-Clause
 """
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -20,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import make_tasks  # noqa: E402
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 RECIPE = """seed: 5
 model: {widths: [200, 150]}
@@ -133,12 +132,7 @@ def main() -> None:
         (folder / "r.yml").write_text(RECIPE)
         run("train r.yml -o run", 2, folder)
         check_fresh(folder) if part == "fresh" else check_restart(folder)
-    if failures() == 0:
-        shutil.rmtree(folder)
-        print("ok")
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder, "ok")
 
 
 if __name__ == "__main__":

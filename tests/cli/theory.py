@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9 --set theory.optimizers=[adamw]".split()
 ALL = "--set theory.spectrum=4 --set theory.optimizers=[gd,sgd,momentum,adamw] --set theory.batches=3".split()
@@ -186,12 +186,7 @@ def main() -> None:
     changed = files(folder / f"run{ranks[0]}")
     check(changed["result.json"] != reference["result.json"], "another seed gives other numbers")
 
-    if failures() == 0:
-        shutil.rmtree(folder)
-        print(f"same bytes at {ranks} ranks")
-    else:
-        print(f"{failures()} failures; see {folder}")
-    sys.exit(failures() > 0)
+    finish(folder, f"same bytes at {ranks} ranks")
 
 
 if __name__ == "__main__":

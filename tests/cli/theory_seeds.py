@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
-from checks import check, failures  # noqa: E402
+from checks import check, finish  # noqa: E402
 
 SEEDS = HERE.parent.parent / "jobs" / "recipes" / "paper" / "seeds"
 KEYS = "--set theory.spectrum=2 --set theory.k=[1,3] --set theory.eta.n=3".split()
@@ -80,9 +80,7 @@ def main() -> None:
           f"a run that fails: {failed}")
     for bad in (["-n", "0", "-o", "x", "true"], ["-f", "-1", "-o", "x", "true"], ["-o", "x"], ["true"]):
         check(run(folder, *bad).returncode == 2, f"usage: {bad}")
-    if failures() == 0:
-        shutil.rmtree(folder)
-    sys.exit(failures() > 0)
+    finish(folder)
 
 
 if __name__ == "__main__":

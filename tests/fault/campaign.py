@@ -65,7 +65,8 @@ def make_inputs(folder: Path) -> None:
 
 def is_result(name: str) -> bool:
     top = name.split("/")[0]
-    return (top in RESULTS or top.endswith("manifest.json")) and name.split("/")[-1] not in LOGS
+    grows = "/units/rounds-" in name  # right at the end of the run
+    return (top in RESULTS or top.endswith("manifest.json")) and name.split("/")[-1] not in LOGS and not grows
 
 
 class Campaign:

@@ -40,7 +40,7 @@ JOBS["iterate"] = ["iterate", *RUN, "--set", "iterate.rounds=2", "--set", "itera
 # Not the same bytes after an interruption: the log, and states of what is under way.
 LOOSE = re.compile(r"(^|/)events\.jsonl$|^run/\.lock$|/state/")
 UNDER_WAY = re.compile(LOOSE.pattern + r"|/work(/|$)|\.(lock|partial|journal)(/|$|\.)")
-GROWING = re.compile(r"manifest\.json$|/rounds/.*\.txt$")  # with the run: right at its end
+GROWING = re.compile(r"manifest\.json$|/units/rounds-.*\.unit$")  # with the run: right at its end
 # Syncs whose loss costs work, but nothing wrong can come of it: what a journal or a saved state says is
 # believed only if the digests of the data agree, and what is missing is done again.
 ONLY_WORK = re.compile(r"journal|/(state|work)(/|$)|: layout$|after (mkdir|create|unlink|start)|"

@@ -71,7 +71,7 @@ ITERATE = Scenario(
     prepare=iterate_inputs, arguments=["iterate", "recipe.yml", "-o", "run"],
     results=["run/result.json"], steady=["run/*.h5", "run/table.txt", "run/result.json"],
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
-          "run/*.h5.manifest.json", "run/rounds", "run/rounds/*.txt", "run/joint", "run/tuned"],
+          "run/*.h5.manifest.json", "run/rounds", "run/units", "run/units/*.unit", "run/joint", "run/tuned"],
     kept_at_75=["run/work"], seconds=1.0)
 # Every look at the clock saves what trains: a failed run leaves it, and is gone on with.
 ITERATE_SAVING = replace(ITERATE, arguments=[*ITERATE.arguments, "--save-every", "0"],

@@ -16,18 +16,18 @@ static float number(int64_t i)
     return (float)((i * 2654435761U) % 2001) / 1000 - 1;
 }
 
-static double element(am_matrix m, int64_t i, int64_t j)
+static double element(am_operand m, int64_t i, int64_t j)
 {
     return (double)m.at[m.transpose ? j * m.ld + i : i * m.ld + j];
 }
 
-static am_matrix matrix(float *at, int64_t rows, int64_t columns, bool transpose)
+static am_operand matrix(float *at, int64_t rows, int64_t columns, bool transpose)
 {
-    return (am_matrix){.at = at, .ld = (transpose ? rows : columns) + GAP, .transpose = transpose};
+    return (am_operand){.at = at, .ld = (transpose ? rows : columns) + GAP, .transpose = transpose};
 }
 
 /* Largest error over the sum of the sizes of the terms; infinite where C is touched outside. */
-static double error(int64_t M, int64_t N, int64_t K, am_matrix a, am_matrix b, bool add, float *c)
+static double error(int64_t M, int64_t N, int64_t K, am_operand a, am_operand b, bool add, float *c)
 {
     const int64_t ldc = N + GAP;
     const float alpha = 0.75F;
@@ -63,13 +63,13 @@ static void products(void)
     }
     for (int64_t i = 0; buffer != NULL && i < 400; i++) {
         const int64_t M = size[i * 7 % SIZES], N = size[i * 11 % 13], K = size[(i * 4 + 1) % SIZES];
-        const am_matrix a = matrix(buffer, M, K, i % 2 == 1);
-        const am_matrix b = matrix(buffer + MOST * MOST, K, N, i / 2 % 2 == 1);
+        const am_operand a = matrix(buffer, M, K, i % 2 == 1);
+        const am_operand b = matrix(buffer + MOST * MOST, K, N, i / 2 % 2 == 1);
         AM_CHECK(error(M, N, K, a, b, i / 4 % 2 == 1, buffer + 2 * MOST * MOST) < 1e-6);
     }
     if (buffer != NULL) { /* more than one block of columns and of rows */
-        const am_matrix a = matrix(buffer, 150, 300, true);
-        const am_matrix b = matrix(buffer + MOST * MOST, 300, 1060, false);
+        const am_operand a = matrix(buffer, 150, 300, true);
+        const am_operand b = matrix(buffer + MOST * MOST, 300, 1060, false);
         AM_CHECK(error(150, 1060, 300, a, b, true, buffer + 2 * MOST * MOST) < 1e-6);
     }
     free(buffer);

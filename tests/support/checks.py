@@ -1,4 +1,8 @@
 """Checks of a test that goes on after one has failed.                  SPDX-License-Identifier: BSD-3-Clause"""
+import shutil
+import sys
+from pathlib import Path
+
 _failed = 0
 
 
@@ -14,3 +18,14 @@ def check(holds: bool, what: str, result=None) -> None:
 
 def failures() -> int:
     return _failed
+
+
+def finish(folder: Path, done: str = "") -> None:
+    """End the program: 1 if a check has failed, and what it worked on stays."""
+    if _failed:
+        print(f"{_failed} failures; see {folder}")
+    else:
+        shutil.rmtree(folder)
+        if done:
+            print(done)
+    sys.exit(_failed > 0)

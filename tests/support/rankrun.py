@@ -132,6 +132,13 @@ def run(arguments: list[str], ranks: int, cwd: str | Path, *, timeout: float = 6
                   + (f"   ({env['AM_SHIM']})" if env and "AM_SHIM" in env else ""))
 
 
+def stopped_at(folder: Path, writes: int) -> dict:
+    """For run(): SIGTERM to rank 0 when it has written to files of the folder so many times, which for a
+    run of training are mostly lines of events.jsonl: wherever time stands. Needs tests/fault/shim.c."""
+    return {"env": {"AM_SHIM": f"call=write,nth={writes},rank=0,do=term,path={folder}"},
+            "preload": os.path.join(os.environ["AM_PROGRAMS"], "libam_shim.so")}
+
+
 def rank_pids(status: Path) -> dict[int, int]:
     """Process id of the program on each rank that has started: the child of its `rank_status`."""
     pids = {}

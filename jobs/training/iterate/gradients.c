@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
@@ -198,11 +198,11 @@ static int task_all(am_iterate *it, int i, am_gradient_epoch *epoch, double *sec
     bool is_done = false;
     int rc = AM_OK;
     snprintf(name, sizeof name, "gradients-%s", am_suite_task(suite, i));
-    AM_TRY(am_theory_unit_read_all(suite->group, it->folder, name, (double *)epoch, n, &is_done));
+    AM_TRY(am_measured_read_all(suite->group, it->folder, name, (double *)epoch, n, &is_done));
     if (!is_done) {
         const double started = am_seconds();
         AM_TRY(measure_all(it, i, epoch));
-        AM_TRY(am_theory_unit_write_all(suite->group, it->folder, name, (double *)epoch, n));
+        AM_TRY(am_measured_write_all(suite->group, it->folder, name, (double *)epoch, n));
         *seconds = am_seconds() - started;
     }
 cleanup:

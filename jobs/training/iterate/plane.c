@@ -6,7 +6,7 @@
 #include <string.h>
 #include "io/file.h"
 #include "jobs/merge/plan.h"
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/suite/scores.h"
 #include "mpi/agree.h"
@@ -345,15 +345,14 @@ static int point_losses_all(const am_iterate *it, const double *vector)
     double *pair = am_new(2 * (int64_t)n, sizeof *pair, "a plane");
     int rc = pair == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(it->suite.comm);
-    AM_TRY(
-        am_theory_unit_read_all(it->suite.comm, it->folder, "plane-points", pair, 2 * n, &is_done));
+    AM_TRY(am_measured_read_all(it->suite.comm, it->folder, "plane-points", pair, 2 * n, &is_done));
     for (int i = 0; i < n && !is_done; i++) {
         AM_TRY(read_point_all(it, i, it->merged));
         AM_TRY(loss_all(it, it->merged, &pair[2 * i]));
         AM_TRY(place_loss_all(it, vector, plane->point[i].x, plane->point[i].y, &pair[2 * i + 1]));
     }
     if (!is_done) {
-        AM_TRY(am_theory_unit_write_all(it->suite.comm, it->folder, "plane-points", pair, 2 * n));
+        AM_TRY(am_measured_write_all(it->suite.comm, it->folder, "plane-points", pair, 2 * n));
     }
     for (int i = 0; i < n; i++) {
         plane->point[i].loss = pair[2 * i];
@@ -391,13 +390,12 @@ static int grid_all(const am_iterate *it, const double *vector)
         char name[32];
         bool is_done = false;
         snprintf(name, sizeof name, "plane-row-%03lld", (long long)r + 1);
-        AM_TRY(
-            am_theory_unit_read_all(it->suite.comm, it->folder, name, row, plane->grid, &is_done));
+        AM_TRY(am_measured_read_all(it->suite.comm, it->folder, name, row, plane->grid, &is_done));
         for (int64_t c = 0; c < plane->grid && !is_done; c++) {
             AM_TRY(place_loss_all(it, vector, plane->x[c], plane->y[r], &row[c]));
         }
         if (!is_done) {
-            AM_TRY(am_theory_unit_write_all(it->suite.comm, it->folder, name, row, plane->grid));
+            AM_TRY(am_measured_write_all(it->suite.comm, it->folder, name, row, plane->grid));
         }
         am_progress_add(&progress, 1);
     }

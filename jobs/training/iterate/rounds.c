@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "io/commit/manifest.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/measured.h"
 #include "jobs/training/suite/train.h"
 #include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
@@ -48,7 +49,7 @@ static void round_name(const line *r, int64_t round, char *out)
 
 static void points_name(const line *r, char *out)
 {
-    snprintf(out, NAME, "rounds/%salpha-%g.txt", r->run->file, r->alpha);
+    snprintf(out, NAME, "rounds-%salpha-%g", r->run->file, r->alpha);
 }
 
 /* ---- what stays on disk ---- */
@@ -216,9 +217,9 @@ static int begin_all(line *r, am_choice *best)
     bool is_found = false;
     int rc = AM_OK;
     points_name(r, name);
-    AM_TRY(
-        am_points_read_all(it->suite.comm, it->folder, name, r->run->rounds, r->point, &measured));
-    for (int64_t round = measured; round > 0 && !is_found; round--) {
+    AM_TRY(am_measured_read_some_all(it->suite.comm, it->folder, name, (double *)(r->point + 1),
+                                     r->run->rounds * AM_POINT_REALS, &measured));
+    for (int64_t round = measured / AM_POINT_REALS; round > 0 && !is_found; round--) {
         AM_TRY(try_round_all(r, round, best, &is_found));
     }
     if (is_found) {
@@ -305,7 +306,8 @@ static int next_round_all(line *r, am_choice *best)
              am_choice_text(r->it, &how, text));
     r->named[r->round] = r->best;
     points_name(r, name);
-    AM_TRY(am_points_save_all(r->it->suite.comm, r->it->folder, name, r->point, r->round));
+    AM_TRY(am_measured_write_all(r->it->suite.comm, r->it->folder, name,
+                                 (const double *)(r->point + 1), r->round * AM_POINT_REALS));
     AM_TRY(save_round_all(r));
     AM_TRY(am_saver_done_all(&r->it->saver, r->it->suite.comm));
     const int64_t left = r->round - r->it->recipe->keep; /* is no longer among the newest */

@@ -153,6 +153,7 @@ int am_iterate_runs_all(am_iterate *it)
     AM_KEEP(make_runs(it));
     AM_AGREE(it->suite.comm);
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "rounds"));
+    AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "units"));
     am_progress_start(&progress, "iterate", all_rounds(it), "rounds");
     it->suite.trains_on = it->recipe->on_validation ? AM_VALIDATION : AM_TRAIN;
     for (int i = 0; i < it->n_runs && rc == AM_OK; i++) {

@@ -1,6 +1,6 @@
-/* Units of a run of `theory`: see units.h. A file is a line "NUMBERS DIGEST" and a line for each
+/* What a run has measured: see measured.h. A file is a line "NUMBERS DIGEST" and a line for each
  * number, its bits in hexadecimal. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/theory/units.h"
+#include "jobs/training/measured.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,39 +19,40 @@ static int path_of(const am_run_folder *folder, const char *name, char *path)
     return am_run_folder_file(folder, path, "units/%s.unit", name);
 }
 
-/* Does the text hold n numbers with their digest? */
-static bool parse(const char *text, double *value, int64_t n)
+/* The numbers of a text with their digest, at most `most`; -1: it is not so. */
+static int64_t parse(const char *text, double *value, int64_t most)
 {
-    int64_t count;
+    int64_t n;
     uint64_t digest;
     int at = 0;
-    if (sscanf(text, "%" SCNd64 " %" SCNx64 "%n", &count, &digest, &at) != 2 || count != n) {
-        return false;
+    if (sscanf(text, "%" SCNd64 " %" SCNx64 "%n", &n, &digest, &at) != 2 || n < 0 || n > most) {
+        return -1;
     }
     const char *next = text + at;
     for (int64_t i = 0; i < n; i++) {
         char *end;
         const uint64_t bits = strtoull(next, &end, 16);
         if (end == next) {
-            return false;
+            return -1;
         }
         memcpy(&value[i], &bits, sizeof bits);
         next = end;
     }
-    return am_digest_bytes(value, n * (int64_t)sizeof *value) == digest;
+    return am_digest_bytes(value, n * (int64_t)sizeof *value) == digest ? n : -1;
 }
 
-static int read_here(const am_run_folder *folder, const char *name, double *value, int64_t n,
-                     bool *is_done)
+static int read_here(const am_run_folder *folder, const char *name, double *value, int64_t most,
+                     int64_t *n)
 {
     char path[AM_RUN_PATH], *text = NULL;
     int64_t bytes;
     int rc = path_of(folder, name, path);
     AM_KEEP(am_file_slurp(path, most_bytes, &text, &bytes));
     if (rc == AM_OK) {
-        *is_done = parse(text, value, n);
-        if (!*is_done) {
+        *n = parse(text, value, most);
+        if (*n < 0) {
             am_warn("%s is damaged: it is measured again", path);
+            *n = 0;
         }
     } else if (rc == AM_E_NOINPUT) {
         am_error_clear();
@@ -61,21 +62,28 @@ static int read_here(const am_run_folder *folder, const char *name, double *valu
     return rc;
 }
 
-int am_theory_unit_read_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
-                            double *value, int64_t n, bool *is_done)
+int am_measured_read_some_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                              double *value, int64_t most, int64_t *n)
 {
     int rank, rc = AM_OK;
     MPI_Comm_rank(comm, &rank);
-    *is_done = false;
+    *n = 0;
     if (rank == 0) {
-        rc = read_here(folder, name, value, n, is_done);
+        rc = read_here(folder, name, value, most, n);
     }
     AM_AGREE(comm);
-    AM_TRY(am_bcast_all(comm, 0, is_done, sizeof *is_done));
-    if (*is_done) {
-        AM_TRY(am_bcast_all(comm, 0, value, n * (int64_t)sizeof *value));
-    }
+    AM_TRY(am_bcast_all(comm, 0, n, sizeof *n));
+    AM_TRY(am_bcast_all(comm, 0, value, *n * (int64_t)sizeof *value));
 cleanup:
+    return rc;
+}
+
+int am_measured_read_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                         double *value, int64_t n, bool *is_done)
+{
+    int64_t found = 0;
+    const int rc = am_measured_read_some_all(comm, folder, name, value, n, &found);
+    *is_done = rc == AM_OK && found == n;
     return rc;
 }
 
@@ -102,8 +110,8 @@ static char *text_of(const double *value, int64_t n)
     return text;
 }
 
-int am_theory_unit_write_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
-                             const double *value, int64_t n)
+int am_measured_write_all(MPI_Comm comm, const am_run_folder *folder, const char *name,
+                          const double *value, int64_t n)
 {
     char file[AM_RUN_PATH], *text = text_of(value, n);
     int rc = text == NULL ? AM_E_NOMEM : AM_OK;
