@@ -1,6 +1,7 @@
 /* allmerge iterate RECIPE -o RUN/: iterative task arithmetic and what it is compared with.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
+#include "jobs/training/iterate/plane.h"
 #include "jobs/training/job.h"
 #include "jobs/training/room.h"
 #include "mpi/agree.h"
@@ -49,17 +50,9 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     return AM_OK;
 }
 
-/* All that a plane may have to draw (iterate/plane.c), before the run makes it. */
 static int check_plane(const am_train_recipe *r)
 {
-    const am_comparison *one_shot = &r->one_shot, *iterate = &r->iterate;
-    int64_t n = 1 + (int64_t)one_shot->n_epochs * (one_shot->n_methods + r->n_tasks);
-    n += r->run_joint ? am_train_recipe_joint_epochs(r) : 0;
-    for (int e = 0; e < iterate->n_epochs; e++) {
-        const int64_t rounds = am_train_recipe_rounds(r, iterate->epochs[e]);
-        const int64_t kept = 2 * r->keep + 1;
-        n += iterate->n_methods * (r->keep == 0 || kept > rounds ? rounds : kept);
-    }
+    const int64_t n = am_plane_models(r);
     return !r->plane.is_given || n <= AM_MAX_MODELS
                ? AM_OK
                : am_fail(AM_E_RECIPE,

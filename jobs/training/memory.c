@@ -12,7 +12,7 @@
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
  *   joint      and the final one                                  a call of all ranks
  *   gradients  and six in f64                                     a call in a group, a full batch
- *   plane      and three in f64                                   an evaluation
+ *   plane      and three in f64                                   an evaluation; a Gram matrix
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *   load       the model twice                                    none
@@ -327,10 +327,12 @@ static int gradients_phase(const planner *p, const call *c, int64_t reals, am_tr
     return rc;
 }
 
-/* Origin and axes of the plane beside a model that is evaluated. */
+/* The Gram matrix of all models; origin and axes of their plane beside one that is evaluated. */
 static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
 {
     const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    const int64_t gram = am_plane_gram_bytes(p->recipe, p->real);
+    offer(p, "plane", reals, (am_train_need){.parameters = gram}, out);
     return offer_evaluation(p, reals + frame / p->real, 0, out);
 }
 
