@@ -17,6 +17,7 @@
  *   spectra    the end, Lanczos'                                  the same
  *   load       the model twice                                    none
  *   statistics                                                    a leaf of stats
+ *   match      two in f64                                         sums of stats, similarities
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -471,6 +472,38 @@ static int stats_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- align, pleas ---- */
+
+/* Both networks in f64 all the time; in the arithmetic of the recipe too, while samples are seen.
+ */
+static int align_phases(const planner *p, am_train_need *out)
+{
+    const int64_t P = p->plain.trunk, wide = (int64_t)sizeof(double);
+    int64_t both = P, sums = 0;
+    int rc = AM_OK;
+    for (int i = 0; i < p->recipe->n_tasks; i++) {
+        both += head_reals(p, p->shape[i].classes);
+    }
+    both *= 2 * wide;
+    for (int i = 0; i < p->recipe->n_tasks && p->recipe->stats.what.pair != NULL && rc == AM_OK;
+         i++) {
+        am_train_need need = {.parameters = both};
+        rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
+                                 p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
+                                 p->ranks, &need.gradients, &need.activations);
+        offer(p, "statistics", 2 * P, need, out);
+    }
+    if (p->recipe->stats.what.pair != NULL) {
+        am_stats_layout layout = {0};
+        AM_KEEP(am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout));
+        sums = layout.n * wide;
+        am_stats_layout_free(&layout);
+    }
+    const am_train_need match = {.parameters = both + p->recipe->align_bytes, .gradients = sums};
+    offer(p, "match", 0, match, out);
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -576,11 +609,13 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    AM_KEEP(job == AM_JOB_EVAL || job == AM_JOB_STATS ? AM_OK : prepare_phases(&p, out));
+    const bool is_prepared = job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN;
+    AM_KEEP(is_prepared ? AM_OK : prepare_phases(&p, out));
     AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
             : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
             : job == AM_JOB_THEORY  ? theory_phases(&p, out)
             : job == AM_JOB_STATS   ? stats_phases(&p, out)
+            : job == AM_JOB_ALIGN   ? align_phases(&p, out)
                                     : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:

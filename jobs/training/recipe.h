@@ -102,6 +102,7 @@ typedef struct am_train_recipe {
      */
     am_statistics_options stats;
     am_split stats_split;
+    int64_t align_bytes; /* of align and pleas: of their work after the statistics */
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */
