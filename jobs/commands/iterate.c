@@ -34,12 +34,6 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_method *method = comparison->method[i].method;
         const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
-        if (method->needs_aux || method->needs_gram) {
-            return am_fail(AM_E_RECIPE,
-                           "%s: merge_method %s needs a second checkpoint for each model, which "
-                           "iterate does not make: choose another",
-                           section, method->name);
-        }
         if (n_tasks < method->min_models || n_tasks > most) {
             return am_fail(AM_E_RECIPE,
                            "%s: merge_method %s takes %d to %d models, the recipe has "
@@ -71,8 +65,10 @@ static int check(const am_train_recipe *recipe)
 
 static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
-    int rc = AM_OK;
-    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_iterate(it)));
+    int64_t bytes = 0;
+    int rc = am_room_of_iterate(it, &bytes);
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_room_check_all(it->suite.comm, folder, bytes));
     AM_TRY(am_iterate_run_all(it, folder, job->save_every));
 cleanup:
     return rc;

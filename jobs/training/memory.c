@@ -10,6 +10,7 @@
  *   probe                                                         a call
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
+ *   statistics the same                                           a leaf of stats in a group
  *   joint      and the final one                                  a call of all ranks
  *   gradients  and six in f64                                     a call in a group, a full batch
  *   plane      and three in f64                                   an evaluation; a Gram matrix
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include "io/file.h"
 #include "jobs/training/iterate/gradients.h"
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
 #include "mpi/agree.h"
@@ -337,6 +339,36 @@ static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
     return offer_evaluation(p, reals + frame / p->real, 0, out);
 }
 
+/* Statistics of the models of a group. */
+static int model_stats_phase(const planner *p, const int *owner, int group, int size, int64_t reals,
+                             am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    am_net net = {0};
+    int rc = am_model_stats_net(&r->model.net, p->shape[0].features, &net);
+    for (int i = 0; i < r->n_tasks && rc == AM_OK; i++) {
+        const am_dataset_shape *s = &p->shape[i];
+        const int64_t half = r->on_validation ? s->n[AM_VALIDATION] / 2 : 0;
+        const int64_t n = most(s->n[AM_TRAIN], half), limit = r->statistics.samples;
+        am_train_need need = {0};
+        if (owner[i] == group) {
+            rc = am_statistics_bytes(p->ops, &net, &r->stats, limit > 0 && limit < n ? limit : n,
+                                     s->classes, size, &need.gradients, &need.activations);
+            offer(p, "statistics", reals, need, out);
+        }
+    }
+    am_net_free(&net);
+    return rc;
+}
+
+/* What reading them takes while models are merged: sources, and chunks of Fisher information. */
+static int64_t read_stats_bytes(const planner *p)
+{
+    const int64_t each =
+        AM_MODEL_STATS_SOURCE + AM_MODEL_STATS_HELD + (int64_t)AM_CHUNK * (int64_t)sizeof(double);
+    return am_train_recipe_needs_stats(p->recipe) ? p->recipe->n_tasks * each : 0;
+}
+
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
@@ -364,10 +396,13 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     if (r->plane.is_given) {
         AM_KEEP(plane_phase(p, shared, out));
     }
+    if (am_train_recipe_needs_stats(r)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, shared + most(chosen, 2) * P, out));
+    }
     const am_train_need merge = {.parameters = P * p->real +
                                                (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
                                                    (int64_t)sizeof(double) +
-                                               p->plain.matrices};
+                                               p->plain.matrices + read_stats_bytes(p)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = am_train_recipe_joint_epochs(r);
@@ -542,8 +577,11 @@ static int64_t matrices_of(const planner *p, const am_comparison *comparison,
     int64_t bytes = 0;
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_train_merge *merge = &comparison->method[i];
-        bytes = most(bytes, am_method_matrix_bytes(merge->method, tensors, p->recipe->n_tasks,
-                                                   merge->param));
+        for (int v = 0; v < am_train_merge_variants(merge); v++) {
+            const am_train_merge one = am_train_merge_variant(merge, v);
+            bytes = most(
+                bytes, am_method_matrix_bytes(one.method, tensors, p->recipe->n_tasks, one.param));
+        }
     }
     return bytes;
 }
