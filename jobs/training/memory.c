@@ -19,6 +19,9 @@
  *   load       the model twice                                    none
  *   statistics                                                    a leaf of stats
  *   match      two in f64                                         sums of stats, similarities
+ *   share      base, merged, shared, two a task, slices           a merge
+ *   compress   the same, twins                                    a trunk, a factorisation
+ *   route      the same                                           the router and its features
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -29,6 +32,7 @@
 #include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
+#include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -539,6 +543,66 @@ static int align_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- twins ---- */
+
+static int twin_need(const planner *p, am_twins_need *out)
+{
+    const int T = p->recipe->n_tasks;
+    int64_t *validation = am_new(T, sizeof *validation, "a plan");
+    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
+    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < T; i++) {
+        const int64_t *n = p->shape[i].n;
+        validation[i] = n[AM_VALIDATION];
+        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
+    }
+    AM_KEEP(
+        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
+    free(validation);
+    free(evaluated);
+    return rc;
+}
+
+/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
+static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
+                           am_train_need *out)
+{
+    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
+}
+
+/* The largest group's tasks, in one group each where there are ranks enough. */
+static int64_t most_tasks_of_a_group(const planner *p)
+{
+    const int T = p->recipe->n_tasks, groups = p->ranks < T ? p->ranks : T;
+    return T - groups + 1;
+}
+
+static int twin_phases(const planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const int64_t P = p->plain.trunk, own = most_tasks_of_a_group(p);
+    const int64_t reals = 3 * P + 2 * own * P + (r->n_tasks + 2) * p->plain.slice;
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    const am_train_need share = {.parameters = 2 * P * p->real +
+                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
+                                                   (int64_t)sizeof(double) +
+                                               p->plain.matrices};
+    offer(p, "share", reals, share, out);
+    offer(p, "compress", reals, (am_train_need){.parameters = twins.kept + twins.compress}, out);
+    offer(p, "route", reals, (am_train_need){.parameters = twins.kept + twins.route}, out);
+    AM_KEEP(twin_evaluation(p, reals, &twins, out));
+    return rc;
+}
+
+static int eval_twin_phases(const planner *p, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_evaluation(p, 2 * p->plain.trunk, &twins, out));
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -596,6 +660,9 @@ static int measure(const planner *p, shaped *s)
     if (rc == AM_OK) {
         s->matrices = most(matrices_of(p, &p->recipe->one_shot, &trunk.tensors),
                            matrices_of(p, &p->recipe->iterate, &trunk.tensors));
+        s->matrices =
+            most(s->matrices, am_method_matrix_bytes(p->recipe->merge.method, &trunk.tensors,
+                                                     p->recipe->n_tasks, p->recipe->merge.param));
     }
     s->trunk = trunk.n;
     s->moved = moved.n;
@@ -647,14 +714,17 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    const bool is_prepared = job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN;
+    const bool is_prepared =
+        job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN || job == AM_JOB_EVAL_TWIN;
     AM_KEEP(is_prepared ? AM_OK : prepare_phases(&p, out));
-    AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
-            : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
-            : job == AM_JOB_THEORY  ? theory_phases(&p, out)
-            : job == AM_JOB_STATS   ? stats_phases(&p, out)
-            : job == AM_JOB_ALIGN   ? align_phases(&p, out)
-                                    : offer_evaluation(&p, p.plain.trunk, 0, out));
+    AM_KEEP(job == AM_JOB_TRAIN       ? train_phases(&p, out)
+            : job == AM_JOB_ITERATE   ? iterate_phases(&p, out)
+            : job == AM_JOB_THEORY    ? theory_phases(&p, out)
+            : job == AM_JOB_STATS     ? stats_phases(&p, out)
+            : job == AM_JOB_ALIGN     ? align_phases(&p, out)
+            : job == AM_JOB_TWIN      ? twin_phases(&p, out)
+            : job == AM_JOB_EVAL_TWIN ? eval_twin_phases(&p, out)
+                                      : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:
     am_net_free(&p.plain.net);
