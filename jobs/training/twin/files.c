@@ -47,7 +47,7 @@ static int put(const am_twins *twins, twin_table *table, int64_t k, const char *
     return AM_OK;
 }
 
-static int put_all(const am_twins *twins, twin_table *table)
+static int put_tensors(const am_twins *twins, twin_table *table)
 {
     const am_dtype real = twins->suite->ops->dtype;
     int rc = AM_OK;
@@ -72,11 +72,11 @@ static int put_all(const am_twins *twins, twin_table *table)
 static int table_make(const am_twins *twins, twin_table *out)
 {
     *out = (twin_table){0};
-    int rc = put_all(twins, out);
+    int rc = put_tensors(twins, out);
     AM_KEEP(am_tensor_table_finish(&out->tensors));
     if (rc == AM_OK) {
         out->place = am_new(out->tensors.n + 1, sizeof *out->place, "a twin");
-        rc = out->place == NULL ? AM_E_NOMEM : put_all(twins, out);
+        rc = out->place == NULL ? AM_E_NOMEM : put_tensors(twins, out);
     }
     return rc;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include "io/file.h"
 #include "jobs/training/iterate/parts.h"
+#include "jobs/training/room.h"
 #include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -81,8 +82,7 @@ static int load_models_all(am_iterate *it)
     int rc = AM_OK;
     for (int i = 0; i < suite->n; i++) {
         char *path = model_path(it->recipe, i);
-        rc = path == NULL ? AM_E_NOMEM : AM_OK;
-        AM_KEEP(am_agree_all(suite->comm, rc));
+        rc = am_agree_all(suite->comm, path == NULL ? AM_E_NOMEM : AM_OK);
         /* Whole on every rank, one after the other: kept where the task's group needs it. */
         AM_KEEP(am_suite_load_trunk_all(suite, path, it->merged));
         free(path);
@@ -218,15 +218,27 @@ cleanup:
     return rc;
 }
 
+/* Of all twins and of the router, in files. */
+static int64_t stored_bytes(const am_twins *twins)
+{
+    const am_suite *suite = twins->suite;
+    const am_router *router = &twins->router;
+    const int64_t wide = (int64_t)sizeof(double);
+    return suite->n *
+               (twins->layout.values * am_suite_real_bytes(suite) + twins->layout.indices * wide) +
+           (router->trunk.n + router->head.n + 2 * router->net.features) * wide;
+}
+
 int am_twin_work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
     am_twins twins = {0};
     int rc = AM_OK;
+    AM_TRY(am_twins_open_all(&it->suite, &it->recipe->twin, (uint64_t)it->recipe->seed, it->final,
+                             &twins));
+    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_twin(it, stored_bytes(&twins))));
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(load_models_all(it));
     AM_TRY(share_all(it));
-    AM_TRY(am_twins_open_all(&it->suite, &it->recipe->twin, (uint64_t)it->recipe->seed, it->final,
-                             &twins));
     AM_TRY(compress_all(it, &twins));
     AM_TRY(route_all(it, &twins));
     AM_TRY(test_shared_all(it));
