@@ -91,6 +91,7 @@ void am_adapter_config_drop(const char *folder)
     char *partial = path_of(folder, PARTIAL);
     if (partial != NULL) {
         (void)unlink(partial);
+        (void)rmdir(folder); /* if nothing else is there */
     }
     free(partial);
 }

@@ -378,7 +378,7 @@ static int write_factors(extract *x)
     const am_factor *f = &x->factors.of[x->tensor];
     const am_tensor *u = &x->sink.tensors->t[form->u], *vt = &x->sink.tensors->t[form->vt];
     int rc = 0;
-    if (f->owner == x->rank) {
+    if (x->factors.owner[x->tensor] == x->rank) {
         rc = store(x, form->u, 0, u->numel, f->left);
         AM_KEEP(store(x, form->s, 0, f->rank, f->s));
         AM_KEEP(store(x, form->vt, 0, vt->numel, f->right));

@@ -128,7 +128,7 @@ static int write_factors(job *x, int64_t i)
     const am_factor *f = &x->factors.of[i];
     const am_tensor *a = &x->sink.tensors->t[x->file.a[i]], *b = &x->sink.tensors->t[x->file.b[i]];
     int rc = 0;
-    if (f->owner == am_world_rank()) {
+    if (x->factors.owner[i] == am_world_rank()) {
         rc = x->sink.store_raw(x->sink.self, x->file.a[i], 0, a->numel,
                                f->is_transposed ? f->left : f->right);
         AM_KEEP(x->sink.store_raw(x->sink.self, x->file.b[i], 0, b->numel,

@@ -5,20 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "io/dtype.h"
-#include "jobs/merge/memory.h"
+#include "jobs/extract/budget.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
-#include "mpi/log.h"
 #include "mpi/partition.h"
 #include "mpi/progress.h"
 #include "mpi/runtime.h"
 #include "solver/analysis/matrices.h"
 #include "solver/linalg/blas.h"
-
-enum {
-    PIECE_IN = 256 << 10, /* bytes, of each input */
-    ROOM = 2 << 20        /* bytes: the output's piece, threads, messages, tables */
-};
 
 am_low_rank_rule am_rank_rule(const am_rank_options *options)
 {
@@ -43,7 +37,8 @@ static int64_t most(int64_t a, int64_t b)
 int am_factors_create(am_factors *factors)
 {
     factors->of = am_new(tensors_of(factors)->n + 1, sizeof *factors->of, "factors");
-    return factors->of != NULL ? 0 : AM_E_NOMEM;
+    factors->owner = am_new(tensors_of(factors)->n + 1, sizeof *factors->owner, "factors");
+    return factors->of != NULL && factors->owner != NULL ? 0 : AM_E_NOMEM;
 }
 
 void am_factors_free(am_factors *factors)
@@ -54,7 +49,9 @@ void am_factors_free(am_factors *factors)
         free(factors->of[i].s);
     }
     free(factors->of);
+    free(factors->owner);
     factors->of = NULL;
+    factors->owner = NULL;
 }
 
 /* ---- memory ---- */
@@ -82,7 +79,7 @@ static int64_t rank_bytes(const am_factors *f, int rank, int64_t *arena)
     int64_t work = 0, kept = 0, longest = 0;
     for (int64_t i = 0; i < tensors->n; i++) {
         const am_tensor *t = &tensors->t[i];
-        if (f->of[i].owner == rank) {
+        if (f->owner[i] == rank) {
             work = most(work, work_bytes(f, t));
             kept += kept_bytes(f, t);
             longest = most(longest, most(am_matrix_rows(t), am_matrix_cols(t)));
@@ -92,28 +89,13 @@ static int64_t rank_bytes(const am_factors *f, int rank, int64_t *arena)
     return work + kept + (longest > 0 ? am_blas_bytes(longest) : 0);
 }
 
-static int check_memory_all(MPI_Comm comm, const am_factors *f, int size)
+static int64_t largest_bytes(const am_factors *f, int size)
 {
-    am_process process = {0};
     int64_t largest = 0, arena = 0;
-    int rc = 0;
-    AM_TRY(am_memory_process_all(comm, &process));
     for (int r = 0; r < size; r++) {
         largest = most(largest, rank_bytes(f, r, &arena));
     }
-    largest += process.now + ROOM;
-    for (int k = 0; k < f->inputs->n; k++) {
-        largest += PIECE_IN + am_model_bytes(f->inputs->model[k], AM_MATRIX_PIECE);
-    }
-    if (f->memory > 0 && largest > f->memory) {
-        return am_fail(AM_E_USAGE,
-                       "--memory %s is too little: the largest matrix and the factors of a rank "
-                       "take up to %s; give that, more ranks or fewer directions",
-                       am_format_bytes(f->memory), am_format_bytes(largest));
-    }
-    am_debug("factors: up to %s on a rank", am_format_bytes(largest));
-cleanup:
-    return rc;
+    return largest;
 }
 
 /* ---- one matrix ---- */
@@ -126,6 +108,7 @@ typedef struct bench {
     am_matrix whole, kept, scaled; /* [m,n], [m,n], [rank,n] */
     am_low_rank found;
     double *row; /* [max(m,n)] */
+    am_progress progress;
 } bench;
 
 /* Columns of a, or with `by_rows` rows, times factor^power. */
@@ -219,8 +202,10 @@ static void sum_squares(const bench *b, am_exact *sum)
     }
 }
 
-static int factorise(bench *b, int64_t tensor, am_factor *out)
+static int factorise(void *self, int64_t tensor)
 {
+    bench *b = self;
+    am_factor *out = &b->f->of[tensor];
     const am_tensor *t = &tensors_of(b->f)->t[tensor];
     const int64_t m = am_matrix_rows(t), n = am_matrix_cols(t);
     const am_rng rng = am_rng_make(0, "directions", 0, 0, t->name);
@@ -249,16 +234,8 @@ static int factorise(bench *b, int64_t tensor, am_factor *out)
         tally_matrix(b, &tally);
         out->loss = am_tally_round(&tally);
     }
+    am_progress_add(&b->progress, 1);
     return rc;
-}
-
-/* The next matrix of this rank after *at; false: there is none. */
-static bool next_own(const am_factors *f, int rank, int64_t *at)
-{
-    while (*at < tensors_of(f)->n && f->of[*at].owner != rank) {
-        (*at)++;
-    }
-    return *at < tensors_of(f)->n;
 }
 
 /* ---- all of them ---- */
@@ -267,56 +244,29 @@ static int deal(am_factors *f, int size)
 {
     const am_tensor_table *tensors = tensors_of(f);
     bool *is_wanted = am_new(tensors->n + 1, sizeof *is_wanted, "factors");
-    int *owner = am_new(tensors->n + 1, sizeof *owner, "factors");
-    int rc = is_wanted != NULL && owner != NULL ? 0 : AM_E_NOMEM;
+    int rc = is_wanted != NULL ? 0 : AM_E_NOMEM;
     for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
         is_wanted[i] = f->of[i].is_wanted;
         AM_KEEP(is_wanted[i] ? am_matrix_check(&tensors->t[i], "it cannot be factorised") : 0);
     }
-    AM_KEEP(am_matrices_deal(tensors, is_wanted, size, owner));
-    for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
-        f->of[i].owner = owner[i];
-    }
+    AM_KEEP(am_matrices_deal(tensors, is_wanted, size, f->owner));
     free(is_wanted);
-    free(owner);
     return rc;
 }
 
-static int64_t most_of_a_rank(const am_factors *f, int size)
-{
-    int64_t largest = 0;
-    for (int r = 0; r < size; r++) {
-        int64_t n = 0;
-        for (int64_t i = 0; i < tensors_of(f)->n; i++) {
-            n += f->of[i].owner == r;
-        }
-        largest = most(largest, n);
-    }
-    return largest;
-}
-
-/* Ranks need not wait for each other at every matrix. */
-static int factorise_all(MPI_Comm comm, am_factors *f, int rank, int size)
+static int factorise_all(MPI_Comm comm, am_factors *f, int rank)
 {
     bench b = {.f = f};
-    am_agree_queue queue = {0};
-    am_progress progress;
-    int64_t at = 0, bytes = 0;
+    int64_t bytes = 0, own = 0;
     (void)rank_bytes(f, rank, &bytes);
+    for (int64_t i = 0; i < tensors_of(f)->n; i++) {
+        own += f->owner[i] == rank;
+    }
     int rc = bytes > 0 ? am_arena_create(&b.arena, (size_t)bytes, "matrices") : 0;
     AM_AGREE(comm);
-    const int64_t steps = most_of_a_rank(f, size);
-    am_progress_start(&progress, "singular directions", steps, "matrices");
-    for (int64_t step = 0; rc == 0 && step < steps; step++) {
-        if (next_own(f, rank, &at)) {
-            rc = factorise(&b, at, &f->of[at]);
-            at++;
-        }
-        rc = am_agree_ahead_all(comm, &queue, rc);
-        am_progress_add(&progress, 1);
-    }
-    rc = rc != 0 ? rc : am_agree_finish_all(comm, &queue);
-    am_progress_end(&progress);
+    am_progress_start(&b.progress, "singular directions", own, "matrices");
+    rc = am_matrices_each_all(comm, tensors_of(f)->n, f->owner, factorise, &b);
+    am_progress_end(&b.progress);
 cleanup:
     am_arena_destroy(&b.arena);
     return rc;
@@ -334,7 +284,7 @@ static int share_all(MPI_Comm comm, am_factors *f, int rank)
     AM_AGREE(comm);
     for (int64_t i = 0; i < n; i++) {
         const am_factor *g = &f->of[i];
-        if (g->owner == rank) {
+        if (f->owner[i] == rank) {
             whole[WHOLE * i] = g->rank;
             whole[WHOLE * i + 1] = g->is_random;
             real[REAL * i] = g->loss.all;
@@ -367,8 +317,9 @@ int am_factors_find_all(MPI_Comm comm, am_factors *factors)
     MPI_Comm_size(comm, &size);
     rc = deal(factors, size);
     AM_AGREE(comm);
-    AM_TRY(check_memory_all(comm, factors, size));
-    AM_TRY(factorise_all(comm, factors, rank, size));
+    AM_TRY(am_budget_check_all(comm, factors->inputs, largest_bytes(factors, size), factors->memory,
+                               "more ranks or fewer directions"));
+    AM_TRY(factorise_all(comm, factors, rank));
     AM_TRY(share_all(comm, factors, rank));
 cleanup:
     return rc;

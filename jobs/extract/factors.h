@@ -16,7 +16,6 @@ typedef enum am_factor_scale { AM_FACTOR_APART, AM_FACTOR_EVEN, AM_FACTOR_LEFT }
 typedef struct am_factor {
     bool is_wanted;     /* [same] in */
     bool is_transposed; /* [same] in: left is kept as [rank, rows], right as [cols, rank] */
-    int owner;          /* [same] -1: not wanted */
     int64_t rank;       /* [same] 0: the task vector is zero */
     bool is_random;     /* [same] found by the randomised way */
     am_loss loss;       /* [same] of the whole task vector; kept: the directions */
@@ -31,6 +30,7 @@ typedef struct am_factors {
     am_dtype dtype;
     int64_t memory; /* bytes of a rank, 0: any */
     am_factor *of;  /* [base's tensors] owned */
+    int *owner;     /* [base's tensors] owned: rank, -1: not wanted */
 } am_factors;
 
 /** Room for `of`: nothing is wanted yet. Local. Errors: AM_E_NOMEM. */

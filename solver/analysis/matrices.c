@@ -73,6 +73,40 @@ int am_matrices_deal(const am_tensor_table *tensors, const bool *is_wanted, int 
     return rc;
 }
 
+/* Matrices of the part that has most. */
+static int64_t most_of_a_part(int64_t n, const int *owner, int parts)
+{
+    int64_t most = 0;
+    for (int p = 0; p < parts; p++) {
+        int64_t own = 0;
+        for (int64_t i = 0; i < n; i++) {
+            own += owner[i] == p;
+        }
+        most = own > most ? own : most;
+    }
+    return most;
+}
+
+/* Agreements are under way while ranks work: the matrices of one are not those of another. */
+int am_matrices_each_all(MPI_Comm comm, int64_t n, const int *owner,
+                         int (*work)(void *self, int64_t tensor), void *self)
+{
+    am_agree_queue queue = {0};
+    int64_t at = 0;
+    int rank = 0, size = 0, rc = 0;
+    MPI_Comm_rank(comm, &rank);
+    MPI_Comm_size(comm, &size);
+    const int64_t steps = most_of_a_part(n, owner, size);
+    for (int64_t step = 0; rc == 0 && step < steps; step++) {
+        while (at < n && owner[at] != rank) {
+            at++;
+        }
+        rc = at < n ? work(self, at++) : 0;
+        rc = am_agree_ahead_all(comm, &queue, rc);
+    }
+    return rc != 0 ? rc : am_agree_finish_all(comm, &queue);
+}
+
 int am_matrix_load(const am_merge_input *base, const am_merge_input *model, int64_t tensor,
                    am_matrix out)
 {

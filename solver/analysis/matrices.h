@@ -3,6 +3,7 @@
 #ifndef AM_SOLVER_ANALYSIS_MATRICES_H
 #define AM_SOLVER_ANALYSIS_MATRICES_H
 
+#include <mpi.h>
 #include "solver/linalg/matrix.h"
 #include "solver/merge/merge.h"
 
@@ -18,6 +19,13 @@ int am_matrix_check(const am_tensor *tensor, const char *instead);
  * expensive one first, to the part that has least to do. owner [tensors->n]: -1: not wanted. Local,
  * pure but for memory. Errors: AM_E_NOMEM. */
 int am_matrices_deal(const am_tensor_table *tensors, const bool *is_wanted, int parts, int *owner);
+/** Every matrix by its owner: work(self, tensor) on that rank, in the order of the tensors. Ranks
+ * wait for each other at the end, and stop when one is asked to.
+ *
+ * Collective [comm]; n, owner [n, same]. Errors: those of work, agreed; AM_E_STOPPED. */
+int am_matrices_each_all(MPI_Comm comm, int64_t n, const int *owner,
+                         int (*work)(void *self, int64_t tensor), void *self);
+
 enum { AM_MATRIX_PIECE = 4096 }; /* elements of the base that are read at a time */
 
 /** out = model - base, as a matrix. out: of the tensor's rows and columns, without gaps. Local.
