@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include "jobs/command.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/memory.h"
 #include "jobs/stats/stats.h"
 #include "jobs/theory/theory.h"
@@ -42,6 +44,14 @@ static const am_param options[] = {
 
 static int print_json(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
 {
+    const am_layout *on = &plan->recipe.grid.layout;
+    int64_t on_grid = 0;
+    char *grid = NULL;
+    const int rc = am_merge_grid_json(plan, &on_grid, &grid);
+    free(grid);
+    if (rc != 0) {
+        return rc;
+    }
     am_json j = {0};
     am_json_object(&j, NULL);
     am_json_string(&j, "method", plan->recipe.method->name);
@@ -55,6 +65,10 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_int(&j, "total_written_bytes", need->total_written);
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
+    if (plan->recipe.has_grid) {
+        am_json_int(&j, "grid_ranks", on_grid > 0 ? (int64_t)on->rows * on->cols : 0);
+        am_json_int(&j, "grid_tensors", on_grid);
+    }
     am_json_end_object(&j);
     return am_result_end(&j);
 }
