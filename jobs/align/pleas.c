@@ -127,14 +127,6 @@ cleanup:
     return rc;
 }
 
-/* Beside both trunks, what the wide one takes and the larger of matching and fitting. */
-static int64_t work_bytes(const job *j)
-{
-    const int64_t match = am_align_match_bytes(&j->align);
-    const int64_t fit = am_pleas_bytes(&j->widen, j->heads.classes);
-    return 2 * j->widen.trunk.n * (int64_t)sizeof(double) + (match > fit ? match : fit);
-}
-
 /* ---- work ---- */
 
 static int load_all(job *j)
@@ -274,14 +266,13 @@ static int report_all(const job *j)
     am_json_int(&json, "parameters", j->trunk.n);
     am_json_int(&json, "merged_parameters", j->widen.trunk.n);
     am_json_real(&json, "activation_cosine",
-                 relative(result->active_after, 1) > 0 && result->active2 > 0
-                     ? result->active_after / result->active2
-                     : 0);
+                 result->active2 > 0 ? result->active_after / result->active2 : 0);
     write_groups(j, &json);
     write_layers(j, &json);
     am_json_end_object(&json);
     rc = am_json_finish(&json);
     AM_AGREE(am_world());
+    AM_TRY(am_train_report_memory_all(am_world()));
     AM_TRY(am_run_folder_text_all(am_world(), &j->folder, "result.json", json.text));
     am_info("model: %s/trunk.h5, heads.h5; its recipe: %s/recipe.yml", j->folder.path,
             j->folder.path);
@@ -344,7 +335,8 @@ int am_pleas_run_all(const am_args *args, const am_pleas_request *request)
     int rc = AM_OK;
     am_memory_keep_no_holes();
     AM_TRY(shape_all(&j, args));
-    rc = am_pair_adapt(&request->on, &j.align, true, true, work_bytes(&j), &j.recipe);
+    rc = am_pair_adapt(&request->on, &j.align, true, true,
+                       am_pleas_work_bytes(&j.align, &j.widen, j.heads.classes), &j.recipe);
     AM_AGREE(am_world());
     AM_TRY(am_train_fit_all(am_world(), &j.recipe, AM_JOB_ALIGN, am_world_size(),
                             request->on.memory, NULL, NULL));

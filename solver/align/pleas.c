@@ -385,7 +385,8 @@ cleanup:
     return rc;
 }
 
-int64_t am_pleas_bytes(const am_widen *widen, int64_t classes)
+/* The largest fit. */
+static int64_t fit_bytes(const am_widen *widen, int64_t classes)
 {
     const am_net *narrow = widen->narrow, *wide = &widen->net;
     int64_t most =
@@ -401,4 +402,10 @@ int64_t am_pleas_bytes(const am_widen *widen, int64_t classes)
         }
     }
     return most;
+}
+
+int64_t am_pleas_work_bytes(const am_align *align, const am_widen *widen, int64_t classes)
+{
+    const int64_t match = am_align_match_bytes(align), fit = fit_bytes(widen, classes);
+    return 2 * widen->trunk.n * (int64_t)sizeof(double) + (match > fit ? match : fit);
 }

@@ -7,6 +7,7 @@
 
 #include <mpi.h>
 #include "solver/align/fit.h"
+#include "solver/align/match.h"
 #include "solver/align/widen.h"
 
 /* A head [K, features of the last value] in the networks that have it, weight NULL: this one has
@@ -40,9 +41,10 @@ typedef struct am_pleas {
  *
  * Collective [comm]; arguments [same]; the same bits for any number of ranks: a product is fitted
  * whole on one, and sent to all.
- * Memory: am_pleas_bytes.  Errors: AM_E_NUMERIC, AM_E_NOMEM, AM_E_STOPPED; agreed. */
+ * Memory: am_pleas_work_bytes.  Errors: AM_E_NUMERIC, AM_E_NOMEM, AM_E_STOPPED; agreed. */
 int am_pleas_merge_all(MPI_Comm comm, const am_pleas *pleas);
-/** Bytes of the largest fit, for heads of at most `classes`. Pure. */
-int64_t am_pleas_bytes(const am_widen *widen, int64_t classes);
+/** Bytes that matching and merging take beside both trunks and the sums, with the merged trunk and
+ * a copy of it to write, for heads of at most `classes`. Pure. */
+int64_t am_pleas_work_bytes(const am_align *align, const am_widen *widen, int64_t classes);
 
 #endif
