@@ -52,16 +52,16 @@ static int check_size(const am_engine *e, int64_t tensor, const am_unit *unit, b
         }
         if (is_spread ? !am_layout_fits(&e->job->grid->layout, rows, cols)
                       : !am_lapack_fits(rows, cols)) {
-            return am_fail(AM_E_DATA,
-                           "%s: tensor '%s' %s a matrix of %lld x %lld, too large for %s; leave it "
-                           "out with `spectral: false` for its name%s",
-                           e->method->name, e->job->sink->tensors->t[tensor].name,
-                           i == 0 ? "is" : "needs", (long long)rows, (long long)cols,
-                           is_spread ? "ScaLAPACK's 32-bit integers on this grid"
-                                     : "LAPACK's 32-bit integers",
-                           is_spread            ? ", or give it a larger grid"
-                           : e->method->on_grid ? ", or spread it over ranks with `grid`"
-                                                : "");
+            return am_fail(
+                AM_E_DATA, "%s: tensor '%s' %s a matrix of %lld x %lld, too large for %s; %s%s",
+                e->method->name, e->job->sink->tensors->t[tensor].name, i == 0 ? "is" : "needs",
+                (long long)rows, (long long)cols,
+                is_spread ? "ScaLAPACK's 32-bit integers on this grid" : "LAPACK's 32-bit integers",
+                e->method->needs_gram ? "leave its layer out of the statistics"
+                                      : "leave it out with `spectral: false` for its name",
+                is_spread            ? ", or give it a larger grid"
+                : e->method->on_grid ? ", or spread it over ranks with `grid`"
+                                     : "");
         }
     }
     return 0;
@@ -301,7 +301,9 @@ double am_dense_seconds(const am_engine *e)
     double longest = 0;
     for (int64_t i = 0; i < e->job->sink->tensors->n; i++) {
         /* pdgesvd turns both factors as it goes, step by step: ten times as many operations */
-        const double seconds = each * (am_is_spread(e, i) ? 10 : 1) * (double)cost_of(e, i);
+        const double times =
+            am_is_spread(e, i) ? 10.0 / (e->job->grid->layout.rows * e->job->grid->layout.cols) : 1;
+        const double seconds = each * times * (double)cost_of(e, i);
         longest = am_is_dense(e, i) && seconds > longest ? seconds : longest;
     }
     return longest;

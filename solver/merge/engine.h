@@ -149,6 +149,8 @@ typedef struct am_engine {
 
     bool *is_dense;  /* [tensors] those that are merged as matrices; NULL: none */
     bool *is_spread; /* [tensors] and of these, those on a grid */
+    am_span
+        *staged; /* [2 * (base, models, Gram matrices)] what sources were told of them, by turns */
     am_dense_run dense;
 
     am_merge_result result;

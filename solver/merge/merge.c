@@ -634,6 +634,7 @@ void am_engine_close(am_engine *e)
     free(e->order);
     free(e->is_dense);
     free(e->is_spread);
+    free(e->staged);
     am_arena_destroy(&e->dense.arena);
 }
 
