@@ -152,7 +152,10 @@ int64_t am_method_matrix_bytes(const am_method *method, const am_tensor_table *t
 {
     int64_t bytes = 0, longest = 0;
     for (int64_t i = 0; i < tensors->n && method->is_dense != NULL; i++) {
-        am_unit unit = {.scope = AM_SCOPE_TENSOR, .models = models, .param = param};
+        am_unit unit = {.scope = AM_SCOPE_TENSOR,
+                        .models = models,
+                        .has_gram = method->needs_gram,
+                        .param = param};
         am_unit_shape(method, &tensors->t[i], &unit);
         if (unit.n > 0 && method->is_dense(&unit)) {
             bytes = most(bytes, am_dense_unit_bytes(method, &unit));

@@ -28,8 +28,8 @@ int am_merge_slices_make(const am_merge_job *job, const am_tensor_table *tensors
  * Errors: AM_E_NOMEM; AM_E_DATA a matrix that is too large. */
 int am_merge_find_spread(const am_merge_job *job, const am_tensor_table *tensors, bool *is_spread);
 /** Bytes that a rank takes for the largest matrix of `tensors` that a method merges of `models`
- * models, all tensors with the same parameters; 0: there is none. What products take besides is in
- * it. */
+ * models, all tensors with the same parameters and, where it needs them, Gram matrices; 0: there is
+ * none. What products take besides is in it. */
 int64_t am_method_matrix_bytes(const am_method *method, const am_tensor_table *tensors, int models,
                                const double *param);
 
