@@ -61,8 +61,9 @@ int64_t am_grid_room_bytes(int64_t elements)
 
 int64_t am_grid_besides(const am_layout *on, int64_t longest)
 {
+    const int64_t libraries = 4 << 20; /* BLACS, and what MPI holds for its messages */
     const int64_t side = am_layout_most(on, longest, on->rows < on->cols ? on->rows : on->cols);
-    return 6 * side * on->block * (int64_t)sizeof(double) + am_blas_bytes(side);
+    return libraries + 8 * side * on->block * (int64_t)sizeof(double) + am_blas_bytes(side);
 }
 
 /* ---- operations ---- */

@@ -209,10 +209,11 @@ static void on_layouts_all(void (*body_all)(void))
     }
 }
 
-/* On more than two ranks, which share cores here, every fourth; the layouts take turns. */
+/* On several ranks, which share cores here, some of them; the layouts take turns. */
 static void for_each_matrix_all(void (*check_all)(int shape, int kind))
 {
-    const int number = (int)(on - layouts), step = on->rows * on->cols > 2 ? 4 : 1;
+    const int number = (int)(on - layouts), ranks = on->rows * on->cols;
+    const int step = ranks > 2 ? 6 : ranks == 2 ? 3 : 1;
     for (int shape = 0; shape < SHAPES; shape++) {
         for (int kind = 0; kind < SPECTRA; kind++) {
             am_arena_release(&arena, 0);
