@@ -296,6 +296,14 @@ static int64_t iterate_reals(const planner *p, int64_t own)
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
 }
 
+/* Likewise before a one-shot merge: after the first one there are its choices, too. */
+static int64_t one_shot_reals(const planner *p, int64_t own)
+{
+    const int64_t T = p->recipe->n_tasks, P = p->plain.trunk, slice = p->plain.slice;
+    const int64_t merged = p->recipe->one_shot.n_epochs > 1 ? 3 * P + slice : 0;
+    return (1 + 2 * own) * P + (T + 1) * slice + (own > 0 ? P : 0) + merged + adapted_reals(p, own);
+}
+
 /* Trunks while the rounds train: the current one, the best of a run, the best of all runs. */
 static int64_t chosen_trunks(const am_train_recipe *r)
 {
@@ -400,13 +408,17 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     if (r->plane.is_given) {
         AM_KEEP(plane_phase(p, shared, out));
     }
-    if (am_train_recipe_needs_stats(r)) {
-        AM_KEEP(model_stats_phase(p, owner, group, size, shared + most(chosen, 2) * P, out));
+    if (am_merges_need_stats(r->one_shot.method, r->one_shot.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, one_shot_reals(p, own), out));
     }
-    const am_train_need merge = {.parameters = P * p->real +
-                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
-                                                   (int64_t)sizeof(double) +
-                                               p->plain.matrices + read_stats_bytes(p)};
+    if (am_merges_need_stats(r->iterate.method, r->iterate.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, shared + chosen * P, out));
+    }
+    /* The engine has let go of its room when the slices are brought together. */
+    const int64_t engine =
+        (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK * (int64_t)sizeof(double) +
+        p->plain.matrices + read_stats_bytes(p);
+    const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = am_train_recipe_joint_epochs(r);

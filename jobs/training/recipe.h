@@ -176,8 +176,9 @@ int am_comparison_alphas(const am_comparison *comparison, const am_train_merge *
 double am_comparison_alpha(const am_comparison *comparison, const am_train_merge *merge, int a);
 /** A method of the comparisons works by rows or on matrices. Pure. */
 bool am_train_recipe_on_wholes(const am_train_recipe *recipe);
-/** The comparisons have methods that need statistics of the models: recipe->stats says which. Pure.
- */
+/** One of n merges, or of all of the comparisons, needs statistics of the models: recipe->stats
+ * says which. Pure. */
+bool am_merges_need_stats(const am_train_merge *merges, int n);
 bool am_train_recipe_needs_stats(const am_train_recipe *recipe);
 /** Rounds of a run with so many epochs a round. Pure. */
 int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epochs);

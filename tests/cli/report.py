@@ -238,6 +238,9 @@ EXPERIMENTS = {
     "dare": "--set iterate.curve=yes --set iterate.methods=[{\"merge_method\":\"task_arithmetic\"},"
             "{\"merge_method\":\"dare_linear\",\"parameters\":{\"density\":0.2}}]",
     "post_hoc": "--set iterate.start=one_shot --set iterate.split=validation --set iterate.curve=yes",
+    "methods": "--set one_shot.epochs=[4] --set one_shot.methods=[{\"name\":\"average\",\"merge_method\":\"linear\"},"
+               "{\"merge_method\":\"task_arithmetic\"},{\"merge_method\":\"iso_c\",\"alphas\":[0.1,1.0]},"
+               "{\"merge_method\":\"ties\",\"parameters\":{\"density\":[0.2,0.9],\"normalize\":[yes,no]}}]",
     "plane": "--set iterate.keep=0 --set plane.grid=6 --set gradients.epochs=4",
 }
 
@@ -312,6 +315,31 @@ def check_post_hoc() -> None:
     for values in (before, after, minus(after, before)):
         says(text, values, 2, "post hoc")
     check(text.startswith(verdict(minus(after, before), 0, True)), f"post hoc: verdict of {text}")
+
+
+def check_methods() -> None:
+    page, results = experiment("methods")
+    table = next(t for c, t in tables(page).items() if c.startswith("Merges, mean over the tasks"))
+    by_task = next(t for c, t in tables(page).items() if c.startswith("Test accuracy in percent, by task"))
+    reference, base, own = (rows_of(results, k) for k in ("one_shot_task_arithmetic_4", "base", "individual"))
+    for method, is_above in (("average", False), ("iso_c", True), ("ties", True)):
+        values = rows_of(results, f"one_shot_{method}_4")
+        text = claims(page, f"{method} reaches")
+        for what in (values, minus(values, reference)):
+            says(text, what, 2, method)
+        check(text.startswith(verdict(minus(values, reference), 0, is_above)), f"{method}: verdict of {text}")
+        shares = [100 * (v - b) / (i - b) for v, b, i in zip(values, base, own) if i > b]
+        row = table[method]
+        check(near(row[0], mean_error(values), 2) and near(row[1], mean_error(minus(values, reference)), 2) and
+              (len(shares) < 2 or near(row[2], mean_error(shares), 0)), f"{method}: {row}")
+        first = [100 * next(r for r in result["rows"] if r["key"] == f"one_shot_{method}_4")["task_accuracy"][0]
+                 for result in results]
+        check(near(by_task[method][0], mean_error(first), 1), f"{method}, first task: {by_task[method][0]}")
+    chosen = [next(r for r in result["rows"] if r["key"] == "one_shot_ties_4") for result in results]
+    told = (", ".join(f"{r['alpha']:g}" for r in chosen) + "; density " +
+            ", ".join(f"{r['searched']['density']:g}" for r in chosen) + "; normalize " +
+            ", ".join("yes" if r["searched"]["normalize"] else "no" for r in chosen))
+    check(any("".join(cell.itertext()) == told for cell in page.iter("td")), f"what was chosen: no cell is {told!r}")
 
 
 def check_plane() -> None:
@@ -428,7 +456,7 @@ def check_general() -> None:
 
 
 PARTS = {"general": [check_general],
-         "pages": [check_one_epoch, check_budget, check_dare, check_post_hoc, check_plane, check_optimizer]}
+         "pages": [check_one_epoch, check_budget, check_dare, check_post_hoc, check_methods, check_plane, check_optimizer]}
 
 
 def main() -> None:

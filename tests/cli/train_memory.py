@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`allmerge plan` against what training takes: mlp, cnn, vit and gpt, trained on 1 and 2 ranks, the state
-of the optimiser whole and sharded, and iterative runs, one with a plane, and runs of theory. The peak of the largest process is within
+of the optimiser whole and sharded, and iterative runs (also with statistics of the models, and with a plane) and runs of theory. The peak of the largest process is within
 a tenth of the plan's, which holds a constant for MPI and libraries; with norms or spectra, whose products are as
 many as it takes, no more than a tenth above it.
 usage: train_memory.py [PRESET]...
@@ -29,6 +29,17 @@ finetune: {{optimizer: adamw, lr: 0.0001, batch: {batch}, micro_batches: 2, epoc
 one_shot: {{epochs: [1], alphas: [0.5]}}
 iterate: {{rounds: 2, alphas: [0.5]}}
 joint: {{epochs: 1}}
+"""
+# Statistics of the models that are merged take most of it.
+STATISTICS = """
+model: {widths: [1536, 1536]}
+data: {folder: sets, tasks: [a, b]}
+heads: {epochs: 1}
+finetune: {lr: 0.0001, batch: 64, micro_batches: 2}
+one_shot: {methods: [{merge_method: fisher}, {merge_method: regmean}]}
+stats: {batch: 64, micro_batches: 2}
+iterate: {rounds: 1, methods: [{merge_method: regmean}]}
+joint: {run: no}
 """
 THEORY = """
 dtype: float64
@@ -86,7 +97,12 @@ def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "", is_
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="am_train_memory."))
     write_sets(folder / "sets")
-    for preset in sys.argv[1:] or [*MODELS, "theory"]:
+    for preset in sys.argv[1:] or [*MODELS, "statistics", "theory"]:
+        if preset == "statistics":
+            (folder / "statistics.yml").write_text(STATISTICS)
+            compare(folder, preset, "iterate", 1)
+            compare(folder, preset, "iterate", 2)
+            continue
         if preset == "theory":
             wide = "{preset: mlp, widths: [1024, 512], activation: tanh}"
             (folder / "theory.yml").write_text(THEORY.replace("MODEL", wide).replace("PARTS", "4"))

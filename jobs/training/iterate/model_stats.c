@@ -257,13 +257,9 @@ cleanup:
 int am_iterate_stats_all(am_iterate *it, const am_train_merge *merges, int n, const char *folder,
                          const char *end)
 {
-    bool is_needed = false;
     int rc = AM_OK;
     am_iterate_stats_free(it);
-    for (int i = 0; i < n; i++) {
-        is_needed = is_needed || merges[i].method->needs_aux || merges[i].method->needs_gram;
-    }
-    if (!is_needed) {
+    if (!am_merges_need_stats(merges, n)) {
         return AM_OK;
     }
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, folder));

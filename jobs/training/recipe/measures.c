@@ -43,13 +43,19 @@ int64_t am_train_recipe_gradient_epochs(const am_train_recipe *recipe)
 
 /* ---- statistics of models ---- */
 
-/* What the methods of a comparison need. */
-static void need_stats(const am_comparison *comparison, bool *fisher, bool *grams)
+static void need_stats(const am_train_merge *merges, int n, bool *fisher, bool *grams)
 {
-    for (int i = 0; i < comparison->n_methods; i++) {
-        *fisher = *fisher || comparison->method[i].method->needs_aux;
-        *grams = *grams || comparison->method[i].method->needs_gram;
+    for (int i = 0; i < n; i++) {
+        *fisher = *fisher || merges[i].method->needs_aux;
+        *grams = *grams || merges[i].method->needs_gram;
     }
+}
+
+bool am_merges_need_stats(const am_train_merge *merges, int n)
+{
+    bool fisher = false, grams = false;
+    need_stats(merges, n, &fisher, &grams);
+    return fisher || grams;
 }
 
 bool am_train_recipe_needs_stats(const am_train_recipe *recipe)
@@ -64,8 +70,8 @@ static int read_stats(const am_node *root, am_train_recipe *out)
     bool fisher = false, grams = false;
     int rc = am_recipe_bind(node, stats_table, NULL, "stats", keys);
     keys->is_given = node != NULL;
-    need_stats(&out->one_shot, &fisher, &grams);
-    need_stats(&out->iterate, &fisher, &grams);
+    need_stats(out->one_shot.method, out->one_shot.n_methods, &fisher, &grams);
+    need_stats(out->iterate.method, out->iterate.n_methods, &fisher, &grams);
     out->stats = (am_statistics_options){
         .what = {.fisher = fisher ? (am_stats_fisher)keys->fisher : AM_FISHER_NONE,
                  .with_grams = grams,
