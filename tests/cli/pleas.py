@@ -241,12 +241,12 @@ def check_oracle(folder: Path) -> None:
 
 
 def check_memory(folder: Path) -> None:
-    """A plan tells what it takes, a budget that does not do is refused, and one that does is kept, with samples in
+    """9 MB of samples: a plan tells what it takes, a budget that does not do is refused, and one that does is kept, with samples in
     pages, to the same bytes."""
     (folder / "tasks").mkdir()
     rng = np.random.default_rng(1)
     with h5py.File(folder / "tasks/a.h5", "w") as file:
-        for split, n in ("train", 40000), ("validation", 9), ("test", 9):
+        for split, n in ("train", 12000), ("validation", 9), ("test", 9):
             file[f"{split}/x"] = rng.integers(0, 256, (n, 784)).astype("u1")
             file[f"{split}/y"] = rng.integers(0, 3, n).astype("i4")
     (folder / "r.yml").write_text("model: {widths: [60, 40]}\ndata: {folder: tasks, tasks: [a]}\n")
@@ -266,7 +266,7 @@ def check_memory(folder: Path) -> None:
         events = [json.loads(line) for line in (folder / name / "events.jsonl").read_text().splitlines()]
         peak[name] = next(e["peak_bytes"] for e in events if e["event"] == "memory")
     check(peak["whole"] <= plan["peak_bytes"] <= 1.25 * peak["whole"], f"plan {plan}, taken {peak}")
-    check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 20e6, f"--memory {least}: {peak}")
+    check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 5e6, f"--memory {least}: {peak}")
     check(digest(folder / "whole") == digest(folder / "paged"), "pages: the same bytes")
 
 
