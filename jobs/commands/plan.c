@@ -2,13 +2,16 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include "jobs/align/plan.h"
 #include "jobs/command.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/memory.h"
 #include "jobs/stats/stats.h"
 #include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
+#include "jobs/training/twin/job.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -20,15 +23,16 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, ALIGN, PLEAS };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, ALIGN, PLEAS };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats|align|pleas";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|align|pleas";
 /* In that order. */
-static const char *const job_names[] = {"auto",   "merge", "train", "iterate",
-                                        "theory", "stats", "align", "pleas"};
+static const char *const job_names[] = {"auto",  "merge", "train", "iterate", "theory",
+                                        "stats", "twin",  "align", "pleas"};
 static const am_train_job kinds[] = {
     [TRAIN] = AM_JOB_TRAIN, [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
-    [STATS] = AM_JOB_STATS, [ALIGN] = AM_JOB_ALIGN,     [PLEAS] = AM_JOB_ALIGN};
+    [STATS] = AM_JOB_STATS, [TWIN] = AM_JOB_TWIN,       [ALIGN] = AM_JOB_ALIGN,
+    [PLEAS] = AM_JOB_ALIGN};
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -48,6 +52,14 @@ static const am_param options[] = {
 
 static int print_json(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
 {
+    const am_layout *on = &plan->recipe.grid.layout;
+    int64_t on_grid = 0;
+    char *grid = NULL;
+    const int rc = am_merge_grid_json(plan, &on_grid, &grid);
+    free(grid);
+    if (rc != 0) {
+        return rc;
+    }
     am_json j = {0};
     am_json_object(&j, NULL);
     am_json_string(&j, "method", plan->recipe.method->name);
@@ -61,6 +73,10 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_int(&j, "total_written_bytes", need->total_written);
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
+    if (plan->recipe.has_grid) {
+        am_json_int(&j, "grid_ranks", on_grid > 0 ? (int64_t)on->rows * on->cols : 0);
+        am_json_int(&j, "grid_tensors", on_grid);
+    }
     am_json_end_object(&j);
     return am_result_end(&j);
 }
@@ -149,7 +165,9 @@ static int plan_training_all(const am_args *args, int job)
     if (job == STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
-    AM_TRY(job == THEORY ? am_theory_check(&recipe) : AM_OK); /* the same on all ranks */
+    AM_TRY(job == THEORY ? am_theory_check(&recipe) /* the same on all ranks */
+           : job == TWIN ? am_twin_check(&recipe)
+                         : AM_OK);
     AM_TRY(job == ALIGN || job == PLEAS
                ? am_align_plan_all(&recipe, job == PLEAS, (int)o->ranks, o->memory, &need, &process)
                : am_train_fit_all(am_world(), &recipe, kinds[job], (int)o->ranks, o->memory, &need,
@@ -201,9 +219,9 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory, stats, align (by activations) and pleas (at a budget of 2): the memory "
-        "of their largest phase; with --memory data sets that do not fit are counted as the pages "
-        "that stay in memory.",
+        "iterate, theory, stats, twin, align (by activations) and pleas (at a budget of 2): the "
+        "memory of their largest phase; with --memory data sets that do not fit are counted as the "
+        "pages that stay in memory.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

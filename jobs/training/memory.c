@@ -10,14 +10,18 @@
  *   probe                                                         a call
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
+ *   statistics the same                                           a leaf of stats in a group
  *   joint      and the final one                                  a call of all ranks
  *   gradients  and six in f64                                     a call in a group, a full batch
- *   plane      and three in f64                                   an evaluation
+ *   plane      and three in f64                                   an evaluation; a Gram matrix
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *   load       the model twice                                    none
  *   statistics                                                    a leaf of stats
  *   match      two in f64                                         sums of stats, similarities
+ *   share      base, merged, shared, two a task, slices           a merge
+ *   compress   the same, twins                                    a trunk, a factorisation
+ *   route      the same                                           the router and its features
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -25,8 +29,10 @@
 #include <stdlib.h>
 #include "io/file.h"
 #include "jobs/training/iterate/gradients.h"
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
+#include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -290,6 +296,14 @@ static int64_t iterate_reals(const planner *p, int64_t own)
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
 }
 
+/* Likewise before a one-shot merge: after the first one there are its choices, too. */
+static int64_t one_shot_reals(const planner *p, int64_t own)
+{
+    const int64_t T = p->recipe->n_tasks, P = p->plain.trunk, slice = p->plain.slice;
+    const int64_t merged = p->recipe->one_shot.n_epochs > 1 ? 3 * P + slice : 0;
+    return (1 + 2 * own) * P + (T + 1) * slice + (own > 0 ? P : 0) + merged + adapted_reals(p, own);
+}
+
 /* Trunks while the rounds train: the current one, the best of a run, the best of all runs. */
 static int64_t chosen_trunks(const am_train_recipe *r)
 {
@@ -328,11 +342,43 @@ static int gradients_phase(const planner *p, const call *c, int64_t reals, am_tr
     return rc;
 }
 
-/* Origin and axes of the plane beside a model that is evaluated. */
+/* The Gram matrix of all models; origin and axes of their plane beside one that is evaluated. */
 static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
 {
     const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    const int64_t gram = am_plane_gram_bytes(p->recipe, p->real);
+    offer(p, "plane", reals, (am_train_need){.parameters = gram}, out);
     return offer_evaluation(p, reals + frame / p->real, 0, out);
+}
+
+/* Statistics of the models of a group. */
+static int model_stats_phase(const planner *p, const int *owner, int group, int size, int64_t reals,
+                             am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    am_net net = {0};
+    int rc = am_model_stats_net(&r->model.net, p->shape[0].features, &net);
+    for (int i = 0; i < r->n_tasks && rc == AM_OK; i++) {
+        const am_dataset_shape *s = &p->shape[i];
+        const int64_t half = r->on_validation ? s->n[AM_VALIDATION] / 2 : 0;
+        const int64_t n = most(s->n[AM_TRAIN], half), limit = r->statistics.samples;
+        am_train_need need = {0};
+        if (owner[i] == group) {
+            rc = am_statistics_bytes(p->ops, &net, &r->stats, limit > 0 && limit < n ? limit : n,
+                                     s->classes, size, &need.gradients, &need.activations);
+            offer(p, "statistics", reals, need, out);
+        }
+    }
+    am_net_free(&net);
+    return rc;
+}
+
+/* What reading them takes while models are merged: sources, and chunks of Fisher information. */
+static int64_t read_stats_bytes(const planner *p)
+{
+    const int64_t each =
+        AM_MODEL_STATS_SOURCE + AM_MODEL_STATS_HELD + (int64_t)AM_CHUNK * (int64_t)sizeof(double);
+    return am_train_recipe_needs_stats(p->recipe) ? p->recipe->n_tasks * each : 0;
 }
 
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
@@ -362,10 +408,17 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     if (r->plane.is_given) {
         AM_KEEP(plane_phase(p, shared, out));
     }
-    const am_train_need merge = {.parameters = P * p->real +
-                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
-                                                   (int64_t)sizeof(double) +
-                                               p->plain.matrices};
+    if (am_merges_need_stats(r->one_shot.method, r->one_shot.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, one_shot_reals(p, own), out));
+    }
+    if (am_merges_need_stats(r->iterate.method, r->iterate.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, shared + chosen * P, out));
+    }
+    /* The engine has let go of its room when the slices are brought together. */
+    const int64_t engine =
+        (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK * (int64_t)sizeof(double) +
+        p->plain.matrices + read_stats_bytes(p);
+    const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = am_train_recipe_joint_epochs(r);
@@ -503,6 +556,66 @@ static int align_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- twins ---- */
+
+static int twin_need(const planner *p, am_twins_need *out)
+{
+    const int T = p->recipe->n_tasks;
+    int64_t *validation = am_new(T, sizeof *validation, "a plan");
+    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
+    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < T; i++) {
+        const int64_t *n = p->shape[i].n;
+        validation[i] = n[AM_VALIDATION];
+        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
+    }
+    AM_KEEP(
+        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
+    free(validation);
+    free(evaluated);
+    return rc;
+}
+
+/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
+static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
+                           am_train_need *out)
+{
+    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
+}
+
+/* The largest group's tasks, in one group each where there are ranks enough. */
+static int64_t most_tasks_of_a_group(const planner *p)
+{
+    const int T = p->recipe->n_tasks, groups = p->ranks < T ? p->ranks : T;
+    return T - groups + 1;
+}
+
+static int twin_phases(const planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const int64_t P = p->plain.trunk, own = most_tasks_of_a_group(p);
+    const int64_t reals = 3 * P + 2 * own * P + (r->n_tasks + 2) * p->plain.slice;
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    const am_train_need share = {.parameters = 2 * P * p->real +
+                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
+                                                   (int64_t)sizeof(double) +
+                                               p->plain.matrices};
+    offer(p, "share", reals, share, out);
+    offer(p, "compress", reals, (am_train_need){.parameters = twins.kept + twins.compress}, out);
+    offer(p, "route", reals, (am_train_need){.parameters = twins.kept + twins.route}, out);
+    AM_KEEP(twin_evaluation(p, reals, &twins, out));
+    return rc;
+}
+
+static int eval_twin_phases(const planner *p, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_evaluation(p, 2 * p->plain.trunk, &twins, out));
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -541,8 +654,11 @@ static int64_t matrices_of(const planner *p, const am_comparison *comparison,
     int64_t bytes = 0;
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_train_merge *merge = &comparison->method[i];
-        bytes = most(bytes, am_method_matrix_bytes(merge->method, tensors, p->recipe->n_tasks,
-                                                   merge->param));
+        for (int v = 0; v < am_train_merge_variants(merge); v++) {
+            const am_train_merge one = am_train_merge_variant(merge, v);
+            bytes = most(
+                bytes, am_method_matrix_bytes(one.method, tensors, p->recipe->n_tasks, one.param));
+        }
     }
     return bytes;
 }
@@ -557,6 +673,9 @@ static int measure(const planner *p, shaped *s)
     if (rc == AM_OK) {
         s->matrices = most(matrices_of(p, &p->recipe->one_shot, &trunk.tensors),
                            matrices_of(p, &p->recipe->iterate, &trunk.tensors));
+        s->matrices =
+            most(s->matrices, am_method_matrix_bytes(p->recipe->merge.method, &trunk.tensors,
+                                                     p->recipe->n_tasks, p->recipe->merge.param));
     }
     s->trunk = trunk.n;
     s->moved = moved.n;
@@ -608,14 +727,17 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    const bool is_prepared = job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN;
+    const bool is_prepared =
+        job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN || job == AM_JOB_EVAL_TWIN;
     AM_KEEP(is_prepared ? AM_OK : prepare_phases(&p, out));
-    AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
-            : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
-            : job == AM_JOB_THEORY  ? theory_phases(&p, out)
-            : job == AM_JOB_STATS   ? stats_phases(&p, out)
-            : job == AM_JOB_ALIGN   ? align_phases(&p, out)
-                                    : offer_evaluation(&p, p.plain.trunk, 0, out));
+    AM_KEEP(job == AM_JOB_TRAIN       ? train_phases(&p, out)
+            : job == AM_JOB_ITERATE   ? iterate_phases(&p, out)
+            : job == AM_JOB_THEORY    ? theory_phases(&p, out)
+            : job == AM_JOB_STATS     ? stats_phases(&p, out)
+            : job == AM_JOB_ALIGN     ? align_phases(&p, out)
+            : job == AM_JOB_TWIN      ? twin_phases(&p, out)
+            : job == AM_JOB_EVAL_TWIN ? eval_twin_phases(&p, out)
+                                      : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:
     am_net_free(&p.plain.net);

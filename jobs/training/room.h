@@ -7,10 +7,13 @@
 #include "jobs/training/iterate/iterate.h"
 
 /** All checkpoints that iterate has on disk at one time (those that `keep` removes not counted),
- * and the states of what is being trained; an upper bound. Local, pure. */
-int64_t am_room_of_iterate(const am_iterate *it);
+ * and the states of what is being trained; an upper bound. Local. Errors: AM_E_NOMEM. */
+int am_room_of_iterate(const am_iterate *it, int64_t *bytes);
 /** The same of train, with these keys. */
 int64_t am_room_of_train(const am_iterate *it, const am_train_section *section);
+
+/** The same of twin; made: bytes of all twins and of the router. */
+int64_t am_room_of_twin(const am_iterate *it, int64_t made);
 
 /** Check that the run's folder has room for `bytes`, less what is in it already. Collective [comm];
  * rank 0 looks. Errors: AM_E_IO naming the folder, what it needs and what is free. */

@@ -15,6 +15,14 @@ int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *t
                        const am_train_options *options, am_train_result *result);
 int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                       int64_t classes, const am_samples *samples, am_eval_result *result);
+int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
+                            const void *head, int64_t classes, const am_samples *samples,
+                            am_eval_result *result);
+int AM_R(am_train_features_all)(MPI_Comm comm, const am_net *net, const void *trunk,
+                                int64_t classes, const am_samples *samples, float *out);
+int AM_R(am_train_probabilities_all)(MPI_Comm comm, const am_net *net, const void *trunk,
+                                     const void *head, int64_t classes, const am_samples *samples,
+                                     double *out);
 int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head);

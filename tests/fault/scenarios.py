@@ -52,6 +52,22 @@ def merge_into(out: str) -> Scenario:
                     kept_at_75=[f"{out}.partial*", f"{out}.journal*"])
 
 
+def grid_inputs(folder: Path) -> None:
+    """Three checkpoints with matrices for a grid of two ranks, beside which the third idles, and a recipe."""
+    for seed, name in enumerate(("base", "ft0", "ft1"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors",
+                        *[f"{s}:{seed}" for s in ("a=120x90:f32", "b=90x110:f32", "c=30x40:f32", "d=90:f32")]],
+                       check=True)
+    (folder / "recipe.yml").write_text(
+        "merge_method: tsv\nbase_model: base.safetensors\nmodels: [{model: ft0.safetensors}, {model: ft1.safetensors}]\n"
+        "grid: {shape: [2, 1], above: 50, block: 16}\n")
+
+
+MERGE_GRID = Scenario(
+    prepare=grid_inputs, arguments=["merge", "recipe.yml", "-o", "out.h5", "--save-every", "0"],
+    results=["out.h5"], steady=["out.h5"], kept=["out.h5.partial*", "out.h5.journal*"], must_leave="out.h5.journal/*")
+
+
 def merge_saving(out: str) -> Scenario:
     """Every block is saved as it is done: a failed run leaves its partial output and its journal."""
     return Scenario(prepare=merge_inputs,
@@ -117,7 +133,6 @@ STATS = Scenario(
     results=["out.h5"], steady=["out.h5"], kept=["out.h5.sums*"], must_leave="out.h5.sums-*.h5")
 
 
-
 def align_inputs(folder: Path) -> None:
     """Two networks with their heads, as train leaves them, and a small task."""
     subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60"], check=True)
@@ -146,14 +161,37 @@ PLEAS = Scenario(
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/*.h5",
           "run/*.h5.manifest.json"])
 
+
+def twin_inputs(folder: Path) -> None:
+    """Two small tasks, a base, a model of each, their heads."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
+    (folder / "recipe.yml").write_text(
+        "model: {widths: [12]}\ndata: {folder: tasks, tasks: [a, b]}\nbase: {checkpoint: base.safetensors}\n"
+        "heads: {checkpoint: heads.safetensors}\ntwin: {models: '{task}.safetensors', epochs: 2}\n")
+    for seed, name in enumerate(("base", "a", "b"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors", f"layers.0.weight=12x36:f32:{seed}",
+                        f"layers.0.bias=12:f32:{seed}"], check=True)
+    subprocess.run([sys.executable, MAKE_CKPT, folder / "heads.safetensors",
+                    *[f"{t}.head.{s}" for t in "ab" for s in ("weight=3x12", "bias=3")]], check=True)
+
+
+# Twins that are there are whole, and gone on with.
+TWIN = Scenario(
+    prepare=twin_inputs, arguments=["twin", "recipe.yml", "-o", "run"],
+    results=["run/result.json"], steady=["run/*.h5", "run/twins/*.h5", "run/table.txt", "run/result.json"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
+          "run/*.h5.manifest.json", "run/twins", "run/twins/*"], seconds=1.0)
+
 SCENARIOS = {
     "align": ALIGN,
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
+    "merge_grid": MERGE_GRID,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),
     "pleas": PLEAS,
     "stats": STATS,
     "theory": THEORY,
+    "twin": TWIN,
 }
