@@ -536,19 +536,20 @@ static int align_phases(const planner *p, am_train_need *out)
         both += head_reals(p, p->shape[i].classes);
     }
     both *= 2 * wide;
+    if (p->recipe->stats.what.pair != NULL) {
+        am_stats_layout layout = {0};
+        rc = am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout);
+        sums = layout.n * wide;
+        am_stats_layout_free(&layout);
+    }
     for (int i = 0; i < p->recipe->n_tasks && p->recipe->stats.what.pair != NULL && rc == AM_OK;
          i++) {
         am_train_need need = {.parameters = both};
         rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
                                  p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
                                  p->ranks, &need.gradients, &need.activations);
+        need.gradients += sums; /* all of them on every rank, in the end */
         offer(p, "statistics", 2 * P, need, out);
-    }
-    if (p->recipe->stats.what.pair != NULL) {
-        am_stats_layout layout = {0};
-        AM_KEEP(am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout));
-        sums = layout.n * wide;
-        am_stats_layout_free(&layout);
     }
     const am_train_need match = {.parameters = both + p->recipe->align_bytes, .gradients = sums};
     offer(p, "match", 0, match, out);
