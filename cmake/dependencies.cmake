@@ -13,6 +13,7 @@ if(NOT BLAS_FOUND)
   find_package(BLAS REQUIRED)
 endif()
 find_package(LAPACK REQUIRED) # of the same vendor; OpenBLAS has both
+pkg_search_module(SCALAPACK REQUIRED IMPORTED_TARGET scalapack-openmpi scalapack)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)

@@ -2,12 +2,15 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include "jobs/command.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/memory.h"
 #include "jobs/stats/stats.h"
 #include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
+#include "jobs/training/twin/job.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
 #include "mpi/runtime.h"
@@ -19,9 +22,9 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin";
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -41,6 +44,14 @@ static const am_param options[] = {
 
 static int print_json(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
 {
+    const am_layout *on = &plan->recipe.grid.layout;
+    int64_t on_grid = 0;
+    char *grid = NULL;
+    const int rc = am_merge_grid_json(plan, &on_grid, &grid);
+    free(grid);
+    if (rc != 0) {
+        return rc;
+    }
     am_json j = {0};
     am_json_object(&j, NULL);
     am_json_string(&j, "method", plan->recipe.method->name);
@@ -54,6 +65,10 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_int(&j, "total_written_bytes", need->total_written);
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
+    if (plan->recipe.has_grid) {
+        am_json_int(&j, "grid_ranks", on_grid > 0 ? (int64_t)on->rows * on->cols : 0);
+        am_json_int(&j, "grid_tensors", on_grid);
+    }
     am_json_end_object(&j);
     return am_result_end(&j);
 }
@@ -142,12 +157,15 @@ static int plan_training_all(const am_args *args, am_train_job job)
     if (job == AM_JOB_STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
-    AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) : AM_OK); /* the same on all ranks */
+    AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) /* the same on all ranks */
+           : job == AM_JOB_TWIN ? am_twin_check(&recipe)
+                                : AM_OK);
     AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
     rc = report_training(o,
                          job == AM_JOB_TRAIN    ? "train"
                          : job == AM_JOB_THEORY ? "theory"
                          : job == AM_JOB_STATS  ? "stats"
+                         : job == AM_JOB_TWIN   ? "twin"
                                                 : "iterate",
                          &need, &process);
     AM_AGREE(am_world());
@@ -186,6 +204,7 @@ static int run_all(const am_args *args, int *exit_status)
                       : plan_training_all(args, job == TRAIN    ? AM_JOB_TRAIN
                                                 : job == THEORY ? AM_JOB_THEORY
                                                 : job == STATS  ? AM_JOB_STATS
+                                                : job == TWIN   ? AM_JOB_TWIN
                                                                 : AM_JOB_ITERATE);
 cleanup:
     return rc;
@@ -200,7 +219,8 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory and stats: the memory of their largest phase; with --memory data sets "
+        "iterate, theory, stats and twin: the memory of their largest phase; with --memory data "
+        "sets "
         "that do "
         "not fit "
         "are counted as the pages that stay in memory.",

@@ -435,6 +435,7 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
                               .gram = out->recipe.method->needs_gram ? out->second : NULL,
                               .param = out->param,
                               .model_param = out->model_param,
+                              .grid = out->recipe.has_grid ? &out->recipe.grid : NULL,
                               .scope = out->recipe.scope,
                               .semantics = out->recipe.semantics,
                               .work = out->work,

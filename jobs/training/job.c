@@ -94,7 +94,7 @@ int am_job_run_all(const am_args *args, const am_job *job)
         am_train_fit_all(am_world(), &recipe, job->kind, am_world_size(), job->memory, NULL, NULL));
     AM_TRY(am_iterate_open_all(am_world(), &recipe, &it));
     is_open = true;
-    inputs = am_train_recipe_inputs(&recipe);
+    inputs = job->inputs != NULL ? job->inputs(&recipe) : am_train_recipe_inputs(&recipe);
     rc = inputs == NULL ? AM_E_NOMEM : AM_OK;
     AM_AGREE(am_world());
     AM_TRY(am_run_folder_open_all(am_world(), job->output, job->name, recipe.text,

@@ -16,6 +16,8 @@ typedef struct am_job {
     void *self; /* of the command, for what follows; borrowed */
     /* Is the recipe one for this job? Errors: AM_E_RECIPE. NULL: any. Local, pure. */
     int (*check)(const am_train_recipe *recipe);
+    /* Paths of what it reads; NULL: am_train_recipe_inputs. */
+    char **(*inputs)(const am_train_recipe *recipe);
     /* Fill the table. Collective [it->suite.comm]. */
     int (*work_all)(am_iterate *it, const am_run_folder *folder, const struct am_job *job);
     /* Members of the result. Local. */

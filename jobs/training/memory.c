@@ -13,11 +13,15 @@
  *   statistics the same                                           a leaf of stats in a group
  *   joint      and the final one                                  a call of all ranks
  *   gradients  and six in f64                                     a call in a group, a full batch
- *   plane      and three in f64                                   an evaluation
+ *   plane      and three in f64                                   an evaluation; a Gram matrix
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *   load       the model twice                                    none
  *   statistics                                                    a leaf of stats
+ *   match      two in f64                                         sums of stats, similarities
+ *   share      base, merged, shared, two a task, slices           a merge
+ *   compress   the same, twins                                    a trunk, a factorisation
+ *   route      the same                                           the router and its features
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -28,6 +32,7 @@
 #include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
+#include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -337,11 +342,57 @@ static int gradients_phase(const planner *p, const call *c, int64_t reals, am_tr
     return rc;
 }
 
-/* Origin and axes of the plane beside a model that is evaluated. */
+/* The Gram matrix of all models; origin and axes of their plane beside one that is evaluated. */
 static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
 {
     const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    const int64_t gram = am_plane_gram_bytes(p->recipe, p->real);
+    offer(p, "plane", reals, (am_train_need){.parameters = gram}, out);
     return offer_evaluation(p, reals + frame / p->real, 0, out);
+}
+
+/* ---- twins ---- */
+
+static int twin_need(const planner *p, am_twins_need *out)
+{
+    const int T = p->recipe->n_tasks;
+    int64_t *validation = am_new(T, sizeof *validation, "a plan");
+    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
+    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < T; i++) {
+        const int64_t *n = p->shape[i].n;
+        validation[i] = n[AM_VALIDATION];
+        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
+    }
+    AM_KEEP(
+        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
+    free(validation);
+    free(evaluated);
+    return rc;
+}
+
+/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
+static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
+                           am_train_need *out)
+{
+    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
+}
+
+/* Twins and router are made, and evaluated. */
+static int twin_steps(const planner *p, int64_t reals, const am_twins_need *twins,
+                      am_train_need *out)
+{
+    offer(p, "compress", reals, (am_train_need){.parameters = twins->kept + twins->compress}, out);
+    offer(p, "route", reals, (am_train_need){.parameters = twins->kept + twins->route}, out);
+    return twin_evaluation(p, reals, twins, out);
+}
+
+static int twins_of_models(const planner *p, int64_t reals, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_steps(p, reals, &twins, out));
+    return rc;
 }
 
 /* Statistics of the models of a group. */
@@ -414,6 +465,9 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
+    if (r->has_twin) {
+        AM_KEEP(twins_of_models(p, shared + 2 * P, out));
+    }
     const int64_t epochs = am_train_recipe_joint_epochs(r);
     if (r->run_joint) {
         const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks, false};
@@ -516,6 +570,71 @@ static int stats_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- align, pleas ---- */
+
+/* Both networks in f64 all the time; in the arithmetic of the recipe too, while samples are seen.
+ */
+static int align_phases(const planner *p, am_train_need *out)
+{
+    const int64_t P = p->plain.trunk, wide = (int64_t)sizeof(double);
+    int64_t both = P, sums = 0;
+    int rc = AM_OK;
+    for (int i = 0; i < p->recipe->n_tasks; i++) {
+        both += head_reals(p, p->shape[i].classes);
+    }
+    both *= 2 * wide;
+    for (int i = 0; i < p->recipe->n_tasks && p->recipe->stats.what.pair != NULL && rc == AM_OK;
+         i++) {
+        am_train_need need = {.parameters = both};
+        rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
+                                 p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
+                                 p->ranks, &need.gradients, &need.activations);
+        offer(p, "statistics", 2 * P, need, out);
+    }
+    if (p->recipe->stats.what.pair != NULL) {
+        am_stats_layout layout = {0};
+        AM_KEEP(am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout));
+        sums = layout.n * wide;
+        am_stats_layout_free(&layout);
+    }
+    const am_train_need match = {.parameters = both + p->recipe->align_bytes, .gradients = sums};
+    offer(p, "match", 0, match, out);
+    return rc;
+}
+
+/* ---- the job twin ---- */
+
+/* The largest group's tasks, in one group each where there are ranks enough. */
+static int64_t most_tasks_of_a_group(const planner *p)
+{
+    const int T = p->recipe->n_tasks, groups = p->ranks < T ? p->ranks : T;
+    return T - groups + 1;
+}
+
+static int twin_phases(const planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const int64_t P = p->plain.trunk, own = most_tasks_of_a_group(p);
+    const int64_t reals = 3 * P + 2 * own * P + (r->n_tasks + 2) * p->plain.slice;
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    const am_train_need share = {.parameters = 2 * P * p->real +
+                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
+                                                   (int64_t)sizeof(double) +
+                                               p->plain.matrices};
+    offer(p, "share", reals, share, out);
+    AM_KEEP(twin_steps(p, reals, &twins, out));
+    return rc;
+}
+
+static int eval_twin_phases(const planner *p, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_evaluation(p, 2 * p->plain.trunk, &twins, out));
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -573,6 +692,9 @@ static int measure(const planner *p, shaped *s)
     if (rc == AM_OK) {
         s->matrices = most(matrices_of(p, &p->recipe->one_shot, &trunk.tensors),
                            matrices_of(p, &p->recipe->iterate, &trunk.tensors));
+        s->matrices =
+            most(s->matrices, am_method_matrix_bytes(p->recipe->merge.method, &trunk.tensors,
+                                                     p->recipe->n_tasks, p->recipe->merge.param));
     }
     s->trunk = trunk.n;
     s->moved = moved.n;
@@ -624,12 +746,17 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    AM_KEEP(job == AM_JOB_EVAL || job == AM_JOB_STATS ? AM_OK : prepare_phases(&p, out));
-    AM_KEEP(job == AM_JOB_TRAIN     ? train_phases(&p, out)
-            : job == AM_JOB_ITERATE ? iterate_phases(&p, out)
-            : job == AM_JOB_THEORY  ? theory_phases(&p, out)
-            : job == AM_JOB_STATS   ? stats_phases(&p, out)
-                                    : offer_evaluation(&p, p.plain.trunk, 0, out));
+    const bool is_prepared =
+        job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN || job == AM_JOB_EVAL_TWIN;
+    AM_KEEP(is_prepared ? AM_OK : prepare_phases(&p, out));
+    AM_KEEP(job == AM_JOB_TRAIN       ? train_phases(&p, out)
+            : job == AM_JOB_ITERATE   ? iterate_phases(&p, out)
+            : job == AM_JOB_THEORY    ? theory_phases(&p, out)
+            : job == AM_JOB_STATS     ? stats_phases(&p, out)
+            : job == AM_JOB_ALIGN     ? align_phases(&p, out)
+            : job == AM_JOB_TWIN      ? twin_phases(&p, out)
+            : job == AM_JOB_EVAL_TWIN ? eval_twin_phases(&p, out)
+                                      : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:
     am_net_free(&p.plain.net);

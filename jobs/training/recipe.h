@@ -11,6 +11,7 @@
 #include "jobs/training/rollback.h"
 #include "solver/analysis/statistics.h"
 #include "solver/merge/method.h"
+#include "solver/merge/twin.h"
 #include "solver/training/train.h"
 
 /* What alpha, round and epochs are chosen by, on validation data. */
@@ -83,6 +84,25 @@ typedef struct am_stats_section {
     int64_t batch, micro_batches;
 } am_stats_section;
 
+/* What model a sample gets: the twins by the router's probabilities, or that of the likeliest task.
+ */
+typedef enum am_twin_route { AM_TWIN_SOFT, AM_TWIN_TOP1 } am_twin_route;
+
+/* What the row of twins among one-shot merges is called. */
+#define AM_TWIN_ROW "twin"
+
+/* Twin-Merging: twin/twin.h. */
+typedef struct am_twin_section {
+    char *models;  /* owned: path of each task's model, with {task} for its name; NULL: not given */
+    double lambda; /* of the merge that makes the shared model, if its method has one */
+    am_twin_way compress;
+    double density; /* of singular directions, or of elements */
+    am_twin_route route;
+    int64_t hidden, epochs, batch; /* of the router */
+    double lr;
+    int64_t samples; /* of each task's validation data that it learns from, 0: all */
+} am_twin_section;
+
 typedef struct am_train_recipe {
     char *text; /* resolved recipe with all defaults, YAML, owned: written beside the output */
 
@@ -118,11 +138,14 @@ typedef struct am_train_recipe {
     am_plane_section plane;
     am_stats_section statistics;
     am_theory_section theory;
+    bool has_twin; /* the recipe has a section twin */
+    am_twin_section twin;
 
     /* What methods of the comparisons need, by the section `stats`; or what the command `stats` was
      * asked for, and of which split (am_stats_adapt). */
     am_statistics_options stats;
     am_split stats_split;
+    int64_t align_bytes; /* of align and pleas: of their work after the statistics */
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */

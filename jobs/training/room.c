@@ -77,6 +77,12 @@ int am_room_of_iterate(const am_iterate *it, int64_t *bytes)
     return rc;
 }
 
+int64_t am_room_of_twin(const am_iterate *it, int64_t made)
+{
+    const int64_t files = it->suite.n + 1; /* twins, router */
+    return 2 * model_bytes(it) + heads_bytes(it) + made + files * FILE_BYTES;
+}
+
 int64_t am_room_of_train(const am_iterate *it, const am_train_section *section)
 {
     const int64_t states = it->recipe->divergence.rollbacks > 0 ? 4 : 3; /* one is written */

@@ -12,6 +12,9 @@ int am_room_of_iterate(const am_iterate *it, int64_t *bytes);
 /** The same of train, with these keys. */
 int64_t am_room_of_train(const am_iterate *it, const am_train_section *section);
 
+/** The same of twin; made: bytes of all twins and of the router. */
+int64_t am_room_of_twin(const am_iterate *it, int64_t made);
+
 /** Check that the run's folder has room for `bytes`, less what is in it already. Collective [comm];
  * rank 0 looks. Errors: AM_E_IO naming the folder, what it needs and what is free. */
 int am_room_check_all(MPI_Comm comm, const am_run_folder *folder, int64_t bytes);

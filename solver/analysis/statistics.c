@@ -2,8 +2,10 @@
 #include "solver/analysis/statistics.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/bigcount.h"
 #include "mpi/stop.h"
 
 enum { STEP = 1 << 16 }; /* values stored at a time */
@@ -98,6 +100,7 @@ static int make_leaf(const am_statistics *self, const void *trunk, const am_task
                           .layout = &self->layout,
                           .options = &self->options.what,
                           .trunk = trunk,
+                          .other = self->other,
                           .head = task->head,
                           .classes = task->classes,
                           .samples = &task->train};
@@ -142,6 +145,32 @@ cleanup:
 }
 
 /* ---- in and out ---- */
+
+/* Slices are pieces of the sums, one after the other. */
+int am_statistics_gather_all(const am_statistics *self, double *whole)
+{
+    int rank, size;
+    int64_t at = 0;
+    MPI_Comm_rank(self->comm, &rank);
+    MPI_Comm_size(self->comm, &size);
+    int64_t *bytes = am_new(2 * (int64_t)size, sizeof *bytes, "statistics");
+    int rc = bytes == NULL ? AM_E_NOMEM : AM_OK;
+    for (int r = 0; r < size && rc == AM_OK; r++) {
+        am_slice slice = {0};
+        rc = am_slice_make(&self->layout.tensors, AM_BLOCK, size, r, &slice);
+        bytes[r] = slice.elements * (int64_t)sizeof *whole;
+        bytes[size + r] = at;
+        at += bytes[r];
+        am_slice_free(&slice);
+    }
+    AM_AGREE(self->comm);
+    AM_ASSERT(at == self->layout.n * (int64_t)sizeof *whole);
+    memcpy(whole + bytes[size + rank] / (int64_t)sizeof *whole, self->sum, (size_t)bytes[rank]);
+    AM_TRY(am_gather_all(self->comm, whole, bytes, bytes + size));
+cleanup:
+    free(bytes);
+    return rc;
+}
 
 int am_statistics_store(const am_statistics *self, int64_t samples, const am_sink *sink)
 {

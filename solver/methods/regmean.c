@@ -44,21 +44,23 @@ static bool is_shrunk(const am_unit *unit)
 static int64_t dense_bytes(const am_unit *unit)
 {
     const int64_t rows = unit->outer, cols = unit->n / rows;
-    return 2 * am_matrix_bytes(rows, cols) + am_matrix_bytes(cols, cols) +
-           (is_shrunk(unit) ? 0 : am_least_squares_bytes(cols, cols, rows));
+    return 2 * am_matrix_bytes_on(unit->on, rows, cols) + am_matrix_bytes_on(unit->on, cols, cols) +
+           (is_shrunk(unit) ? 0 : am_least_squares_bytes_on(unit->on, cols, cols, rows));
 }
 
 /* out = sum_t w_t x_t / sum_t w_t, from the first model on, so that equal models stay as they are
  */
 static void mean(const am_dense *matrix, am_matrix out)
 {
+    const am_matrix here = am_matrix_local(out); /* all of these lie alike, without gaps */
     double total = 0;
     am_matrix_fill(out, 0);
     for (int t = 0; t < matrix->unit->models; t++) {
         const double w = matrix->unit->model_param[t][WEIGHT];
+        const double *x = am_matrix_local(matrix->delta[t]).at;
         total += w;
-        for (int64_t i = 0; total > 0 && i < out.rows * out.cols; i++) {
-            out.at[i] += w / total * (matrix->delta[t].at[i] - out.at[i]);
+        for (int64_t i = 0; total > 0 && i < here.rows * here.cols; i++) {
+            here.at[i] += w / total * (x[i] - here.at[i]);
         }
     }
 }
@@ -66,9 +68,11 @@ static void mean(const am_dense *matrix, am_matrix out)
 /* Elements beside the diagonal times alpha, all times w. */
 static void shrink(double alpha, double w, am_matrix gram)
 {
-    for (int64_t i = 0; i < gram.rows; i++) {
-        for (int64_t j = 0; j < gram.cols; j++) {
-            gram.at[i * gram.step + j] *= i == j ? w : alpha * w;
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] *= am_matrix_col(gram, j) == row ? w : alpha * w;
         }
     }
 }
@@ -76,9 +80,13 @@ static void shrink(double alpha, double w, am_matrix gram)
 /* An input that is always 0 has an empty row: the mean stays. */
 static void close_gaps(am_matrix gram)
 {
-    for (int64_t i = 0; i < gram.rows; i++) {
-        double *d = &gram.at[i * gram.step + i];
-        *d = *d == 0 ? 1 : *d;
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            double *x = &here.at[i * here.step + j];
+            *x = am_matrix_col(gram, j) == row && *x == 0 ? 1 : *x;
+        }
     }
 }
 
@@ -88,9 +96,10 @@ static void close_gaps(am_matrix gram)
 static int merge_dense(const am_dense *matrix)
 {
     const am_unit *unit = matrix->unit;
-    const am_matrix m = am_matrix_take(matrix->work, matrix->out.rows, matrix->out.cols);
-    const am_matrix b = am_matrix_take(matrix->work, m.rows, m.cols);
-    const am_matrix gram = am_matrix_take(matrix->work, m.cols, m.cols);
+    const am_matrix like = matrix->out;
+    const am_matrix m = am_matrix_take_like(matrix->work, like, like.rows, like.cols);
+    const am_matrix b = am_matrix_take_like(matrix->work, like, m.rows, m.cols);
+    const am_matrix gram = am_matrix_take_like(matrix->work, like, m.cols, m.cols);
     int64_t rank = 0;
     int rc;
     mean(matrix, m);
@@ -141,6 +150,7 @@ const am_method am_method_regmean = {
     .min_models = 1,
     .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ZERO_REMOVES,
     .params = params,
+    .on_grid = true,
     .check = check,
     .combine = combine,
     .is_dense = is_dense,

@@ -32,33 +32,38 @@ int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char
     return 0;
 }
 
-/* Samples [lo, hi) are gathered next. */
-static void am_eval_announce(const am_samples *samples, int64_t lo, int64_t hi)
+/* Samples at the places [lo, hi) of an order, NULL: as they come. */
+static void am_eval_index(const int64_t *order, int64_t lo, int64_t hi, int64_t *index)
+{
+    for (int64_t i = lo; i < hi; i++) {
+        index[i - lo] = order != NULL ? order[i] : i;
+    }
+}
+
+/* The samples at places [lo, hi) are gathered next. */
+static void am_eval_announce(const am_samples *samples, const int64_t *order, int64_t lo,
+                             int64_t hi)
 {
     int64_t index[AM_EVAL_GROUP];
     hi = hi < samples->n ? hi : samples->n;
-    for (int64_t i = lo; i < hi; i++) {
-        index[i - lo] = i;
-    }
     if (samples->announce != NULL && lo < hi) {
+        am_eval_index(order, lo, hi, index);
         samples->announce(samples->self, index, hi - lo);
     }
 }
 
-/* Load samples [lo, hi) and run them forward, while [hi, next) may be read; adds to counts: labels,
- * labels classified right. */
+/* Load the samples at places [lo, hi) and run them forward, while [hi, next) may be read; adds to
+ * counts: labels, labels classified right. */
 static int am_eval_group(am_pass *pass, const real *trunk, const real *head, int64_t classes,
-                         const am_samples *samples, int64_t lo, int64_t hi, int64_t next,
-                         am_exact *loss, int64_t *counts)
+                         const am_samples *samples, const int64_t *order, int64_t lo, int64_t hi,
+                         int64_t next, am_exact *loss, int64_t *counts)
 {
-    for (int64_t i = lo; i < hi; i++) {
-        pass->index[i - lo] = i;
-    }
+    am_eval_index(order, lo, hi, pass->index);
     const int rc = AM_R(am_pass_load)(pass, samples, hi - lo, classes);
     if (rc != 0) {
         return rc;
     }
-    am_eval_announce(samples, hi, next);
+    am_eval_announce(samples, order, hi, next);
     counts[1] += AM_R(am_pass_forward)(pass, trunk, head, hi - lo, classes);
     counts[0] += pass->counted;
     for (int64_t b = 0; b < hi - lo; b++) {
@@ -150,31 +155,76 @@ cleanup:
     return rc;
 }
 
-int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
-                      int64_t classes, const am_samples *samples, am_eval_result *result)
+/* ---- parts ---- */
+
+/* The groups of all parts in order, each of at most AM_EVAL_GROUP samples of one part. */
+typedef struct am_eval_groups {
+    const am_eval_parts *parts;
+    int64_t n;
+    int64_t part, lo, hi; /* the group that is at hand: its part, and its places */
+} am_eval_groups;
+
+static am_eval_groups am_eval_groups_of(const am_eval_parts *parts)
+{
+    am_eval_groups g = {.parts = parts};
+    for (int64_t p = 0; p < parts->n; p++) {
+        g.n += am_part_units(parts->first[p + 1] - parts->first[p], AM_EVAL_GROUP);
+    }
+    return g;
+}
+
+/* The group after the one at hand: hi 0 is before the first. */
+static void am_eval_group_next(am_eval_groups *g)
+{
+    while (g->hi == g->parts->first[g->part + 1]) {
+        g->part++;
+    }
+    const int64_t end = g->parts->first[g->part + 1];
+    g->lo = g->hi;
+    g->hi = end - g->lo < AM_EVAL_GROUP ? end : g->lo + AM_EVAL_GROUP;
+}
+
+static int64_t am_eval_largest(const am_eval_parts *parts)
+{
+    int64_t most = 0;
+    for (int64_t p = 0; p < parts->n; p++) {
+        const int64_t n = parts->first[p + 1] - parts->first[p];
+        most = n > most ? n : most;
+    }
+    return most < AM_EVAL_GROUP ? most : AM_EVAL_GROUP;
+}
+
+int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
+                            const void *head, int64_t classes, const am_samples *samples,
+                            am_eval_result *result)
 {
     am_pass pass = {0};
     am_score score = {0};
     am_exact loss;
     int rank = 0, size = 1, rc = 0;
     int64_t lo, hi, counts[2] = {0};
-    const int64_t n = samples->n;
+    am_eval_groups groups = am_eval_groups_of(parts);
     *result = (am_eval_result){.of_class = result->of_class};
     am_exact_zero(&loss);
     am_blas_single_thread();
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     AM_KEEP(AM_R(am_train_check)(net, samples, classes));
-    AM_KEEP(AM_R(am_pass_make)(net, n < AM_EVAL_GROUP ? n : AM_EVAL_GROUP, classes, false, &pass));
+    AM_KEEP(AM_R(am_pass_make)(net, am_eval_largest(parts), classes, false, &pass));
     AM_KEEP(am_score_make(classes, &score));
-    am_part_range(am_part_units(n, AM_EVAL_GROUP), size, rank, &lo, &hi);
-    for (int64_t group = lo; rc == 0 && group < hi; group++) {
-        const int64_t from = group * AM_EVAL_GROUP;
-        const int64_t to = n - from < AM_EVAL_GROUP ? n : from + AM_EVAL_GROUP;
-        rc = am_eval_group(&pass, trunk, head, classes, samples, from, to,
-                           group + 1 < hi ? to + AM_EVAL_GROUP : to, &loss, counts);
+    am_part_range(groups.n, size, rank, &lo, &hi);
+    for (int64_t group = 0; rc == 0 && group < hi; group++) {
+        const void *trunk = NULL;
+        am_eval_group_next(&groups);
+        if (group < lo) {
+            continue;
+        }
+        rc = parts->trunk(parts->self, groups.part, &trunk);
+        AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, parts->order, groups.lo,
+                              groups.hi, group + 1 < hi ? groups.hi + AM_EVAL_GROUP : groups.hi,
+                              &loss, counts));
         if (rc == 0) {
-            am_score_add(&score, &pass, to - from);
+            am_score_add(&score, &pass, groups.hi - groups.lo);
         }
         am_alive("evaluate");
     }
@@ -183,12 +233,28 @@ int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const
     AM_TRY(am_sum_i64_all(comm, counts, 2));
     result->n = counts[0];
     result->correct = counts[1];
-    result->loss = am_exact_round(&loss) / (double)n;
+    result->loss = am_exact_round(&loss) / (double)samples->n;
     AM_TRY(am_score_sum_all(comm, &score, result));
 cleanup:
     AM_R(am_pass_free)(&pass);
     free(score.count);
     return rc;
+}
+
+static int am_eval_one_trunk(void *self, int64_t part, const void **trunk)
+{
+    (void)part;
+    *trunk = self;
+    return 0;
+}
+
+int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
+                      int64_t classes, const am_samples *samples, am_eval_result *result)
+{
+    const int64_t first[] = {0, samples->n};
+    const am_eval_parts whole = {
+        .n = 1, .first = first, .trunk = am_eval_one_trunk, .self = (void *)trunk};
+    return AM_R(am_eval_parts_all)(comm, net, &whole, head, classes, samples, result);
 }
 
 void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d)
@@ -220,7 +286,7 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
     am_exact_zero(&sum);
     am_blas_single_thread();
     AM_KEEP(AM_R(am_pass_make)(net, hi - lo, classes, true, &pass));
-    AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, lo, hi, hi, &sum, counts));
+    AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, NULL, lo, hi, hi, &sum, counts));
     if (rc == 0) {
         *loss = am_exact_round(&sum) / (double)(hi - lo);
         if (d_trunk != NULL || d_head != NULL) {
@@ -243,6 +309,9 @@ const am_train_ops AM_R(am_train_ops) = {
     .state_make = AM_R(am_train_state_new),
     .train_all = AM_R(am_train_all),
     .eval_all = AM_R(am_eval_all),
+    .eval_parts_all = AM_R(am_eval_parts_all),
+    .features_all = AM_R(am_train_features_all),
+    .probabilities_all = AM_R(am_train_probabilities_all),
     .gradient = AM_R(am_train_gradient),
     .hvp = AM_R(am_train_hvp),
     .stats = AM_R(am_train_stats),

@@ -64,8 +64,11 @@ static int64_t am_pass_bound(const am_net *net, int64_t classes)
 static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
                         am_pass *out)
 {
-    *out = (am_pass){
-        .net = net, .rows = rows, .classes = classes, .is_curved = mode == AM_PROGRAM_HESSIAN};
+    *out = (am_pass){.net = net,
+                     .rows = rows,
+                     .classes = classes,
+                     .is_curved = mode == AM_PROGRAM_HESSIAN,
+                     .end = net->n + 1};
     if (net->features < 1) {
         return am_fail(AM_E_BUG, "network: shapes are not known yet");
     }
@@ -283,6 +286,9 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     if (pass->see != NULL) {
         pass->see(pass->see_self, pass->net->n, &a);
     }
+    if (pass->end == pass->net->n) {
+        return 0;
+    }
     AM_R(am_gemm)(false, true, R, classes, C, a.x[0], head + am_head_weight(classes), a.y);
     a.param[0] = head;
     a.label = pass->label;
@@ -387,6 +393,9 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
         } else {
             if (pass->see != NULL) {
                 pass->see(pass->see_self, s->node, &a);
+            }
+            if (s->node == pass->end) {
+                return 0;
             }
             layer->forward(&a);
         }

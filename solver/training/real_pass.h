@@ -43,6 +43,8 @@ typedef struct am_pass {
     const char *task;     /* label of the loaded samples, keys random numbers too */
     am_pass_see *see; /* set by the caller: called in forward with see_self; NULL: nobody looks */
     void *see_self;
+    int end; /* set by the caller to a node that is looked at: forward ends there, before its
+                arithmetic; as it is made, after the head */
 } am_pass;
 
 /** Plan and allocate for micro-batches of `rows` samples and heads of at most `classes`;

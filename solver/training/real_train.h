@@ -15,6 +15,14 @@ int AM_R(am_train_all)(MPI_Comm comm, const am_net *net, void *trunk, am_task *t
                        const am_train_options *options, am_train_result *result);
 int AM_R(am_eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                       int64_t classes, const am_samples *samples, am_eval_result *result);
+int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
+                            const void *head, int64_t classes, const am_samples *samples,
+                            am_eval_result *result);
+int AM_R(am_train_features_all)(MPI_Comm comm, const am_net *net, const void *trunk,
+                                int64_t classes, const am_samples *samples, float *out);
+int AM_R(am_train_probabilities_all)(MPI_Comm comm, const am_net *net, const void *trunk,
+                                     const void *head, int64_t classes, const am_samples *samples,
+                                     double *out);
 int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *head, int64_t classes,
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head);
@@ -28,6 +36,12 @@ int AM_R(am_train_hvp_bytes)(const am_net *net, int64_t rows, int64_t classes, i
 int AM_R(am_train_stats)(const am_stats_leaf *leaf, double *sums);
 int AM_R(am_train_stats_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
                                int64_t classes, int64_t *bytes);
+
+/** The statistics of a pair in a leaf (stats.h), whose samples are `held`; into sums, which are 0.
+ * Local. Memory: am_train_pair_bytes. Errors: AM_E_NOMEM. */
+int AM_R(am_train_pair)(const am_stats_leaf *leaf, const am_samples *held, double *sums);
+int AM_R(am_train_pair_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
+                              int64_t classes, int64_t *bytes);
 
 /** The gradient [n] of the tensors that are not frozen, at the start of d, to the places of their
  * tensors; zeros for the frozen ones. */

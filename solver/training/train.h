@@ -73,6 +73,16 @@ typedef struct am_eval_result {
         *of_class; /* [classes][2] in: borrowed or NULL; out: labels of a class, of these right */
 } am_eval_result;
 
+/* Samples in an order, cut into parts, each evaluated with a trunk of its own. */
+typedef struct am_eval_parts {
+    int64_t n;
+    const int64_t *first; /* [n + 1] places of each part: first[0] is 0, first[n] all samples */
+    const int64_t *order; /* [samples] which sample is at a place; NULL: as they come */
+    /* The trunk of a part, until the next call; parts come in rising order. Local. */
+    int (*trunk)(void *self, int64_t part, const void **trunk);
+    void *self;
+} am_eval_parts;
+
 typedef struct am_train_ops {
     const char *name; /* "f32", "f64" */
     am_dtype dtype;
@@ -107,6 +117,23 @@ typedef struct am_train_ops {
      * rank count. */
     int (*eval_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
                     int64_t classes, const am_samples *samples, am_eval_result *result);
+
+    /** The same where parts of the samples have trunks of their own; parts are cut into the groups.
+     * Errors too: those of parts->trunk. */
+    int (*eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
+                          const void *head, int64_t classes, const am_samples *samples,
+                          am_eval_result *result);
+
+    /** What the heads get of every sample, its rows averaged: out [n, features of net->out], on
+     * every rank. classes: of the samples' labels.
+     *
+     * Collective [comm]: samples are spread over ranks in groups as in eval_all. Errors:
+     * AM_E_RECIPE, AM_E_NOMEM, those of the source; agreed. */
+    int (*features_all)(MPI_Comm comm, const am_net *net, const void *trunk, int64_t classes,
+                        const am_samples *samples, float *out);
+    /** Likewise the probabilities of the classes for samples with one label: out [n, classes]. */
+    int (*probabilities_all)(MPI_Comm comm, const am_net *net, const void *trunk, const void *head,
+                             int64_t classes, const am_samples *samples, double *out);
 
     /** Mean loss and its gradient for the trunk and head on samples [lo, hi), no MPI: for tests and
      * theory. d_trunk (zero for frozen tensors), d_head: overwritten; either may be NULL. Local. */

@@ -402,6 +402,20 @@ def make_hostile(source: Path, target: Path) -> None:
     (target / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
 
 
+def check_missing_row(runs: list[Path]) -> None:
+    """A row that the first seed does not have (its merges diverged, say) has the mean of the others."""
+    shutil.copytree(runs[0], folder / "less")
+    result = json.loads((folder / "less/result.json").read_text())
+    result["rows"] = [r for r in result["rows"] if r["key"] != "joint"]
+    (folder / "less/result.json").write_text(json.dumps(result))
+    run(f"report less {runs[1].name} {runs[2].name} -o less.html")
+    table = next(t for c, t in tables(parse("less.html")).items() if c.startswith("Test accuracy"))
+    joint = [next(r for r in json.loads((x / "result.json").read_text())["rows"] if r["key"] == "joint") for x in runs]
+    wanted = mean_error([100 * r["test_accuracy"] for r in joint[1:]])
+    got = table.get(joint[0]["name"], [None])[-1]
+    check(got is not None and near(got, wanted, 2), f"joint training of two of three seeds: {got}, not {wanted}")
+
+
 def check_general() -> None:
     for seed in SEEDS:
         run(f"iterate suite.yml -o s{seed} --set seed={seed}")
@@ -415,6 +429,7 @@ def check_general() -> None:
           f"what is told: {told}")
     check(len(text) < 100_000, f"the page is small: {len(text)} bytes")
     check_iterate(parse("s.html"), runs)
+    check_missing_row(runs)
     run("report s9 s7/ s8 -o other.html", 3)
     check((folder / "other.html").read_bytes() == text, "the same bytes on 3 ranks and in another order")
     run("report s7 -o s.html", 2, code=73)

@@ -113,6 +113,26 @@ STATS = Scenario(
                "--batch", "32", "--save-every", "0"],
     results=["out.h5"], steady=["out.h5"], kept=["out.h5.sums*"], must_leave="out.h5.sums-*.h5")
 
+def twin_inputs(folder: Path) -> None:
+    """Two small tasks, a base, a model of each, their heads."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
+    (folder / "recipe.yml").write_text(
+        "model: {widths: [12]}\ndata: {folder: tasks, tasks: [a, b]}\nbase: {checkpoint: base.safetensors}\n"
+        "heads: {checkpoint: heads.safetensors}\ntwin: {models: '{task}.safetensors', epochs: 2}\n")
+    for seed, name in enumerate(("base", "a", "b"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors", f"layers.0.weight=12x36:f32:{seed}",
+                        f"layers.0.bias=12:f32:{seed}"], check=True)
+    subprocess.run([sys.executable, MAKE_CKPT, folder / "heads.safetensors",
+                    *[f"{t}.head.{s}" for t in "ab" for s in ("weight=3x12", "bias=3")]], check=True)
+
+
+# Twins that are there are whole, and gone on with.
+TWIN = Scenario(
+    prepare=twin_inputs, arguments=["twin", "recipe.yml", "-o", "run"],
+    results=["run/result.json"], steady=["run/*.h5", "run/twins/*.h5", "run/table.txt", "run/result.json"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
+          "run/*.h5.manifest.json", "run/twins", "run/twins/*"], seconds=1.0)
+
 SCENARIOS = {
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
@@ -121,4 +141,5 @@ SCENARIOS = {
     "merge_saving": merge_saving("out.h5"),
     "stats": STATS,
     "theory": THEORY,
+    "twin": TWIN,
 }

@@ -58,19 +58,24 @@ double am_comparison_alpha(const am_comparison *comparison, const am_train_merge
                                        : comparison->alpha[a];
 }
 
+static bool wants_wholes(const am_method *method)
+{
+    return method->by_rows != NULL || method->is_dense != NULL;
+}
+
 static bool works_on_wholes(const am_comparison *comparison)
 {
     bool is = false;
     for (int i = 0; i < comparison->n_methods; i++) {
-        const am_method *method = comparison->method[i].method;
-        is = is || method->by_rows != NULL || method->is_dense != NULL;
+        is = is || wants_wholes(comparison->method[i].method);
     }
     return is;
 }
 
 bool am_train_recipe_on_wholes(const am_train_recipe *recipe)
 {
-    return works_on_wholes(&recipe->one_shot) || works_on_wholes(&recipe->iterate);
+    return works_on_wholes(&recipe->one_shot) || works_on_wholes(&recipe->iterate) ||
+           (recipe->has_twin && wants_wholes(recipe->merge.method));
 }
 
 static int read_methods(const am_node *list, const char *what, am_merge_choice choice,
@@ -151,7 +156,7 @@ static int check_budget(const am_node *map, const am_train_recipe *r)
 /* Rows: of every merge and run, base, the best merge and the best run, individual and joint. */
 static int check_rows(const am_node *root, const am_train_recipe *r)
 {
-    const int rows = r->one_shot.n_methods * r->one_shot.n_epochs +
+    const int rows = (r->one_shot.n_methods + (r->has_twin ? 1 : 0)) * r->one_shot.n_epochs +
                      r->iterate.n_methods * r->iterate.n_epochs + 5;
     return rows <= AM_TABLE_ROWS
                ? AM_OK

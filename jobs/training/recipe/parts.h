@@ -4,6 +4,7 @@
  *   merge.c        a merge: method and parameters
  *   comparison.c   merge, one_shot, iterate: what is merged and how often
  *   measures.c     gradients, plane, stats: what is measured of a run beside its table
+ *   twin.c         twin: Twin-Merging
  *
  * Reading is local and pure, errors are AM_E_RECIPE with the place; what is owned is freed by
  * am_train_recipe_free, also after an error. SPDX-License-Identifier: BSD-3-Clause */
@@ -38,5 +39,9 @@ void am_train_comparison_print(const am_train_recipe *recipe, am_json *json);
 /** gradients, plane and stats; `model`, one_shot and iterate have been read. */
 int am_train_measures_read(const am_node *root, am_train_recipe *out);
 void am_train_measures_print(const am_train_recipe *recipe, am_json *json);
+
+/** twin; all its defaults where it is not given. */
+int am_train_twin_read(const am_node *root, am_train_recipe *out);
+void am_train_twin_print(const am_train_recipe *recipe, am_json *json);
 
 #endif

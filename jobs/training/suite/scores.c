@@ -26,7 +26,7 @@ void am_scores_free(am_scores *scores)
     *scores = (am_scores){0};
 }
 
-static int scores_new_all(const am_suite *suite, am_scores *out)
+int am_scores_new_all(const am_suite *suite, am_scores *out)
 {
     *out = (am_scores){.n = suite->n};
     out->task = am_new(suite->n, sizeof *out->task, "scores");
@@ -39,7 +39,7 @@ static int scores_new_all(const am_suite *suite, am_scores *out)
     return am_agree_all(suite->comm, rc);
 }
 
-static void scores_mean(am_scores *scores)
+void am_scores_mean(am_scores *scores)
 {
     for (int i = 0; i < scores->n; i++) {
         scores->accuracy += am_scores_accuracy(&scores->task[i]);
@@ -52,13 +52,13 @@ static void scores_mean(am_scores *scores)
 int am_suite_eval_all(const am_suite *suite, const void *trunk, am_split split, am_scores *out)
 {
     int rc = AM_OK;
-    AM_TRY(scores_new_all(suite, out));
+    AM_TRY(am_scores_new_all(suite, out));
     for (int i = 0; i < suite->n; i++) {
         am_samples samples = am_suite_samples(suite, i, split);
         AM_TRY(suite->ops->eval_all(suite->comm, &suite->net, trunk, suite->head_params[i],
                                     am_dataset_classes(suite->data[i]), &samples, &out->task[i]));
     }
-    scores_mean(out);
+    am_scores_mean(out);
 cleanup:
     if (rc != AM_OK) {
         am_scores_free(out);
@@ -70,7 +70,7 @@ int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split s
                           am_scores *out)
 {
     int rc = AM_OK;
-    AM_TRY(scores_new_all(suite, out));
+    AM_TRY(am_scores_new_all(suite, out));
     for (int i = 0; i < suite->n; i++) {
         if (suite->owner[i] == suite->my_group) {
             am_samples samples = am_suite_samples(suite, i, split);
@@ -88,7 +88,7 @@ int am_suite_eval_own_all(const am_suite *suite, void *const *trunks, am_split s
         AM_TRY(am_bcast_all(suite->comm, leader, of_class,
                             2 * am_dataset_classes(suite->data[i]) * (int64_t)sizeof *of_class));
     }
-    scores_mean(out);
+    am_scores_mean(out);
 cleanup:
     if (rc != AM_OK) {
         am_scores_free(out);

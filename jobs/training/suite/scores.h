@@ -13,6 +13,11 @@ typedef struct am_scores {
     double loss;          /* mean over tasks */
 } am_scores;
 void am_scores_free(am_scores *scores);
+/** Scores of all tasks, still zero, for evaluations of other kinds: they set out->task[i] and end
+ * with am_scores_mean. Collective [suite->comm]. Errors: AM_E_NOMEM, agreed. */
+int am_scores_new_all(const am_suite *suite, am_scores *out);
+/** The means over the tasks. */
+void am_scores_mean(am_scores *scores);
 
 /** Evaluate. Collective [suite->comm]; trunk [same values]. trunks_of: NULL for one trunk for all
  * tasks. */

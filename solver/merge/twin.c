@@ -1,0 +1,167 @@
+/* Compressed twins: see twin.h. SPDX-License-Identifier: BSD-3-Clause */
+#include "solver/merge/twin.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "mpi/error.h"
+#include "solver/linalg/svd.h"
+#include "solver/merge/spectral.h"
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static am_twin_form form_of(const am_tensor *tensor, am_twin_way way, double density)
+{
+    const bool is_matrix = tensor->ndim >= 2 && tensor->numel > 0;
+    const int64_t m = is_matrix ? tensor->shape[0] : 1;
+    am_twin_form f = {
+        .way = is_matrix && density < 1 ? way : AM_TWIN_WHOLE, .m = m, .n = tensor->numel / m};
+    if (f.way == AM_TWIN_SVD) {
+        f.kept = am_spectral_directions(density, least(f.m, f.n));
+        f.values = f.kept * (f.m + f.n + 1);
+    } else if (f.way == AM_TWIN_MAGNITUDE) {
+        f.kept = am_spectral_directions(density, tensor->numel);
+        f.values = f.indices = f.kept;
+    } else {
+        f.kept = f.values = tensor->numel;
+    }
+    return f;
+}
+
+static int64_t work_bytes(const am_twin_form *f)
+{
+    const int64_t k = least(f->m, f->n);
+    return f->way == AM_TWIN_SVD ? am_matrix_bytes(f->m, k) + am_matrix_bytes(1, k) +
+                                       am_matrix_bytes(k, f->n) + am_svd_bytes(f->m, f->n)
+                                 : 0;
+}
+
+int am_twin_layout_make(const am_tensor_table *tensors, am_twin_way way, double density,
+                        am_twin_layout *out)
+{
+    *out = (am_twin_layout){.n = tensors->n};
+    out->form = am_new(tensors->n + 1, sizeof *out->form, "twins");
+    for (int64_t i = 0; out->form != NULL && i < tensors->n; i++) {
+        am_twin_form *f = &out->form[i];
+        *f = form_of(&tensors->t[i], way, density);
+        f->value = out->values;
+        f->index = out->indices;
+        out->values += f->values;
+        out->indices += f->indices;
+        const int64_t work = work_bytes(f);
+        out->work_bytes = work > out->work_bytes ? work : out->work_bytes;
+    }
+    return out->form != NULL ? AM_OK : AM_E_NOMEM;
+}
+
+void am_twin_layout_free(am_twin_layout *layout)
+{
+    free(layout->form);
+    *layout = (am_twin_layout){0};
+}
+
+/* ---- singular directions ---- */
+
+static int compress_svd(am_arena *work, const am_twin_form *f, double *delta, double *value)
+{
+    const int64_t k = least(f->m, f->n), r = f->kept;
+    const size_t mark = am_arena_mark(work);
+    const am_matrix u = am_matrix_take(work, f->m, k), s = am_matrix_take(work, 1, k),
+                    vt = am_matrix_take(work, k, f->n);
+    const int rc = am_svd(work, am_matrix_of(f->m, f->n, delta), u, s.at, vt);
+    if (rc == 0) {
+        double *at = value;
+        am_matrix_copy(am_matrix_part(u, 0, 0, f->m, r), am_matrix_of(f->m, r, at));
+        at += f->m * r;
+        memcpy(at, s.at, (size_t)r * sizeof *at);
+        am_matrix_copy(am_matrix_part(vt, 0, 0, r, f->n), am_matrix_of(r, f->n, at + r));
+    }
+    am_arena_release(work, mark);
+    return rc;
+}
+
+static void expand_svd(am_arena *work, const am_twin_form *f, const double *value, double *delta)
+{
+    const size_t mark = am_arena_mark(work);
+    const int64_t r = f->kept;
+    const am_matrix u = am_matrix_take(work, f->m, r), vt = am_matrix_take(work, r, f->n);
+    const double *s = value + f->m * r;
+    memcpy(u.at, value, (size_t)(f->m * r) * sizeof *value);
+    memcpy(vt.at, s + r, (size_t)(r * f->n) * sizeof *value);
+    am_matrix_scale_rows(vt, s);
+    am_multiply(1, u, AM_AS_IS, vt, AM_AS_IS, 0, am_matrix_of(f->m, f->n, delta));
+    am_arena_release(work, mark);
+}
+
+/* ---- largest elements ---- */
+
+typedef struct element {
+    double size;
+    int64_t index;
+} element;
+
+static int by_size(const void *a, const void *b)
+{
+    const element *x = a, *y = b;
+    return x->size != y->size ? (x->size < y->size) - (x->size > y->size)
+                              : (x->index > y->index) - (x->index < y->index);
+}
+
+static int by_index(const void *a, const void *b)
+{
+    const element *x = a, *y = b;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+static int compress_magnitude(const am_twin_form *f, const double *delta, double *value,
+                              int64_t *index)
+{
+    element *e = am_new(f->m * f->n, sizeof *e, "the elements of a tensor");
+    if (e == NULL) {
+        return AM_E_NOMEM;
+    }
+    for (int64_t i = 0; i < f->m * f->n; i++) {
+        e[i] = (element){.size = fabs(delta[i]), .index = i};
+    }
+    qsort(e, (size_t)(f->m * f->n), sizeof *e, by_size);
+    qsort(e, (size_t)f->kept, sizeof *e, by_index);
+    for (int64_t i = 0; i < f->kept; i++) {
+        index[i] = e[i].index;
+        value[i] = delta[e[i].index];
+    }
+    free(e);
+    return AM_OK;
+}
+
+/* ---- a tensor ---- */
+
+int am_twin_compress(am_arena *work, const am_twin_form *form, double *delta, double *value,
+                     int64_t *index)
+{
+    if (form->way == AM_TWIN_SVD) {
+        return compress_svd(work, form, delta, value);
+    }
+    if (form->way == AM_TWIN_MAGNITUDE) {
+        return compress_magnitude(form, delta, value, index);
+    }
+    memcpy(value, delta, (size_t)form->values * sizeof *value);
+    return AM_OK;
+}
+
+void am_twin_expand(am_arena *work, const am_twin_form *form, const double *value,
+                    const int64_t *index, double *delta)
+{
+    if (form->way == AM_TWIN_SVD) {
+        expand_svd(work, form, value, delta);
+    } else if (form->way == AM_TWIN_MAGNITUDE) {
+        memset(delta, 0, (size_t)(form->m * form->n) * sizeof *delta);
+        for (int64_t i = 0; i < form->kept; i++) {
+            delta[index[i]] = value[i];
+        }
+    } else {
+        memcpy(delta, value, (size_t)form->values * sizeof *value);
+    }
+}
