@@ -78,8 +78,9 @@ int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int6
  * and rows of the table. Collective. */
 int am_iterate_one_shot_all(am_iterate *it);
 /** Twins of the tuned models, which the pool holds, if the recipe asks for them: a row of the
- * table. Collective; it->merged is overwritten. Errors: those of am_twins_make_all. */
-int am_iterate_twins_all(am_iterate *it, int64_t epochs);
+ * table. Collective; it->merged is overwritten, and `shared`, the model that they are around.
+ * Errors: those of am_twins_make_all. */
+int am_iterate_twins_all(am_iterate *it, int64_t epochs, am_choice *shared);
 /** Joint training: joint.h5 and a row of the table. Collective. */
 int am_iterate_joint_all(am_iterate *it);
 /** Runs of every method and number of epochs at every alpha; the best model becomes it->final,
