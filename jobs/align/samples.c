@@ -12,6 +12,8 @@
 
 static const char *const splits[] = {"train", "validation", "test"};
 
+const am_pair_request am_pair_defaults = {.split = AM_TRAIN, .batch = 512, .micro_batches = 8};
+
 int am_pair_adapt(const am_pair_request *request, const am_align *align, bool with_samples,
                   bool with_joint, int64_t extra, am_train_recipe *recipe)
 {

@@ -13,6 +13,9 @@ typedef struct am_pair_request {
     int64_t samples, batch, micro_batches, memory;
 } am_pair_request;
 
+/** What the commands do when they are not told otherwise; for plans. */
+extern const am_pair_request am_pair_defaults;
+
 /* Options of a command whose struct `type` has an am_pair_request `on`. */
 #define AM_PAIR_OPTIONS(type)                                                                      \
     {"task",                                                                                       \

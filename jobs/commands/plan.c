@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include "jobs/align/plan.h"
 #include "jobs/command.h"
 #include "jobs/merge/grid.h"
 #include "jobs/merge/memory.h"
@@ -22,9 +23,16 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, ALIGN, PLEAS };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|align|pleas";
+/* In that order. */
+static const char *const job_names[] = {"auto",  "merge", "train", "iterate", "theory",
+                                        "stats", "twin",  "align", "pleas"};
+static const am_train_job kinds[] = {
+    [TRAIN] = AM_JOB_TRAIN, [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
+    [STATS] = AM_JOB_STATS, [TWIN] = AM_JOB_TWIN,       [ALIGN] = AM_JOB_ALIGN,
+    [PLEAS] = AM_JOB_ALIGN};
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -37,7 +45,7 @@ static const am_param options[] = {
      "what the recipe is for; auto: theory if it has that section, iterate if it has data, else "
      "merge"},
     {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL,
-     "of train and stats: the only task to use"},
+     "of train, stats, align and pleas: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
     {0}};
 #undef AM_AT
@@ -145,7 +153,7 @@ static int report_training(const plan_options *o, const char *job, const am_trai
     return rc;
 }
 
-static int plan_training_all(const am_args *args, am_train_job job)
+static int plan_training_all(const am_args *args, int job)
 {
     const plan_options *o = args->options;
     am_train_recipe recipe = {0};
@@ -154,20 +162,17 @@ static int plan_training_all(const am_args *args, am_train_job job)
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, o->task, &recipe));
-    if (job == AM_JOB_STATS) {
+    if (job == STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
-    AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) /* the same on all ranks */
-           : job == AM_JOB_TWIN ? am_twin_check(&recipe)
-                                : AM_OK);
-    AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
-    rc = report_training(o,
-                         job == AM_JOB_TRAIN    ? "train"
-                         : job == AM_JOB_THEORY ? "theory"
-                         : job == AM_JOB_STATS  ? "stats"
-                         : job == AM_JOB_TWIN   ? "twin"
-                                                : "iterate",
-                         &need, &process);
+    AM_TRY(job == THEORY ? am_theory_check(&recipe) /* the same on all ranks */
+           : job == TWIN ? am_twin_check(&recipe)
+                         : AM_OK);
+    AM_TRY(job == ALIGN || job == PLEAS
+               ? am_align_plan_all(&recipe, job == PLEAS, (int)o->ranks, o->memory, &need, &process)
+               : am_train_fit_all(am_world(), &recipe, kinds[job], (int)o->ranks, o->memory, &need,
+                                  &process));
+    rc = report_training(o, job_names[job], &need, &process);
     AM_AGREE(am_world());
 cleanup:
     am_train_recipe_free(&recipe);
@@ -187,8 +192,8 @@ static int find_job_all(const am_args *args, int *job)
                : am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE
                                                                   : MERGE;
     }
-    if (o->task != NULL && *job != TRAIN && *job != STATS) { /* equal on all ranks */
-        rc = am_fail(AM_E_USAGE, "--task goes with --job train and --job stats");
+    if (o->task != NULL && (*job == MERGE || *job == ITERATE || *job == THEORY)) { /* [same] */
+        rc = am_fail(AM_E_USAGE, "--task goes with --job train, stats, align and pleas");
     }
 cleanup:
     am_yaml_free(&yaml);
@@ -200,12 +205,7 @@ static int run_all(const am_args *args, int *exit_status)
     int job = AUTO, rc = 0;
     (void)exit_status;
     AM_TRY(find_job_all(args, &job));
-    rc = job == MERGE ? plan_merge_all(args)
-                      : plan_training_all(args, job == TRAIN    ? AM_JOB_TRAIN
-                                                : job == THEORY ? AM_JOB_THEORY
-                                                : job == STATS  ? AM_JOB_STATS
-                                                : job == TWIN   ? AM_JOB_TWIN
-                                                                : AM_JOB_ITERATE);
+    rc = job == MERGE ? plan_merge_all(args) : plan_training_all(args, job);
 cleanup:
     return rc;
 }
@@ -219,11 +219,9 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory, stats and twin: the memory of their largest phase; with --memory data "
-        "sets "
-        "that do "
-        "not fit "
-        "are counted as the pages that stay in memory.",
+        "iterate, theory, stats, twin, align (by activations) and pleas (at a budget of 2): the "
+        "memory of their largest phase; with --memory data sets that do not fit are counted as the "
+        "pages that stay in memory.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,
