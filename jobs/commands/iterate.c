@@ -1,6 +1,7 @@
 /* allmerge iterate RECIPE -o RUN/: iterative task arithmetic and what it is compared with.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
+#include <string.h>
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/job.h"
 #include "jobs/training/room.h"
@@ -55,11 +56,33 @@ static int check_plane(const am_train_recipe *r)
                          (long long)n, AM_MAX_MODELS);
 }
 
+/* Twins are of the models that the run tunes. */
+static int check_twin(const am_train_recipe *r)
+{
+    if (r->has_twin && r->twin.models != NULL) {
+        return am_fail(AM_E_RECIPE, "twin.models: iterate makes twins of the models that it tunes: "
+                                    "leave it out, or use allmerge twin");
+    }
+    if (r->has_twin && r->model.linearised) {
+        return am_fail(AM_E_RECIPE, "twins are of models as they are: set model.linearised to no");
+    }
+    for (int i = 0; r->has_twin && i < r->one_shot.n_methods; i++) {
+        if (strcmp(r->one_shot.method[i].name, AM_TWIN_ROW) == 0) {
+            return am_fail(AM_E_RECIPE,
+                           "one_shot: a merge is called %s, as the row of the section "
+                           "twin is: give it another name",
+                           AM_TWIN_ROW);
+        }
+    }
+    return AM_OK;
+}
+
 static int check(const am_train_recipe *recipe)
 {
     int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
     AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
     AM_KEEP(check_plane(recipe));
+    AM_KEEP(check_twin(recipe));
     return rc;
 }
 

@@ -351,6 +351,50 @@ static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
     return offer_evaluation(p, reals + frame / p->real, 0, out);
 }
 
+/* ---- twins ---- */
+
+static int twin_need(const planner *p, am_twins_need *out)
+{
+    const int T = p->recipe->n_tasks;
+    int64_t *validation = am_new(T, sizeof *validation, "a plan");
+    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
+    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < T; i++) {
+        const int64_t *n = p->shape[i].n;
+        validation[i] = n[AM_VALIDATION];
+        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
+    }
+    AM_KEEP(
+        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
+    free(validation);
+    free(evaluated);
+    return rc;
+}
+
+/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
+static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
+                           am_train_need *out)
+{
+    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
+}
+
+/* Twins and router are made, and evaluated. */
+static int twin_steps(const planner *p, int64_t reals, const am_twins_need *twins,
+                      am_train_need *out)
+{
+    offer(p, "compress", reals, (am_train_need){.parameters = twins->kept + twins->compress}, out);
+    offer(p, "route", reals, (am_train_need){.parameters = twins->kept + twins->route}, out);
+    return twin_evaluation(p, reals, twins, out);
+}
+
+static int twins_of_models(const planner *p, int64_t reals, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_steps(p, reals, &twins, out));
+    return rc;
+}
+
 /* Statistics of the models of a group. */
 static int model_stats_phase(const planner *p, const int *owner, int group, int size, int64_t reals,
                              am_train_need *out)
@@ -421,6 +465,9 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
+    if (r->has_twin) {
+        AM_KEEP(twins_of_models(p, shared + 2 * P, out));
+    }
     const int64_t epochs = am_train_recipe_joint_epochs(r);
     if (r->run_joint) {
         const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks, false};
@@ -555,32 +602,7 @@ static int align_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
-/* ---- twins ---- */
-
-static int twin_need(const planner *p, am_twins_need *out)
-{
-    const int T = p->recipe->n_tasks;
-    int64_t *validation = am_new(T, sizeof *validation, "a plan");
-    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
-    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
-    for (int i = 0; rc == AM_OK && i < T; i++) {
-        const int64_t *n = p->shape[i].n;
-        validation[i] = n[AM_VALIDATION];
-        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
-    }
-    AM_KEEP(
-        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
-    free(validation);
-    free(evaluated);
-    return rc;
-}
-
-/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
-static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
-                           am_train_need *out)
-{
-    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
-}
+/* ---- the job twin ---- */
 
 /* The largest group's tasks, in one group each where there are ranks enough. */
 static int64_t most_tasks_of_a_group(const planner *p)
@@ -601,9 +623,7 @@ static int twin_phases(const planner *p, am_train_need *out)
                                                    (int64_t)sizeof(double) +
                                                p->plain.matrices};
     offer(p, "share", reals, share, out);
-    offer(p, "compress", reals, (am_train_need){.parameters = twins.kept + twins.compress}, out);
-    offer(p, "route", reals, (am_train_need){.parameters = twins.kept + twins.route}, out);
-    AM_KEEP(twin_evaluation(p, reals, &twins, out));
+    AM_KEEP(twin_steps(p, reals, &twins, out));
     return rc;
 }
 

@@ -88,6 +88,9 @@ typedef struct am_stats_section {
  */
 typedef enum am_twin_route { AM_TWIN_SOFT, AM_TWIN_TOP1 } am_twin_route;
 
+/* What the row of twins among one-shot merges is called. */
+#define AM_TWIN_ROW "twin"
+
 /* Twin-Merging: twin/twin.h. */
 typedef struct am_twin_section {
     char *models;  /* owned: path of each task's model, with {task} for its name; NULL: not given */

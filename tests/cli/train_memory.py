@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`allmerge plan` against what training takes: mlp, cnn, vit and gpt, trained on 1 and 2 ranks, the state
-of the optimiser whole and sharded, and iterative runs (also with statistics of the models, and with a plane) and runs of theory. The peak of the largest process is within
+of the optimiser whole and sharded, and iterative runs, one with a plane, one with statistics of the models, and runs of theory. The peak of the largest process is within
 a tenth of the plan's, which holds a constant for MPI and libraries; with norms or spectra, whose products are as
 many as it takes, no more than a tenth above it.
 usage: train_memory.py [PRESET]...

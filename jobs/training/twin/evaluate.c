@@ -4,6 +4,7 @@
 #include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/log.h"
 
 /* Models on their way to samples. */
 typedef struct mixer {
@@ -165,4 +166,16 @@ cleanup:
         am_scores_free(out);
     }
     return rc;
+}
+
+void am_twins_report(const am_suite *suite, const double *routed)
+{
+    am_json json = {0};
+    am_json_array(&json, "task_routed_right");
+    for (int i = 0; i < suite->n; i++) {
+        am_json_real(&json, NULL, routed[i]);
+    }
+    am_json_end_array(&json);
+    am_event("routed", &json);
+    am_json_free(&json);
 }

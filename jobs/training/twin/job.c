@@ -181,18 +181,6 @@ cleanup:
     return rc;
 }
 
-static void report_routes(const am_iterate *it, const double *routed)
-{
-    am_json json = {0};
-    am_json_array(&json, "task_routed_right");
-    for (int i = 0; i < it->suite.n; i++) {
-        am_json_real(&json, NULL, routed[i]);
-    }
-    am_json_end_array(&json);
-    am_event("routed", &json);
-    am_json_free(&json);
-}
-
 static int test_twins_all(am_iterate *it, const am_twins *twins)
 {
     const am_twin_route route = it->recipe->twin.route;
@@ -208,7 +196,7 @@ static int test_twins_all(am_iterate *it, const am_twins *twins)
     AM_TRY(am_twins_eval_all(twins, route, AM_TEST, &test, routed));
     how.validation = validation.accuracy;
     how.validation_loss = validation.loss;
-    report_routes(it, routed);
+    am_twins_report(&it->suite, routed);
     AM_TRY(am_table_add(&it->table, route == AM_TWIN_SOFT ? "twin_soft" : "twin_top1",
                         route == AM_TWIN_SOFT ? "twins, by probabilities" : "twins, likeliest task",
                         how, &test));

@@ -76,6 +76,9 @@ int am_router_weights_all(const am_twins *twins, int task, const am_samples *sam
 int am_twins_eval_all(const am_twins *twins, am_twin_route route, am_split split, am_scores *out,
                       double *routed);
 
+/** Event "routed" with these shares. Local. */
+void am_twins_report(const am_suite *suite, const double *routed);
+
 /** The twin of a task, expanded: reals of the suite's type [trunk]. Local. Errors: AM_E_NOMEM. */
 int am_twins_expand(const am_twins *twins, int task, void *out);
 
