@@ -43,7 +43,7 @@ struct am_grid {
  *
  * Collective [comm]; layout [same]. Fewer ranks are a bug (callers refuse them, naming their key).
  * grid must not be moved: matrices point to it. */
-void am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid);
+int am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid);
 /** Collective [its ranks]. A zeroed grid is fine. */
 void am_grid_close_all(am_grid *grid);
 /** Whether this rank is one of the grid's. */

@@ -61,11 +61,17 @@ int64_t am_spread_besides(const am_engine *e, int rank)
     int64_t longest = 0;
     for (int64_t i = 0; on != NULL && i < e->job->sink->tensors->n; i++) {
         if (am_is_spread(e, i) && rank < on->rows * on->cols) {
-            const am_tensor *t = &e->job->sink->tensors->t[i];
-            longest = most(longest, most(t->shape[0], t->numel / t->shape[0]));
+            am_unit_run run = {0};
+            am_unit_open(e, i, &run);
+            int64_t rows = run.unit.outer, cols = run.unit.n / rows;
+            longest = most(longest, most(rows, cols));
+            if (e->method->largest != NULL) {
+                e->method->largest(&run.unit, &rows, &cols);
+                longest = most(longest, most(rows, cols));
+            }
         }
     }
-    return longest > 0 ? am_grid_besides(on, longest * e->job->n_models) : 0;
+    return longest > 0 ? am_grid_besides(on, longest) : 0;
 }
 
 /* ---- parts ---- */
@@ -158,7 +164,7 @@ cleanup:
 
 /* ---- one matrix ---- */
 
-static void open(am_spread_run *s, int64_t tensor)
+static void lay_out(am_spread_run *s, int64_t tensor)
 {
     am_engine *e = s->e;
     am_dense_run *d = &e->dense;
@@ -207,7 +213,7 @@ static int merge_one_all(am_spread_run *s, int64_t tensor)
 {
     const am_dense_run *d = &s->e->dense;
     int rc = 0;
-    open(s, tensor);
+    lay_out(s, tensor);
     AM_TRY(gather_all(s, tensor));
     AM_TRY(am_dense_merge(s->e)); /* agreed: what it calls is */
     am_matrix_add(1, d->base, d->out);
@@ -250,7 +256,7 @@ int am_spread_run_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
     AM_AGREE(comm);
     AM_TRY(find_left_all(comm, e, slice, is_left, &any));
     if (any) {
-        am_grid_open_all(comm, &e->job->grid->layout, &s.grid);
+        AM_TRY(am_grid_open_all(comm, &e->job->grid->layout, &s.grid));
     }
     for (int64_t i = 0; i < n; i++) {
         if (is_left[i] != 0) {
