@@ -18,6 +18,9 @@ static int eval_all(am_iterate *it, const am_table_choice *how, am_split split, 
     AM_TRY(am_iterate_merge_all(it, &recipe->merge, how->alpha, 0, it->merged));
     AM_TRY(am_twins_make_all(&it->suite, &recipe->twin, (uint64_t)recipe->seed, it->merged,
                              it->trunk, &twins));
+    twins.folder = it->folder;
+    snprintf(twins.label, sizeof twins.label, "%s-%lld-%.17g", AM_TWIN_ROW, (long long)how->epochs,
+             how->alpha);
     AM_TRY(am_twins_eval_all(&twins, recipe->twin.route, split, out, routed));
 cleanup:
     am_twins_free(&twins);
