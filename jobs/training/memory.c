@@ -43,9 +43,8 @@
 #include "solver/theory/sweep.h"
 
 enum {
-    ROOM = 12 << 20,    /* bytes: packing of BLAS, messages, threads, HDF5 */
-    EVAL_SAMPLES = 256, /* that are evaluated together */
-    MERGE_EXTRA = 3     /* chunks of doubles of the engine beside one a model */
+    ROOM = 12 << 20, /* bytes: packing of BLAS, messages, threads, HDF5 */
+    MERGE_EXTRA = 3  /* chunks of doubles of the engine beside one a model */
 };
 
 /* A network and the reals of its trunk: all, and those that are not frozen. */
@@ -257,18 +256,24 @@ static int prepare_phases(planner *p, am_train_need *out)
     return rc;
 }
 
-static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_train_need *out)
+static int offer_forward(const planner *p, const char *phase, int64_t reals, int64_t state,
+                         am_train_need *out)
 {
     int rc = AM_OK;
     for (int i = 0; i < p->recipe->n_tasks && rc == AM_OK; i++) {
         const am_dataset_shape *s = &p->shape[i];
         const int64_t n = most(s->n[AM_VALIDATION], s->n[AM_TEST]);
         am_train_need need = {.optimizer = state};
-        rc = p->ops->activation_bytes(&p->plain.net, n < EVAL_SAMPLES ? n : EVAL_SAMPLES,
+        rc = p->ops->activation_bytes(&p->plain.net, n < AM_EVAL_GROUP ? n : AM_EVAL_GROUP,
                                       s->classes, false, &need.activations);
-        offer(p, "evaluate", reals, need, out);
+        offer(p, phase, reals, need, out);
     }
     return rc;
+}
+
+static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_train_need *out)
+{
+    return offer_forward(p, "evaluate", reals, state, out);
 }
 
 static int train_phases(planner *p, am_train_need *out)
@@ -384,7 +389,9 @@ static int twin_steps(const planner *p, int64_t reals, const am_twins_need *twin
 {
     offer(p, "compress", reals, (am_train_need){.parameters = twins->kept + twins->compress}, out);
     offer(p, "route", reals, (am_train_need){.parameters = twins->kept + twins->route}, out);
-    return twin_evaluation(p, reals, twins, out);
+    int rc = offer_forward(p, "route", reals + (twins->kept + twins->features) / p->real, 0, out);
+    AM_KEEP(twin_evaluation(p, reals, twins, out));
+    return rc;
 }
 
 static int twins_of_models(const planner *p, int64_t reals, am_train_need *out)

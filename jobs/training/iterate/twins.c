@@ -43,6 +43,9 @@ static int route_all(am_iterate *it, int64_t epochs, const am_choice *shared)
     int rc = AM_OK;
     AM_TRY(am_twins_make_all(&it->suite, &recipe->twin, (uint64_t)recipe->seed, shared->trunk,
                              it->trunk, &twins));
+    twins.folder = it->folder;
+    snprintf(twins.label, sizeof twins.label, "%s-%lld-%.17g", AM_TWIN_ROW, (long long)epochs,
+             how.alpha);
     AM_TRY(am_twins_eval_all(&twins, recipe->twin.route, AM_VALIDATION, &validation, NULL));
     am_iterate_told(it, how.phase, &how, &validation);
     am_info("twins of %lld-epoch models: validation %s at alpha %g", (long long)epochs,
