@@ -53,6 +53,8 @@ bool am_grid_is_mine(const am_grid *grid);
 int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n);
 int64_t am_grid_eigen_bytes(const am_layout *on, int64_t n);
 int64_t am_grid_qr_bytes(const am_layout *on, int64_t m, int64_t n);
+/** What ScaLAPACK itself allocates for singular values of m x n. */
+int64_t am_grid_svd_besides(const am_layout *on, int64_t m, int64_t n);
 /** Bytes that PBLAS and BLACS take besides, for matrices with sides of at most `longest`. */
 int64_t am_grid_besides(const am_layout *on, int64_t longest);
 

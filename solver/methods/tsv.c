@@ -31,7 +31,7 @@ static int64_t dense_bytes(const am_unit *unit)
     return am_directions_bytes(s.on, s.m, s.n, room) + (add > turn ? add : turn);
 }
 
-/* The directions of all models side by side. */
+/* All directions side by side, of the longer side. */
 static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
