@@ -29,20 +29,33 @@ static const am_param options[] = {
     {0},
 };
 
-/* Methods that take what a run has: one model a task. */
+/* Does a method take what a run has: one model a task? */
+static int check_method(const am_method *method, const char *section, int n_tasks)
+{
+    const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
+    return n_tasks >= method->min_models && n_tasks <= most
+               ? AM_OK
+               : am_fail(AM_E_RECIPE,
+                         "%s: merge_method %s takes %d to %d models, the recipe has "
+                         "%d tasks: choose another",
+                         section, method->name, method->min_models, most, n_tasks);
+}
+
 static int check_methods(const am_comparison *comparison, const char *section, int n_tasks)
 {
+    int rc = AM_OK;
     for (int i = 0; i < comparison->n_methods; i++) {
-        const am_method *method = comparison->method[i].method;
-        const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
-        if (n_tasks < method->min_models || n_tasks > most) {
-            return am_fail(AM_E_RECIPE,
-                           "%s: merge_method %s takes %d to %d models, the recipe has "
-                           "%d tasks: choose another",
-                           section, method->name, method->min_models, most, n_tasks);
-        }
+        AM_KEEP(check_method(comparison->method[i].method, section, n_tasks));
     }
-    return AM_OK;
+    return rc;
+}
+
+static int check_stats(const am_train_recipe *r)
+{
+    return am_train_recipe_needs_stats(r) && r->model.linearised
+               ? am_fail(AM_E_RECIPE, "statistics, which fisher and regmean need, are of full "
+                                      "networks: leave out model.linearised, or these methods")
+               : AM_OK;
 }
 
 static int check_plane(const am_train_recipe *r)
@@ -66,6 +79,12 @@ static int check_twin(const am_train_recipe *r)
     if (r->has_twin && r->model.linearised) {
         return am_fail(AM_E_RECIPE, "twins are of models as they are: set model.linearised to no");
     }
+    if (r->has_twin && am_merges_need_stats(&r->merge, 1)) {
+        return am_fail(AM_E_RECIPE,
+                       "merge: merge_method %s needs statistics, which the shared model of twins "
+                       "is made without: choose another",
+                       r->merge.method->name);
+    }
     for (int i = 0; r->has_twin && i < r->one_shot.n_methods; i++) {
         if (strcmp(r->one_shot.method[i].name, AM_TWIN_ROW) == 0) {
             return am_fail(AM_E_RECIPE,
@@ -74,13 +93,14 @@ static int check_twin(const am_train_recipe *r)
                            AM_TWIN_ROW);
         }
     }
-    return AM_OK;
+    return r->has_twin ? check_method(r->merge.method, "merge", r->n_tasks) : AM_OK;
 }
 
 static int check(const am_train_recipe *recipe)
 {
     int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
     AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
+    AM_KEEP(check_stats(recipe));
     AM_KEEP(check_plane(recipe));
     AM_KEEP(check_twin(recipe));
     return rc;
