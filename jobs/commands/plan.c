@@ -8,6 +8,7 @@
 #include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
+#include "jobs/training/regmean/job.h"
 #include "jobs/training/twin/job.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -20,9 +21,9 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, REGMEAN };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|regmean";
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -131,8 +132,21 @@ static int report_training(const plan_options *o, const char *job, const am_trai
     return rc;
 }
 
+/* What the job itself would refuse. */
+static int check(am_train_job job, const am_train_recipe *recipe)
+{
+    return job == AM_JOB_THEORY    ? am_theory_check(recipe)
+           : job == AM_JOB_TWIN    ? am_twin_check(recipe)
+           : job == AM_JOB_REGMEAN ? am_regmean_check(recipe)
+           : job == AM_JOB_STATS   ? am_stats_check_recipe(recipe)
+                                   : AM_OK;
+}
+
 static int plan_training_all(const am_args *args, am_train_job job)
 {
+    static const char *const names[] = {
+        [AM_JOB_TRAIN] = "train", [AM_JOB_ITERATE] = "iterate", [AM_JOB_THEORY] = "theory",
+        [AM_JOB_STATS] = "stats", [AM_JOB_TWIN] = "twin",       [AM_JOB_REGMEAN] = "regmean"};
     const plan_options *o = args->options;
     am_train_recipe recipe = {0};
     am_train_need need = {0};
@@ -143,17 +157,9 @@ static int plan_training_all(const am_args *args, am_train_job job)
     if (job == AM_JOB_STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
-    AM_TRY(job == AM_JOB_THEORY ? am_theory_check(&recipe) /* the same on all ranks */
-           : job == AM_JOB_TWIN ? am_twin_check(&recipe)
-                                : AM_OK);
+    AM_TRY(check(job, &recipe)); /* the same on all ranks */
     AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
-    rc = report_training(o,
-                         job == AM_JOB_TRAIN    ? "train"
-                         : job == AM_JOB_THEORY ? "theory"
-                         : job == AM_JOB_STATS  ? "stats"
-                         : job == AM_JOB_TWIN   ? "twin"
-                                                : "iterate",
-                         &need, &process);
+    rc = report_training(o, names[job], &need, &process);
     AM_AGREE(am_world());
 cleanup:
     am_train_recipe_free(&recipe);
@@ -183,15 +189,13 @@ cleanup:
 
 static int run_all(const am_args *args, int *exit_status)
 {
+    static const am_train_job kind[] = {
+        [TRAIN] = AM_JOB_TRAIN, [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
+        [STATS] = AM_JOB_STATS, [TWIN] = AM_JOB_TWIN,       [REGMEAN] = AM_JOB_REGMEAN};
     int job = AUTO, rc = 0;
     (void)exit_status;
     AM_TRY(find_job_all(args, &job));
-    rc = job == MERGE ? plan_merge_all(args)
-                      : plan_training_all(args, job == TRAIN    ? AM_JOB_TRAIN
-                                                : job == THEORY ? AM_JOB_THEORY
-                                                : job == STATS  ? AM_JOB_STATS
-                                                : job == TWIN   ? AM_JOB_TWIN
-                                                                : AM_JOB_ITERATE);
+    rc = job == MERGE ? plan_merge_all(args) : plan_training_all(args, kind[job]);
 cleanup:
     return rc;
 }
@@ -205,7 +209,8 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory, stats and twin: the memory of their largest phase; with --memory data "
+        "iterate, theory, stats, twin and regmean: the memory of their largest phase; with "
+        "--memory data "
         "sets "
         "that do "
         "not fit "

@@ -73,13 +73,21 @@ void am_stats_adapt(const am_stats_request *request, am_train_recipe *recipe)
     recipe->base_task = NULL;
 }
 
+int am_stats_check_recipe(const am_train_recipe *recipe)
+{
+    return recipe->model.linearised
+               ? am_fail(AM_E_RECIPE, "stats does not know the base at which the model is "
+                                      "linearised: set model.linearised to no")
+               : AM_OK;
+}
+
 static int check(job *j)
 {
     const am_stats_request *r = j->request;
     j->heads = r->heads != NULL ? r->heads : j->recipe.heads_checkpoint;
-    if (j->recipe.model.linearised) {
-        return am_fail(AM_E_RECIPE, "stats does not know the base at which the model is "
-                                    "linearised: set model.linearised to no");
+    const int rc = am_stats_check_recipe(&j->recipe);
+    if (rc != AM_OK) {
+        return rc;
     }
     if (r->fisher == AM_FISHER_NONE && !r->with_grams) {
         return am_fail(AM_E_USAGE, "--fisher none and --no-grams leave nothing to do");

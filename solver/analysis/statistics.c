@@ -2,8 +2,10 @@
 #include "solver/analysis/statistics.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/bigcount.h"
 #include "mpi/stop.h"
 
 enum { STEP = 1 << 16 }; /* values stored at a time */
@@ -142,6 +144,49 @@ cleanup:
 }
 
 /* ---- in and out ---- */
+
+/* Slices are consecutive in the order of the tensors, and so are they in the layout. */
+static int slice_bytes(const am_statistics *self, int64_t *bytes, int64_t *at)
+{
+    int size, rc = AM_OK;
+    int64_t sum = 0;
+    MPI_Comm_size(self->comm, &size);
+    for (int r = 0; rc == AM_OK && r < size; r++) {
+        am_slice slice = {0};
+        rc = am_slice_make(&self->layout.tensors, AM_BLOCK, size, r, &slice);
+        at[r] = sum;
+        bytes[r] = slice.elements * (int64_t)sizeof *self->sum;
+        sum += bytes[r];
+        am_slice_free(&slice);
+    }
+    return rc;
+}
+
+int am_statistics_take_all(am_statistics *self, int64_t samples, double *out)
+{
+    const am_stats_layout *l = &self->layout;
+    const size_t own = (size_t)self->slice.elements * sizeof *self->sum;
+    int rank, size, rc;
+    MPI_Comm_rank(self->comm, &rank);
+    MPI_Comm_size(self->comm, &size);
+    int64_t *bytes = am_new(size, sizeof *bytes, "statistics");
+    int64_t *at = am_new(size, sizeof *at, "statistics");
+    rc = bytes == NULL || at == NULL ? AM_E_NOMEM : slice_bytes(self, bytes, at);
+    AM_AGREE(self->comm);
+    memcpy((char *)out + at[rank], self->sum, own);
+    memset(self->sum, 0, own);
+    AM_TRY(am_gather_all(self->comm, out, bytes, at));
+    for (int64_t k = 0; k < l->tensors.n; k++) {
+        const double rows = (double)(samples * l->rows[k]);
+        for (int64_t i = 0; i < l->tensors.t[k].numel; i++) {
+            out[l->offset[k] + i] /= rows;
+        }
+    }
+cleanup:
+    free(bytes);
+    free(at);
+    return rc;
+}
 
 int am_statistics_store(const am_statistics *self, int64_t samples, const am_sink *sink)
 {

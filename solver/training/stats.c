@@ -26,6 +26,13 @@ static product product_of(const am_net *net, int i)
                                                     layer->product_rows(&node->site)};
 }
 
+/* The product of node i, if its Gram matrix is asked for. */
+static product wanted_of(const am_net *net, const am_stats_options *options, int i)
+{
+    const bool is_in = options->last == 0 || (i >= options->first && i < options->last);
+    return options->with_grams && is_in ? product_of(net, i) : (product){0};
+}
+
 static int add(am_stats_layout *l, const char *kind, const char *name, int ndim,
                const int64_t *shape)
 {
@@ -37,8 +44,8 @@ static int add(am_stats_layout *l, const char *kind, const char *name, int ndim,
 static int fill_table(const am_net *net, const am_stats_options *options, am_stats_layout *l)
 {
     int rc = AM_OK;
-    for (int i = 0; options->with_grams && i <= net->n; i++) {
-        const product p = product_of(net, i);
+    for (int i = 0; i <= net->n; i++) {
+        const product p = wanted_of(net, options, i);
         if (p.terms > 0) {
             AM_KEEP(add(l, "gram", p.name, 2, (const int64_t[]){p.terms, p.terms}));
             AM_KEEP(add(l, "mean", p.name, 1, &p.terms));
@@ -90,7 +97,7 @@ int am_stats_layout_make(const am_net *net, const am_stats_options *options, am_
         out->n += out->tensors.t[i].numel;
     }
     for (int i = 0; i < nodes; i++) {
-        const product p = product_of(net, i);
+        const product p = wanted_of(net, options, i);
         out->terms[i] = p.terms;
         out->gram[i] = p.terms > 0 ? place(out, "gram", p.name, p.rows) : -1;
         out->mean[i] = p.terms > 0 ? place(out, "mean", p.name, p.rows) : -1;

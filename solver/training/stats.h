@@ -25,6 +25,7 @@ typedef enum am_stats_fisher {
 typedef struct am_stats_options {
     am_stats_fisher fisher;
     bool with_grams; /* and means */
+    int first, last; /* of the nodes [first, last) alone, without the head; last 0: of all */
     uint64_t seed;   /* of AM_FISHER_SAMPLED */
 } am_stats_options;
 
