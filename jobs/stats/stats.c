@@ -8,6 +8,7 @@
 #include "io/commit/identity.h"
 #include "io/commit/provenance.h"
 #include "io/file.h"
+#include "jobs/stats/origin.h"
 #include "jobs/stats/sums.h"
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
@@ -238,13 +239,31 @@ static void describe_rows(const job *j, am_json *json)
     am_json_end_object(json);
 }
 
+/* The fingerprint of the model, on every rank. */
+static int describe_model_all(const job *j, am_hex *out)
+{
+    am_ckpt *ckpt = NULL;
+    am_source source = {0};
+    int rc = AM_OK;
+    AM_TRY(am_ckpt_open_all(am_world(), j->request->model, &ckpt));
+    if (am_world_rank() == 0) {
+        rc = am_ckpt_source(ckpt, 0, &source);
+        AM_KEEP(am_stats_origin(&source, &j->statistics.layout.tensors, j->recipe.dtype, out));
+    }
+    AM_AGREE(am_world());
+    AM_TRY(am_bcast_all(am_world(), 0, out, sizeof *out));
+cleanup:
+    am_ckpt_close(&ckpt);
+    return rc;
+}
+
 static int describe_all(const job *j, am_meta *meta)
 {
     am_json data = {0}, rows = {0};
-    const uint64_t model =
-        am_digest_bytes(j->trunk, j->suite.trunk.n * am_suite_real_bytes(&j->suite));
+    am_hex model = {{0}};
     int rc = AM_OK;
     AM_TRY(describe_data_all(j, &data));
+    AM_TRY(describe_model_all(j, &model));
     describe_rows(j, &rows);
     rc = am_json_finish(&rows);
     AM_KEEP(am_meta_set(meta, "stats.command", j->text));
@@ -252,8 +271,8 @@ static int describe_all(const job *j, am_meta *meta)
     AM_KEEP(am_snapshot_set(meta, "stats.samples", j->samples));
     AM_KEEP(am_meta_set(meta, "stats.data", data.text));
     AM_KEEP(am_meta_set(meta, "stats.rows", rows.text));
-    AM_KEEP(am_meta_set(meta, "stats.model_dtype", am_dtype_name(j->recipe.dtype)));
-    AM_KEEP(am_meta_set(meta, "stats.model_xxh3", am_hex_of(model).text));
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN_DTYPE, am_dtype_name(j->recipe.dtype)));
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN, model.text));
     AM_AGREE(am_world());
 cleanup:
     am_json_free(&data);
