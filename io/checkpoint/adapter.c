@@ -154,10 +154,12 @@ static const struct {
                {EMBEDDING_A, ".lora_embedding_A"},
                {EMBEDDING_B, ".lora_embedding_B"}};
 
-/* Take "modules_to_save." and "modules_to_save.default." out of a name. */
+/* Take "modules_to_save." and "modules_to_save.default." out of a name, or "base_layer.", behind
+ * which PEFT has the bias of a module with factors. */
 static void drop_wrapper(char *name)
 {
-    static const char *const wrappers[] = {"modules_to_save.default.", "modules_to_save."};
+    static const char *const wrappers[] = {"modules_to_save.default.", "modules_to_save.",
+                                           "base_layer."};
     for (size_t i = 0; i < sizeof wrappers / sizeof *wrappers; i++) {
         char *at = strstr(name, wrappers[i]);
         if (at != NULL && (at == name || at[-1] == '.')) {

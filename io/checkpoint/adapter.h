@@ -41,6 +41,9 @@ typedef struct am_adapter_config {
     int64_t r;
     double alpha, dropout;
     bool is_rs, fan_in_fan_out;
+    const char *bias;            /* NULL: "none" */
+    const char *modules_to_save; /* JSON, borrowed; NULL: null */
+    const char *ranks; /* rank_pattern and alpha_pattern (the same: scales are 1), likewise */
 } am_adapter_config;
 
 /** The text of adapter_config.json: begin, each module by the name of its weight, end. The last one
@@ -48,5 +51,12 @@ typedef struct am_adapter_config {
 void am_adapter_config_begin(const am_adapter_config *config, am_json *json);
 void am_adapter_config_add(const char *weight, am_json *json);
 int am_adapter_config_end(am_json *json);
+
+/** The configuration beside the factors, which are FOLDER/adapter_model.safetensors: under another
+ * name before they are written (makes the folder), and by its own once they are there; or none of
+ * it. Local, on one rank. Errors: AM_E_CREATE, AM_E_IO, AM_E_NOMEM. */
+int am_adapter_config_stage(const char *folder, const char *text);
+int am_adapter_config_publish(const char *folder);
+void am_adapter_config_drop(const char *folder);
 
 #endif

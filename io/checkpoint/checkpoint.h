@@ -49,6 +49,7 @@ typedef struct am_ckpt_options {
     int64_t shard_bytes;       /* folders only: largest shard, 0: 5e9 */
     const am_meta *meta;       /* written into the file; may be NULL */
     const char *recipe;        /* recipe text for the manifest; may be NULL */
+    const char *grid;          /* [root] JSON: what depends on a process grid; NULL: nothing does */
     const char *const *inputs; /* NULL-terminated input paths for the manifest; may be NULL */
     am_companions *companions; /* [root] folders only: files beside the tensors; borrowed until
                                   publish; may be NULL */

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "io/checkpoint/product.h"
 #include "io/commit/digest.h"
 #include "io/file.h"
 #include "mpi/agree.h"
@@ -13,7 +14,7 @@
 #include "mpi/bigcount.h"
 #include "mpi/partition.h"
 
-enum { SAMPLE = 1024, PARTS = 5 };
+enum { SAMPLE = 1024, U = 5, VT = 7, PARTS = 8 }; /* parts of a tensor: see `endings` */
 
 struct am_taskvec {
     am_ckpt *ckpt; /* borrowed */
@@ -30,6 +31,7 @@ struct am_taskvec {
     double *decoded; /* [AM_CHUNK] */
     uint16_t *index; /* [AM_CHUNK] */
     double *scale;   /* [AM_CHUNK / AM_TV_DENSE_BLOCK + 1] */
+    am_product *product;
 };
 
 /* ---- layout ---- */
@@ -45,34 +47,79 @@ static int64_t blocks(int64_t n, int64_t block)
     return n / block + (n % block != 0);
 }
 
-static bool is_smaller_sparse(const am_tensor *t, am_dtype dtype, int64_t kept)
+static int64_t dense_bytes(const am_tensor *t, am_dtype dtype)
 {
-    const int64_t bytes = am_dtype_bytes(dtype), chunks = am_part_units(t->numel, AM_CHUNK);
-    const bool is_int8 = dtype == AM_DTYPE_I8;
-    const int64_t dense =
-        t->numel * bytes + (is_int8 ? 4 * blocks(t->numel, AM_TV_DENSE_BLOCK) : 0);
-    const int64_t sparse = kept * (bytes + 2) + 8 * (chunks + 1) + 8 * t->ndim +
-                           (is_int8 ? 4 * blocks(t->numel, AM_TV_SPARSE_BLOCK) : 0);
-    return kept < t->numel && sparse < dense;
+    const int64_t scales = dtype == AM_DTYPE_I8 ? 4 * blocks(t->numel, AM_TV_DENSE_BLOCK) : 0;
+    return t->numel * am_dtype_bytes(dtype) + scales;
 }
 
-static const char *const endings[PARTS] = {"", "::scale", "::start", "::index", "::shape"};
+static int64_t sparse_bytes(const am_tensor *t, am_dtype dtype, int64_t kept)
+{
+    const int64_t scales = dtype == AM_DTYPE_I8 ? 4 * blocks(t->numel, AM_TV_SPARSE_BLOCK) : 0;
+    return kept * (am_dtype_bytes(dtype) + 2) + 8 * (am_part_units(t->numel, AM_CHUNK) + 1) +
+           8 * t->ndim + scales;
+}
+
+static bool is_smaller_sparse(const am_tensor *t, am_dtype dtype, int64_t kept)
+{
+    return kept < t->numel && sparse_bytes(t, dtype, kept) < dense_bytes(t, dtype);
+}
+
+static int64_t rows_of(const am_tensor *t)
+{
+    return t->ndim > 0 ? t->shape[0] : 1;
+}
+
+static int64_t cols_of(const am_tensor *t)
+{
+    return rows_of(t) > 0 ? t->numel / rows_of(t) : 0;
+}
+
+bool am_tv_factors_pay(const am_tensor *tensor, am_dtype dtype, double density, int64_t rank)
+{
+    const int64_t kept = am_tv_kept(tensor->numel, density);
+    const int64_t otherwise = is_smaller_sparse(tensor, dtype, kept)
+                                  ? sparse_bytes(tensor, dtype, kept)
+                                  : dense_bytes(tensor, dtype);
+    /* no product: rank is at most the smaller side, but a file or an option may say anything */
+    const int64_t each = (rows_of(tensor) + cols_of(tensor)) * am_dtype_bytes(dtype) + 8;
+    return tensor->ndim >= 2 && tensor->numel > 0 && am_dtype_is_float(dtype) &&
+           rank <= (otherwise - 1) / each;
+}
+
+static const char *const endings[PARTS] = {"",        "::scale", "::start", "::index",
+                                           "::shape", "::u",     "::s",     "::vt"};
 
 /* A part of a tensor's storage: its name, type and shape; numel -1: the form has no such part.
  * Part 0 is the value. */
 static int make_part(const am_tensor *t, const am_tv_tensor *form, int part, am_tensor *out)
 {
     const bool is_int8 = form->dtype == AM_DTYPE_I8;
-    const bool has[PARTS] = {true, is_int8, form->is_sparse, form->is_sparse, form->is_sparse};
-    const int64_t length[PARTS] = {form->kept, blocks(t->numel, form->block),
-                                   am_part_units(t->numel, AM_CHUNK) + 1, form->kept, t->ndim};
-    const am_dtype dtype[PARTS] = {form->dtype, AM_DTYPE_F32, AM_DTYPE_I64, AM_DTYPE_U16,
-                                   AM_DTYPE_I64};
+    const bool has_factors = form->rank >= 0, is_sparse = form->is_sparse;
+    const int64_t rank = has_factors ? form->rank : 0;
+    const bool has[PARTS] = {!has_factors, is_int8 && !has_factors,
+                             is_sparse,    is_sparse,
+                             is_sparse,    has_factors,
+                             has_factors,  has_factors};
+    const int64_t length[PARTS] = {form->kept,
+                                   blocks(t->numel, form->block),
+                                   am_part_units(t->numel, AM_CHUNK) + 1,
+                                   form->kept,
+                                   t->ndim,
+                                   rows_of(t) * rank,
+                                   rank,
+                                   rank * cols_of(t)};
+    const am_dtype dtype[PARTS] = {form->dtype,  AM_DTYPE_F32, AM_DTYPE_I64, AM_DTYPE_U16,
+                                   AM_DTYPE_I64, form->dtype,  AM_DTYPE_F64, form->dtype};
     *out = (am_tensor){.dtype = dtype[part], .ndim = 1, .numel = has[part] ? length[part] : -1};
     out->shape[0] = length[part];
     if (part == 0 && !form->is_sparse) {
         out->ndim = t->ndim;
         memcpy(out->shape, t->shape, sizeof out->shape);
+    } else if (part == U || part == VT) {
+        out->ndim = 2;
+        out->shape[0] = part == U ? rows_of(t) : rank;
+        out->shape[1] = part == U ? rank : cols_of(t);
     }
     out->name = am_text("%s%s", t->name, part == 0 && form->is_sparse ? "::value" : endings[part]);
     return out->name != NULL ? 0 : AM_E_NOMEM;
@@ -81,8 +128,19 @@ static int make_part(const am_tensor *t, const am_tv_tensor *form, int part, am_
 static int64_t *slot_of(am_tv_tensor *form, int part)
 {
     int64_t *const slots[PARTS] = {&form->value, &form->scale, &form->start, &form->index,
-                                   &form->shape};
+                                   &form->shape, &form->u,     &form->s,     &form->vt};
     return slots[part];
+}
+
+int64_t am_tv_tensor_bytes(const am_tensor_table *table, const am_tv_tensor *form)
+{
+    am_tv_tensor own = *form;
+    int64_t bytes = 0;
+    for (int p = 0; p < PARTS; p++) {
+        const int64_t at = *slot_of(&own, p);
+        bytes += at >= 0 ? table->t[at].numel * am_dtype_bytes(table->t[at].dtype) : 0;
+    }
+    return bytes;
 }
 
 static bool has_same_shape(const am_tensor *a, const am_tensor *b)
@@ -98,10 +156,12 @@ static am_tv_tensor plan_tensor(const am_tensor *t, am_dtype dtype, double densi
 {
     am_tv_tensor form = {.is_stored = am_dtype_is_float(t->dtype),
                          .dtype = dtype,
+                         .rank = -1,
                          .kept = am_tv_kept(t->numel, density)};
     form.is_sparse = is_smaller_sparse(t, dtype, form.kept);
     form.block = form.is_sparse ? AM_TV_SPARSE_BLOCK : AM_TV_DENSE_BLOCK;
     form.value = form.scale = form.start = form.index = form.shape = -1;
+    form.u = form.s = form.vt = -1;
     if (!form.is_sparse) { /* what is cut off is there as zeros */
         form.kept = t->numel;
     }
@@ -133,12 +193,22 @@ static int each_part(const am_tensor *t, am_tv_tensor *form, am_tensor_table *ad
     return rc;
 }
 
-int am_tv_plan(const am_tensor_table *base, am_dtype dtype, double density, am_tensor_table *table,
-               am_tv_tensor *form)
+static void turn_to_factors(am_tv_tensor *form, int64_t rank)
+{
+    form->rank = rank;
+    form->is_sparse = false;
+}
+
+int am_tv_plan(const am_tensor_table *base, am_dtype dtype, double density, const int64_t *rank,
+               am_tensor_table *table, am_tv_tensor *form)
 {
     int rc = 0;
     for (int64_t i = 0; rc == 0 && i < base->n; i++) {
         form[i] = plan_tensor(&base->t[i], dtype, density);
+        if (rank != NULL && rank[i] >= 0 && form[i].is_stored &&
+            am_tv_factors_pay(&base->t[i], dtype, density, rank[i])) {
+            turn_to_factors(&form[i], rank[i]);
+        }
         if (form[i].is_stored) {
             rc = each_part(&base->t[i], &form[i], table, NULL, NULL);
         }
@@ -206,29 +276,47 @@ bool am_tv_is(const am_ckpt *ckpt)
     return am_meta_get(am_ckpt_meta(ckpt), AM_TV_META) != NULL;
 }
 
+/* The part of a tensor called NAME::ENDING; NULL: there is none. */
+static int find_part(const am_taskvec *tv, const am_tensor *t, const char *ending,
+                     const am_tensor **out)
+{
+    const am_tensor_table *table = am_ckpt_tensors(tv->ckpt);
+    char *name = am_text("%s%s", t->name, ending);
+    const int64_t at = name != NULL ? am_tensor_table_find(table, name) : -1;
+    *out = at >= 0 ? &table->t[at] : NULL;
+    const int rc = name != NULL ? 0 : AM_E_NOMEM;
+    free(name);
+    return rc;
+}
+
 /* The form follows from what is there. */
 static int find_form(const am_taskvec *tv, int64_t tensor, am_dtype dtype)
 {
     const char *path = am_ckpt_path(tv->ckpt);
-    const am_tensor_table *table = am_ckpt_tensors(tv->ckpt);
-    const am_tensor *t = &tv->base->t[tensor];
+    const am_tensor *t = &tv->base->t[tensor], *index = NULL, *u = NULL;
     am_tv_tensor *form = &tv->form[tensor];
     *form = plan_tensor(t, dtype, 1);
     if (!form->is_stored) {
         return 0;
     }
-    char *name = am_text("%s::index", t->name);
-    const int64_t at = name != NULL ? am_tensor_table_find(table, name) : -1;
-    free(name);
-    if (name == NULL) {
-        return AM_E_NOMEM;
+    int rc = find_part(tv, t, "::index", &index);
+    AM_KEEP(find_part(tv, t, "::u", &u));
+    if (rc == 0 && u != NULL &&
+        (u->ndim != 2 || dtype == AM_DTYPE_I8 || u->shape[1] > rows_of(t) ||
+         u->shape[1] > cols_of(t))) {
+        return am_fail(AM_E_DATA,
+                       "%s: tensor '%s' is %s, but should be a matrix of floats with at "
+                       "most as many columns as '%s' has rows and columns",
+                       path, u->name, am_tensor_describe(u), t->name);
     }
-    if (at >= 0) {
+    if (rc == 0 && u != NULL) {
+        turn_to_factors(form, u->shape[1]);
+    } else if (rc == 0 && index != NULL) {
         form->is_sparse = true;
         form->block = AM_TV_SPARSE_BLOCK;
-        form->kept = table->t[at].numel;
+        form->kept = index->numel;
     }
-    return each_part(t, form, NULL, table, path);
+    return rc != 0 ? rc : each_part(t, form, NULL, am_ckpt_tensors(tv->ckpt), path);
 }
 
 static int check_extra(const am_taskvec *tv)
@@ -290,6 +378,7 @@ static int prepare(am_taskvec *tv, const am_source *base, const char *fingerprin
     }
     AM_KEEP(check_extra(tv));
     AM_KEEP(am_ckpt_source(tv->ckpt, buffer_bytes, &tv->source));
+    AM_KEEP(am_product_create(&tv->source, &tv->product));
     return rc;
 }
 
@@ -326,11 +415,24 @@ void am_tv_close(am_taskvec **tv)
     free(t->decoded);
     free(t->index);
     free(t->scale);
+    am_product_free(&t->product);
     free(t);
     *tv = NULL;
 }
 
 /* ---- sizes ---- */
+
+/* What the factors of a tensor take in memory, at most. */
+static int64_t factor_bytes(const am_taskvec *tv)
+{
+    int64_t most = am_product_bytes(0, 0);
+    for (int64_t i = 0; i < tv->base->n; i++) {
+        const int64_t rank = tv->form[i].rank;
+        const int64_t bytes = rank > 0 ? am_product_bytes(rank, cols_of(&tv->base->t[i])) : 0;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
 
 /* Dense tensors touch no more of the buffers than one load; sparse ones are decoded by chunks. */
 int64_t am_tv_bytes(const am_taskvec *tv, int64_t load)
@@ -339,7 +441,7 @@ int64_t am_tv_bytes(const am_taskvec *tv, int64_t load)
     const int64_t index = tv->n_start > 0 ? AM_CHUNK * (int64_t)sizeof *tv->index : 0;
     return n * (int64_t)sizeof *tv->decoded + index +
            blocks(n, AM_TV_DENSE_BLOCK) * (int64_t)sizeof *tv->scale +
-           tv->n_start * (int64_t)sizeof *tv->start;
+           tv->n_start * (int64_t)sizeof *tv->start + factor_bytes(tv);
 }
 
 void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *stored, int64_t *staged)
@@ -348,6 +450,12 @@ void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *store
     const int64_t numel = tv->base->t[tensor].numel, element = am_dtype_bytes(form->dtype);
     *stored = *staged = 0;
     if (!form->is_stored || n == 0) {
+        return;
+    }
+    if (form->rank >= 0) {
+        const int64_t rows = rows_of(&tv->base->t[tensor]), cols = cols_of(&tv->base->t[tensor]);
+        *stored = (int64_t)((double)n / (double)numel * (double)(rows + cols) *
+                            (double)(form->rank * element));
         return;
     }
     if (form->is_sparse) {
@@ -378,7 +486,7 @@ static int need_spans(am_taskvec *tv, int to, int64_t n)
 static bool is_dense(const am_taskvec *tv, const am_span *span)
 {
     const am_tv_tensor *form = &tv->form[span->tensor];
-    return form->is_stored && !form->is_sparse;
+    return form->is_stored && !form->is_sparse && form->rank < 0;
 }
 
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n)
@@ -510,10 +618,27 @@ static int need_chunk(am_taskvec *tv, int64_t tensor, int64_t chunk)
     return rc;
 }
 
+static int add_factors(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst)
+{
+    const am_tv_tensor *form = &tv->form[tensor];
+    const am_tensor *t = &tv->base->t[tensor];
+    const am_product_part part = {.left = form->u,
+                                  .right = form->vt,
+                                  .weight = form->s,
+                                  .rows = rows_of(t),
+                                  .cols = cols_of(t),
+                                  .rank = form->rank,
+                                  .scale = 1};
+    return am_product_add(tv->product, tensor, &part, lo, n, dst);
+}
+
 int am_tv_add(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst)
 {
     const am_tv_tensor *form = &tv->form[tensor];
     AM_ASSERT(form->is_stored);
+    if (form->rank >= 0) {
+        return add_factors(tv, tensor, lo, n, dst);
+    }
     for (int64_t at = lo; at < lo + n;) {
         const int64_t chunk = at / AM_CHUNK, end = (chunk + 1) * AM_CHUNK;
         const int64_t step = (end < lo + n ? end : lo + n) - at;

@@ -1,5 +1,5 @@
 /* Task vectors (model - base) as checkpoints: how they lie in a file, and back to f64. A tensor
- * NAME of n elements is stored in one of four ways; elements count from 0 over the whole tensor, in
+ * NAME of n elements is stored in one of five ways; elements count from 0 over the whole tensor, in
  * row order:
  *
  *   dense   float  NAME         [shape of the base] f64, f32, f16 or bf16: the differences
@@ -10,6 +10,9 @@
  *                  NAME::index  [k] U16    element = 65536 * chunk + index, rising in a chunk
  *                  NAME::value  [k] float: the differences; or I8, and then
  *                  NAME::scale  [ceil(n / 2048)] F32   difference = scale[element / 2048] * value
+ *   factors        NAME::u      [rows, r] float        a matrix [first dimension, the others]:
+ *                  NAME::s      [r] F64                differences = u diag(s) vt
+ *                  NAME::vt     [r, columns] float     r 0: all are 0
  *
  * Metadata: allmerge.task_vector "1", .dtype, .density, .base (a fingerprint of the base). Tensors
  * that are not floats are not stored. SPDX-License-Identifier: BSD-3-Clause */
@@ -31,16 +34,24 @@ typedef struct am_tv_tensor {
     am_dtype dtype; /* of the numbers: a float type or AM_DTYPE_I8 */
     int64_t kept;   /* elements that are not cut off: numel, or k */
     int64_t block;  /* elements with one scale */
-    int64_t value, scale, start, index, shape;
+    int64_t rank;   /* of its factors, -1: not stored as factors */
+    int64_t value, scale, start, index, shape, u, s, vt;
 } am_tv_tensor;
 
 /** Elements of `numel` that a density keeps: the whole part of density * numel, at least one. */
 int64_t am_tv_kept(int64_t numel, double density);
+/** Whether a float tensor of two dimensions or more takes fewer bytes as factors of this rank than
+ * otherwise. Pure. */
+bool am_tv_factors_pay(const am_tensor *tensor, am_dtype dtype, double density, int64_t rank);
 /** The table of a task vector of a base, and how each of the base's tensors (form [base->n], owned
- * by the caller) is stored: sparse where that is smaller. Local, pure; from headers alone.
+ * by the caller) is stored: as factors where their rank [base->n] is known (not -1) and they pay,
+ * else sparse where that is smaller. rank NULL: no factors. Local, pure; from headers alone.
  * Errors: AM_E_DATA two tensors would have one name; AM_E_NOMEM. */
-int am_tv_plan(const am_tensor_table *base, am_dtype dtype, double density, am_tensor_table *table,
-               am_tv_tensor *form);
+int am_tv_plan(const am_tensor_table *base, am_dtype dtype, double density, const int64_t *rank,
+               am_tensor_table *table, am_tv_tensor *form);
+
+/** Bytes that a tensor of this form takes in a task vector with this table. Pure. */
+int64_t am_tv_tensor_bytes(const am_tensor_table *table, const am_tv_tensor *form);
 
 /** The smallest f32 s with 127 s >= largest: |x - s rint(x / s)| <= s / 2 for |x| <= largest. */
 float am_tv_scale(double largest);

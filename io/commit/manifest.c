@@ -44,6 +44,7 @@ void am_manifest_head_free(am_manifest_head *head)
 {
     free(head->recipe_digest);
     free(head->inputs_json);
+    free(head->grid_json);
     *head = (am_manifest_head){0};
 }
 
@@ -122,6 +123,9 @@ int am_manifest_write(const am_manifest_head *head, const am_tensor_table *tenso
     am_json_string(&j, "format", head->format);
     am_json_string(&j, "recipe_xxh3", head->recipe_digest);
     am_json_raw(&j, "inputs", head->inputs_json);
+    if (head->grid_json != NULL) {
+        am_json_raw(&j, "grid", head->grid_json);
+    }
     if (head->shard_bytes > 0) {
         am_json_int(&j, "shard_bytes", head->shard_bytes);
     }

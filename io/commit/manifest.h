@@ -11,6 +11,7 @@ typedef struct am_manifest_head {
     const char *format;  /* borrowed: format name */
     char *recipe_digest; /* owned; NULL: no recipe */
     char *inputs_json;   /* owned; a JSON array */
+    char *grid_json;     /* owned; what depends on a process grid, NULL: nothing */
     int64_t shard_bytes; /* asked for; 0: not a folder */
 } am_manifest_head;
 

@@ -147,7 +147,11 @@ int am_provenance_find(const char *format, const am_ckpt_options *options, am_ma
         uint64_t digest = am_digest_bytes(options->recipe, (int64_t)strlen(options->recipe));
         out->recipe_digest = am_text("%s", am_hex_of(digest).text);
     }
-    if (out->inputs_json == NULL || (options->recipe != NULL && out->recipe_digest == NULL)) {
+    if (options->grid != NULL) {
+        out->grid_json = am_text("%s", options->grid);
+    }
+    if (out->inputs_json == NULL || (options->recipe != NULL && out->recipe_digest == NULL) ||
+        (options->grid != NULL && out->grid_json == NULL)) {
         rc = AM_E_NOMEM;
     }
 cleanup:

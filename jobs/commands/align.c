@@ -1,26 +1,28 @@
 /* allmerge align RECIPE MODEL --to BASE -o OUT: the same network as MODEL, its units in the order
  * in which they are most like those of BASE (solver/align/). SPDX-License-Identifier: BSD-3-Clause
  */
+#include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include "io/checkpoint/checkpoint.h"
-#include "io/dataset/dataset.h"
 #include "io/file.h"
-#include "jobs/command.h"
-#include "jobs/training/recipe.h"
+#include "jobs/align/networks.h"
+#include "jobs/align/samples.h"
+#include "jobs/training/fit.h"
+#include "jobs/training/job.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
 #include "mpi/partition.h"
 #include "mpi/runtime.h"
-#include "solver/align/match.h"
 
 typedef struct align_options {
     char *to, *output, *heads, *heads_to, *heads_output;
     int64_t features, seed, sweeps;
-    int start;
+    int start, match;
+    am_pair_request on;
     bool overwrite;
 } align_options;
 
@@ -50,6 +52,12 @@ static const am_param options[] = {
      .offset = offsetof(align_options, heads_output),
      .fallback = "",
      .help = "the heads in the new order"},
+    {.key = "match",
+     .type = AM_PARAM_CHOICE,
+     .offset = offsetof(align_options, match),
+     .fallback = "weights",
+     .choices = "weights|activations|both",
+     .help = "what is to be alike; activations: on the samples of the recipe's tasks"},
     {.key = "features",
      .type = AM_PARAM_INT,
      .offset = offsetof(align_options, features),
@@ -77,6 +85,7 @@ static const am_param options[] = {
      .fallback = "known",
      .choices = "known|given",
      .help = "known: group after group from the samples on; given: the model as it is"},
+    AM_PAIR_OPTIONS(align_options),
     AM_OPTION_OVERWRITE(align_options),
     {0}};
 
@@ -92,6 +101,8 @@ typedef struct job {
     int64_t *heads_offset; /* [heads] in a block */
     am_align align;
     double *base_block, *model_block; /* [align.n] */
+    am_pair_sums sums;                /* of activations; zeroed by weights alone */
+    char *text;                       /* owned: the command and the recipe, for the manifest */
     am_align_result result;
 } job;
 
@@ -104,72 +115,36 @@ static int check_options(const align_options *o)
         return am_fail(AM_E_USAGE, "--heads HEADS and --heads-output OUT go together: the aligned "
                                    "model needs its heads in the new order");
     }
-    return o->heads_to != NULL && !moves
-               ? am_fail(AM_E_USAGE, "--heads-to needs --heads and --heads-output")
+    if (o->heads_to != NULL && !moves) {
+        return am_fail(AM_E_USAGE, "--heads-to needs --heads and --heads-output");
+    }
+    return o->features > 0 && o->match != AM_BY_WEIGHTS
+               ? am_fail(AM_E_USAGE, "--features goes with --match weights: activations are those "
+                                     "of the samples")
                : AM_OK;
 }
 
-static int shape_net_all(MPI_Comm comm, job *j, const char *path)
+/* What the output is made by. */
+static int describe(job *j)
 {
-    am_dataset_shape data = {.features = j->given->features};
-    char *file = NULL;
-    int rc = AM_OK;
-    AM_TRY(am_train_recipe_read_all(comm, path, NULL, 0, &j->recipe));
-    if (data.features == 0) {
-        file = am_text("%s/%s.h5", j->recipe.folder, j->recipe.task[0]);
-        rc = file == NULL ? AM_E_NOMEM : AM_OK;
-        AM_AGREE(comm);
-        AM_TRY(am_dataset_shape_all(comm, file, j->recipe.limit, &data));
+    static const char *const by[] = {"weights", "activations", "both"};
+    static const char *const split[] = {"train", "validation", "test"};
+    const align_options *o = j->given;
+    char *samples =
+        o->match == AM_BY_WEIGHTS
+            ? am_text("%s", "")
+            : am_text(" --split %s --samples %" PRId64 " --batch %" PRId64
+                      " --micro-batches %" PRId64,
+                      split[o->on.split], o->on.samples, o->on.batch, o->on.micro_batches);
+    if (samples != NULL) {
+        j->text =
+            am_text("align --match %s --seed %" PRId64 " --sweeps %" PRId64
+                    " --start %s --features %" PRId64 "%s\n%s",
+                    by[o->match], o->seed, o->sweeps, o->start == START_GIVEN ? "given" : "known",
+                    o->features, samples, j->recipe.text);
     }
-    if (j->recipe.model.linearised) {
-        rc = am_fail(AM_E_RECIPE, "align: a linearised model is bound to its base, whose order it "
-                                  "must keep");
-    }
-    AM_KEEP(am_net_copy(&j->recipe.model.net, &j->net));
-    AM_KEEP(am_net_shape(&j->net, data.features));
-    AM_KEEP(am_net_trunk_layout(&j->net, AM_DTYPE_F64, &j->trunk));
-    AM_AGREE(comm);
-cleanup:
-    free(file);
-    return rc;
-}
-
-/* Everything in the file is known to the network; what is not could not move with it. */
-static int check_extra(const am_ckpt *ckpt, const am_tensor_table *known)
-{
-    const am_tensor_table *there = am_ckpt_tensors(ckpt);
-    for (int64_t i = 0; i < there->n; i++) {
-        if (am_tensor_table_find(known, there->t[i].name) < 0) {
-            return am_fail(AM_E_DATA,
-                           "%s: tensor '%s' is none of the network of the recipe, so its "
-                           "order is not known",
-                           am_ckpt_path(ckpt), there->t[i].name);
-        }
-    }
-    return AM_OK;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
-}
-
-static int check_heads(const am_ckpt *ckpt, int64_t features)
-{
-    const am_tensor_table *there = am_ckpt_tensors(ckpt);
-    for (int64_t i = 0; i < there->n; i++) {
-        const am_tensor *t = &there->t[i];
-        const bool is_weight = ends_with(t->name, "head.weight") && t->ndim == 2;
-        const bool is_bias = ends_with(t->name, "head.bias") && t->ndim == 1;
-        if (!is_bias && !(is_weight && t->shape[1] == features)) {
-            return am_fail(AM_E_DATA,
-                           "%s: tensor '%s' %s is no head of this network: heads are "
-                           "NAME.head.weight [classes,%lld] and NAME.head.bias [classes]",
-                           am_ckpt_path(ckpt), t->name, am_tensor_describe(t), (long long)features);
-        }
-    }
-    return AM_OK;
+    free(samples);
+    return j->text == NULL ? AM_E_NOMEM : AM_OK;
 }
 
 static int open_heads_all(MPI_Comm comm, job *j)
@@ -179,7 +154,7 @@ static int open_heads_all(MPI_Comm comm, job *j)
         return AM_OK;
     }
     AM_TRY(am_ckpt_open_all(comm, j->given->heads, &j->heads));
-    rc = check_heads(j->heads, am_shape_features(&j->net.out));
+    rc = am_networks_check_heads(j->heads, am_shape_features(&j->net.out));
     AM_KEEP(am_tensor_table_copy(am_ckpt_tensors(j->heads), &j->heads_f64));
     j->heads_offset = am_new(j->heads_f64.n + 1, sizeof *j->heads_offset, "heads");
     AM_KEEP(j->heads_offset == NULL ? AM_E_NOMEM : AM_OK);
@@ -194,42 +169,33 @@ cleanup:
     return rc;
 }
 
-/* Read tensors into a block; those that are compared must be finite. */
-static int load_block_all(MPI_Comm comm, const char *path, const am_tensor_table *tensors,
-                          const int64_t *offset, double *block)
-{
-    int rc = am_ckpt_load_all(comm, path, tensors, offset, block);
-    for (int64_t t = 0; rc == AM_OK && t < tensors->n; t++) {
-        for (int64_t i = 0; rc == AM_OK && i < tensors->t[t].numel; i++) {
-            const double x = block[offset[t] + i];
-            rc = isfinite(x) ? AM_OK
-                             : am_fail(AM_E_DATA, "%s: tensor '%s': element %lld is %g", path,
-                                       tensors->t[t].name, (long long)i, x);
-        }
-    }
-    return rc; /* every rank has read the same values */
-}
-
 static int load_all(MPI_Comm comm, job *j)
 {
     const align_options *o = j->given;
     int rc = AM_OK;
     AM_TRY(am_ckpt_open_all(comm, j->model_path, &j->model));
     AM_TRY(open_heads_all(comm, j));
-    rc = check_extra(j->model, &j->trunk.tensors);
+    rc = am_networks_check_trunk(j->model, &j->trunk.tensors);
     AM_KEEP(am_align_find(&j->net, j->heads != NULL ? &j->heads_f64 : NULL, o->heads_to != NULL,
                           &j->align));
     j->base_block = am_new(j->align.n + 1, sizeof *j->base_block, "the base");
     j->model_block = am_new(j->align.n + 1, sizeof *j->model_block, "the model");
     AM_KEEP(j->base_block == NULL || j->model_block == NULL ? AM_E_NOMEM : AM_OK);
+    AM_KEEP(am_pair_adapt(&o->on, &j->align, o->match != AM_BY_WEIGHTS, false,
+                          am_align_match_bytes(&j->align), &j->recipe));
     AM_AGREE(comm);
-    AM_TRY(load_block_all(comm, o->to, &j->trunk.tensors, j->trunk.offset, j->base_block));
-    AM_TRY(load_block_all(comm, j->model_path, &j->trunk.tensors, j->trunk.offset, j->model_block));
+    AM_TRY(am_train_fit_all(comm, &j->recipe, AM_JOB_ALIGN, am_world_size(), o->on.memory, NULL,
+                            NULL));
+    AM_TRY(am_networks_load_all(comm, o->to, &j->trunk.tensors, j->trunk.offset, j->base_block));
+    AM_TRY(am_networks_load_all(comm, j->model_path, &j->trunk.tensors, j->trunk.offset,
+                                j->model_block));
     if (j->heads != NULL) {
-        AM_TRY(load_block_all(comm, o->heads, &j->heads_f64, j->heads_offset, j->model_block));
+        AM_TRY(
+            am_networks_load_all(comm, o->heads, &j->heads_f64, j->heads_offset, j->model_block));
     }
     if (o->heads_to != NULL) {
-        AM_TRY(load_block_all(comm, o->heads_to, &j->heads_f64, j->heads_offset, j->base_block));
+        AM_TRY(
+            am_networks_load_all(comm, o->heads_to, &j->heads_f64, j->heads_offset, j->base_block));
     }
 cleanup:
     return rc;
@@ -319,23 +285,39 @@ static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *pa
     const align_options *o = j->given; /* without heads the list ends there */
     const char *inputs[] = {j->model_path, o->to, o->heads, o->heads_to, NULL};
     const am_ckpt_options write = {
-        .overwrite = o->overwrite, .meta = am_ckpt_meta(ckpt), .inputs = inputs};
+        .overwrite = o->overwrite, .meta = am_ckpt_meta(ckpt), .recipe = j->text, .inputs = inputs};
     return am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer);
+}
+
+static int match_all(MPI_Comm comm, job *j)
+{
+    const align_options *o = j->given;
+    int rc = AM_OK;
+    if (o->match != AM_BY_WEIGHTS) {
+        AM_TRY(am_pair_sums_all(&j->recipe, o->to, j->model_path, &j->sums));
+    }
+    const am_align_options how = {.by = (am_align_by)o->match,
+                                  .cross = j->sums.cross,
+                                  .own = j->sums.own,
+                                  .seed = o->seed,
+                                  .sweeps = o->sweeps,
+                                  .is_rough = o->start == START_GIVEN};
+    AM_TRY(am_align_match_all(comm, &j->align, j->base_block, j->model_block, &how, &j->result));
+cleanup:
+    return rc;
 }
 
 /* Outputs are laid out first, so that what is in their way is known before the work. */
 static int align_all(MPI_Comm comm, job *j)
 {
     const align_options *o = j->given;
-    const am_align_options how = {
-        .seed = o->seed, .sweeps = o->sweeps, .is_rough = o->start == START_GIVEN};
     am_ckpt_writer *trunk = NULL, *heads = NULL;
     int rc = create_all(comm, j, j->model, o->output, &trunk);
     if (rc == AM_OK && j->heads != NULL) { /* agreed */
         rc = create_all(comm, j, j->heads, o->heads_output, &heads);
     }
     if (rc == AM_OK) { /* agreed */
-        rc = am_align_match_all(comm, &j->align, j->base_block, j->model_block, &how, &j->result);
+        rc = match_all(comm, j);
     }
     AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
     if (heads != NULL) { /* before the trunk, whose name says that all is there */
@@ -350,9 +332,8 @@ static int align_all(MPI_Comm comm, job *j)
 
 /* ---- the result ---- */
 
-static double cosine(const am_align_result *r, double product)
+static double ratio(double product, double norms)
 {
-    const double norms = sqrt(r->base2) * sqrt(r->model2);
     return norms > 0 ? product / norms : 0;
 }
 
@@ -382,14 +363,20 @@ static void write_groups(const am_align *a, am_json *json)
 static int report(const job *j)
 {
     const am_align_result *r = &j->result;
+    const double norms = sqrt(r->base2) * sqrt(r->model2);
     am_json json = {0};
     am_json_object(&json, NULL);
     am_json_string(&json, "output", j->given->output);
     if (j->heads != NULL) {
         am_json_string(&json, "heads_output", j->given->heads_output);
     }
-    am_json_real(&json, "cosine_before", cosine(r, r->before));
-    am_json_real(&json, "cosine_after", cosine(r, r->after));
+    am_json_real(&json, "cosine_before", ratio(r->before, norms));
+    am_json_real(&json, "cosine_after", ratio(r->after, norms));
+    if (j->sums.whole != NULL) {
+        am_json_int(&json, "samples", j->sums.samples);
+        am_json_real(&json, "activation_cosine_before", ratio(r->active_before, r->active2));
+        am_json_real(&json, "activation_cosine_after", ratio(r->active_after, r->active2));
+    }
     am_json_real(&json, "objective_before", r->before);
     am_json_real(&json, "objective_after", r->after);
     am_json_int(&json, "sweeps", r->sweeps);
@@ -414,6 +401,8 @@ static void job_free(job *j)
     am_tensor_table_free(&j->heads_f64);
     free(j->heads_offset);
     am_align_free(&j->align);
+    am_pair_sums_free(&j->sums);
+    free(j->text);
     free(j->base_block);
     free(j->model_block);
 }
@@ -427,7 +416,10 @@ static int run_all(const am_args *args, int *exit_status)
     (void)exit_status;
     rc = check_options(o);
     AM_AGREE(comm);
-    AM_TRY(shape_net_all(comm, &j, args->positional[0]));
+    AM_TRY(am_job_recipe_all(args, o->on.task, &j.recipe));
+    AM_TRY(am_networks_shape_all(comm, &j.recipe, "align", o->features, &j.net, &j.trunk));
+    rc = describe(&j);
+    AM_AGREE(comm);
     AM_TRY(load_all(comm, &j));
     AM_TRY(align_all(comm, &j));
     rc = report(&j);
@@ -440,15 +432,19 @@ cleanup:
 const am_command am_command_align = {
     .name = "align",
     .synopsis =
-        "RECIPE MODEL --to BASE -o OUT [--heads HEADS --heads-output OUT [--heads-to HEADS]]",
+        "RECIPE MODEL --to BASE -o OUT [--heads HEADS --heads-output OUT [--heads-to HEADS]] "
+        "[--match weights|activations|both] [--samples N] [--memory SIZE] [--set KEY=VALUE]...",
     .summary = "Put a network's units into the order of another one's, before a merge.",
     .help = "RECIPE is one of train or iterate; BASE and MODEL are trunks of its shape that were "
             "trained apart. OUT computes what MODEL does; its weights are those of MODEL, in the "
-            "order in which they are most like those of BASE (git re-basin, weight matching). "
+            "order in which they are most like those of BASE (git re-basin). With --match "
+            "activations it is what the units do on the samples of the recipe that is to be "
+            "alike; with both, the sum of the two. "
             "Without --heads the last value keeps its order, so that the heads still fit.",
     .min_positional = 2,
     .max_positional = 2,
     .options = options,
     .options_bytes = sizeof(align_options),
+    .takes_set = true,
     .run_all = run_all,
 };

@@ -1,5 +1,5 @@
-/* allmerge analyze BASE MODEL...: norms, Gram matrices and cosines of task vectors.
- * SPDX-License-Identifier: BSD-3-Clause */
+/* allmerge analyze BASE MODEL...: norms, Gram matrices and cosines of task vectors; singular
+ * spectra. SPDX-License-Identifier: BSD-3-Clause */
 #include <errno.h>
 #include <math.h>
 #include <stddef.h>
@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "jobs/analyze/spectral.h"
 #include "jobs/command.h"
-#include "jobs/merge/plan.h"
+#include "jobs/merge/memory.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -22,14 +23,25 @@ enum {
 
 typedef struct analyze_options {
     char *output;
-    bool overwrite;
+    int64_t leading, directions, memory;
+    bool spectral, overwrite;
 } analyze_options;
 
-static const am_param options[] = {{"output", AM_PARAM_STRING, offsetof(analyze_options, output),
-                                    "", 0, 0, NULL,
-                                    "also write the JSON, with every tensor, to this file"},
-                                   AM_OPTION_OVERWRITE(analyze_options),
-                                   {0}};
+#define AM_AT(member) offsetof(analyze_options, member)
+static const am_param options[] = {
+    {"output", AM_PARAM_STRING, AM_AT(output), "", 0, 0, NULL,
+     "also write the JSON, with every tensor, to this file"},
+    {"spectral", AM_PARAM_BOOL, AM_AT(spectral), "false", 0, 0, NULL,
+     "singular spectra of matrices, overlaps of subspaces, interference"},
+    {"leading", AM_PARAM_INT, AM_AT(leading), "8", 1, 1 << 16, NULL,
+     "singular values of a matrix that are told"},
+    {"directions", AM_PARAM_INT, AM_AT(directions), "0", 0, 1 << 16, NULL,
+     "leading directions of each task that are compared; 0: smaller side / tasks"},
+    {"memory", AM_PARAM_BYTES, AM_AT(memory), "0", 0, INT64_MAX, NULL,
+     "of each rank; refused if the matrices take more (0: no limit)"},
+    AM_OPTION_OVERWRITE(analyze_options),
+    {0}};
+#undef AM_AT
 
 /* Gram matrices of T vectors and what follows from one of them. */
 typedef struct am_analysis {
@@ -37,6 +49,7 @@ typedef struct am_analysis {
     const am_tensor_table *tensors;
     double *per_tensor, *global; /* [tensors, T, T], [T, T] owned */
     double *norms, *cosines;     /* [T], [T, T] of the matrix at hand, owned */
+    am_spectral spectral;        /* `owner` NULL: not wanted */
 } am_analysis;
 
 static int allocate(am_analysis *a)
@@ -57,6 +70,7 @@ static void release(am_analysis *a)
     free(a->global);
     free(a->norms);
     free(a->cosines);
+    am_spectral_free(&a->spectral);
 }
 
 static void write_matrix(am_json *j, const char *key, const double *matrix, int n)
@@ -72,10 +86,10 @@ static void write_matrix(am_json *j, const char *key, const double *matrix, int 
     am_json_end_array(j);
 }
 
-static void write_gram(am_json *j, const char *key, am_analysis *a, const double *gram)
+/* Members of an open object. */
+static void write_gram(am_json *j, am_analysis *a, const double *gram)
 {
     am_gram_cosines(gram, a->n, a->norms, a->cosines);
-    am_json_object(j, key);
     am_json_array(j, "norms");
     for (int t = 0; t < a->n; t++) {
         am_json_real(j, NULL, a->norms[t]);
@@ -83,6 +97,15 @@ static void write_gram(am_json *j, const char *key, am_analysis *a, const double
     am_json_end_array(j);
     write_matrix(j, "gram", gram, a->n);
     write_matrix(j, "cosines", a->cosines, a->n);
+}
+
+static void write_tensor(am_json *j, am_analysis *a, int64_t tensor)
+{
+    am_json_object(j, a->tensors->t[tensor].name);
+    write_gram(j, a, a->per_tensor + tensor * a->n * a->n);
+    if (a->spectral.owner != NULL) {
+        am_spectral_write(j, &a->spectral, tensor);
+    }
     am_json_end_object(j);
 }
 
@@ -95,12 +118,17 @@ static int write_json(am_json *j, am_analysis *a, char *const *path, bool is_who
         am_json_string(j, NULL, path[t + 1]);
     }
     am_json_end_array(j);
-    write_gram(j, "global", a, a->global);
+    am_json_object(j, "global");
+    write_gram(j, a, a->global);
+    am_json_end_object(j);
+    if (a->spectral.owner != NULL) {
+        am_spectral_write_means(j, &a->spectral);
+    }
     if (is_whole) {
         am_json_object(j, "tensors");
         for (int64_t i = 0; i < a->tensors->n; i++) {
             if (am_dtype_is_float(a->tensors->t[i].dtype)) {
-                write_gram(j, a->tensors->t[i].name, a, a->per_tensor + i * a->n * a->n);
+                write_tensor(j, a, i);
             }
         }
         am_json_end_object(j);
@@ -169,6 +197,9 @@ static int report_all(const analyze_options *o, am_analysis *a, char *const *pat
     }
     AM_AGREE(am_world());
     print_table(a, path);
+    if (a->spectral.owner != NULL) {
+        am_spectral_print(&a->spectral, path);
+    }
     am_result(&line);
 cleanup:
     am_json_free(&whole);
@@ -179,10 +210,13 @@ cleanup:
 static int run_all(const am_args *args, int *exit_status)
 {
     const analyze_options *o = args->options;
-    am_analysis a = {.n = args->n_positional - 1};
+    am_analysis a = {.n = args->n_positional - 1,
+                     .spectral = {.rule = {.leading = o->leading, .directions = o->directions},
+                                  .memory = o->memory}};
     am_inputs inputs = {0};
     am_slice slice = {0};
     (void)exit_status;
+    am_memory_keep_no_holes();
     int rc = a.n <= AM_MAX_MODELS
                  ? 0
                  : am_fail(AM_E_USAGE, "analyze: at most %d models, found %d", AM_MAX_MODELS, a.n);
@@ -195,6 +229,9 @@ static int run_all(const am_args *args, int *exit_status)
     AM_AGREE(am_world());
     AM_TRY(am_gram_all(am_world(), a.tensors, &inputs.input[0], inputs.input + 1, a.n, &slice,
                        a.per_tensor, a.global));
+    if (o->spectral) {
+        AM_TRY(am_spectral_find_all(am_world(), &inputs, &a.spectral));
+    }
     rc = report_all(o, &a, inputs.path);
 cleanup:
     am_slice_free(&slice);
@@ -205,11 +242,16 @@ cleanup:
 
 const am_command am_command_analyze = {
     .name = "analyze",
-    .synopsis = "BASE MODEL... [-o OUT.json] [--overwrite]",
-    .summary = "Norms, inner products and cosines of task vectors (model - base).",
+    .synopsis = "BASE MODEL... [-o OUT.json] [--spectral [--leading K] [--directions R] "
+                "[--memory SIZE]] [--overwrite]",
+    .summary =
+        "Norms, inner products, cosines and singular spectra of task vectors (model - base).",
     .help = "Global and per tensor, from exactly summed inner products: the same digits for any "
             "number of ranks. The JSON holds norms [T], gram [T][T] and cosines [T][T], models in "
-            "the order given; a cosine with a zero vector is null.",
+            "the order given; a cosine with a zero vector is null. --spectral adds, for every "
+            "matrix, singular values, effective rank (exponential of the entropy of s / sum s), "
+            "stable rank, ranks for 90, 95 and 99 % of the energy, overlaps of the leading "
+            "subspaces of every two tasks, and singular task interference (arXiv:2412.00081).",
     .min_positional = 2,
     .max_positional = -1,
     .options = options,

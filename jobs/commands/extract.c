@@ -1,6 +1,6 @@
 /* allmerge extract BASE MODEL -o TV: a task vector (model - base) as a checkpoint, rounded or
- * quantised, whole or only its largest elements (io/checkpoint/taskvec.h). SPDX-License-Identifier:
- * BSD-3-Clause */
+ * quantised, whole, only its largest elements, or matrices as their leading singular directions
+ * (io/checkpoint/taskvec.h). SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <math.h>
 #include <stddef.h>
@@ -10,7 +10,9 @@
 #include "io/dtype.h"
 #include "io/checkpoint/taskvec.h"
 #include "jobs/command.h"
-#include "jobs/merge/plan.h"
+#include "jobs/extract/factors.h"
+#include "jobs/extract/tally.h"
+#include "jobs/merge/memory.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -18,19 +20,20 @@
 #include "mpi/progress.h"
 #include "mpi/reduce.h"
 #include "mpi/runtime.h"
+#include "solver/analysis/matrices.h"
 
 enum {
     READ_AHEAD = 32 << 20,
-    HIGH_BINS = 1 << 16,                         /* of the upper bits of a key */
-    LOW_BITS = 15,                               /* a key is |difference| as f32: 31 bits */
-    BLOCK_SCALES = AM_BLOCK / AM_TV_DENSE_BLOCK, /* of the blocks of a dense tensor */
-    SUMS = 3
+    HIGH_BINS = 1 << 16,                        /* of the upper bits of a key */
+    LOW_BITS = 15,                              /* a key is |difference| as f32: 31 bits */
+    BLOCK_SCALES = AM_BLOCK / AM_TV_DENSE_BLOCK /* of the blocks of a dense tensor */
 };
 
 typedef struct extract_options {
     char *output;
     int dtype;
     double density;
+    am_rank_options ranks;
     bool overwrite;
 } extract_options;
 
@@ -52,18 +55,12 @@ static const am_param options[] = {
      .low = 1e-9,
      .high = 1,
      .help = "share of each tensor's elements that is kept, the largest; the others become 0"},
+    AM_RANK_OPTIONS(extract_options, ranks, "0"),
     AM_OPTION_OVERWRITE(extract_options),
     {0}};
 
 static const am_dtype dtypes[] = {AM_DTYPE_F64, AM_DTYPE_F32, AM_DTYPE_F16, AM_DTYPE_BF16,
                                   AM_DTYPE_I8};
-
-/* What is known of one tensor, and then of all. Sums: of squares of all differences, of those that
- * are kept, and of the errors of those. */
-typedef struct tally {
-    am_exact sum[SUMS];
-    double largest_error;
-} tally;
 
 typedef struct extract {
     const am_source *base, *model;
@@ -84,7 +81,9 @@ typedef struct extract {
     int64_t ties;       /* how many of those with that key are kept */
     int64_t *count;     /* [2, chunks]: keys above the threshold, and equal to it, of each chunk */
     int64_t *start;     /* [chunks + 1] kept elements before each chunk */
-    tally one, all;
+    am_tally one;
+    am_loss all; /* of all tensors */
+    am_factors factors;
 } extract;
 
 /* ---- differences ---- */
@@ -280,10 +279,8 @@ static void tally_chunk(extract *x, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         x->error[i] = x->delta[i] - x->other[i];
-        x->one.largest_error = fmax(x->one.largest_error, fabs(x->error[i]));
     }
-    am_dot_chunk(x->delta, x->delta, n, &x->one.sum[1]);
-    am_dot_chunk(x->error, x->error, n, &x->one.sum[2]);
+    am_tally_add(&x->one, x->delta, x->error, n);
 }
 
 /* ---- writing ---- */
@@ -315,7 +312,7 @@ static int write_chunk(extract *x, int64_t lo, float *scale)
     if (rc != 0) {
         return rc;
     }
-    am_dot_chunk(x->delta, x->delta, n, &x->one.sum[0]);
+    am_dot_chunk(x->delta, x->delta, n, &x->one.all);
     const int64_t kept = keep_largest(x, lo / AM_CHUNK, n);
     rc = form->dtype == AM_DTYPE_I8 ? quantise(x, lo, n, scale) : round_chunk(x, lo, n);
     if (rc != 0) {
@@ -360,54 +357,80 @@ static int write_tables(extract *x)
 
 /* ---- all tensors ---- */
 
-static double relative(const am_exact *error, const am_exact *whole)
+/* What one tensor lost, and how large it is in the file. */
+static void write_tensor(am_json *j, const extract *x, const am_loss *loss)
 {
-    const double norm = sqrt(am_exact_round(whole));
-    return norm > 0 ? sqrt(am_exact_round(error)) / norm : 0;
-}
-
-/* {"relative_l2", "max_abs", "kept_norm"}: errors of what is kept, and its share of the norm. */
-static void write_tally(am_json *j, const char *key, const tally *t)
-{
-    am_json_object(j, key);
-    am_json_real(j, "relative_l2", relative(&t->sum[2], &t->sum[1]));
-    am_json_real(j, "max_abs", t->largest_error);
-    am_json_real(j, "norm", sqrt(am_exact_round(&t->sum[0])));
-    am_json_real(j, "kept_norm", relative(&t->sum[1], &t->sum[0]));
+    const am_tv_tensor *form = &x->form[x->tensor];
+    am_json_object(j, x->base->tensors->t[x->tensor].name);
+    am_loss_write(j, loss);
+    am_json_int(j, "data_bytes", am_tv_tensor_bytes(x->sink.tensors, form));
+    if (form->rank >= 0) {
+        am_json_int(j, "rank", form->rank);
+        am_json_bool(j, "is_random", x->factors.of[x->tensor].is_random);
+    }
     am_json_end_object(j);
 }
 
-static int extract_tensor_all(MPI_Comm comm, extract *x, int64_t tensor, am_json *tensors)
+/* Its owner has the factors. */
+static int write_factors(extract *x)
 {
-    const am_tensor *t = &x->base->tensors->t[tensor];
+    const am_tv_tensor *form = &x->form[x->tensor];
+    const am_factor *f = &x->factors.of[x->tensor];
+    const am_tensor *u = &x->sink.tensors->t[form->u], *vt = &x->sink.tensors->t[form->vt];
+    int rc = 0;
+    if (x->factors.owner[x->tensor] == x->rank) {
+        rc = store(x, form->u, 0, u->numel, f->left);
+        AM_KEEP(store(x, form->s, 0, f->rank, f->s));
+        AM_KEEP(store(x, form->vt, 0, vt->numel, f->right));
+        AM_KEEP(x->sink.flush(x->sink.self));
+    }
+    return rc;
+}
+
+static int extract_factors_all(MPI_Comm comm, extract *x, am_loss *loss)
+{
+    *loss = x->factors.of[x->tensor].loss;
+    return am_agree_step_all(comm, write_factors(x));
+}
+
+static int extract_elements_all(MPI_Comm comm, extract *x, am_loss *loss)
+{
+    const am_tensor *t = &x->base->tensors->t[x->tensor];
     int64_t lo = 0, hi = 0;
     int rc = 0;
-    x->tensor = tensor;
     /* Blocks by turns from tensor to tensor, so that small ones do not all fall on one rank. */
     am_part_range(am_part_units(t->numel, AM_BLOCK), x->size,
-                  (x->rank + tensor % x->size) % x->size, &lo, &hi);
+                  (x->rank + x->tensor % x->size) % x->size, &lo, &hi);
     x->lo = lo * AM_BLOCK;
     x->hi = hi * AM_BLOCK < t->numel ? hi * AM_BLOCK : t->numel;
     x->hi = x->hi > x->lo ? x->hi : x->lo;
     x->is_trimmed = am_tv_kept(t->numel, x->density) < t->numel;
-    x->one = (tally){.largest_error = 0};
+    x->one = (am_tally){.largest = 0};
     if (x->is_trimmed) {
         AM_TRY(trim_all(comm, x));
     }
     rc = write_blocks(x);
     AM_KEEP(write_tables(x));
     AM_TRY(am_agree_step_all(comm, rc));
-    AM_TRY(am_exact_sum_all(comm, x->one.sum, SUMS));
-    AM_TRY(am_max_f64_all(comm, &x->one.largest_error, 1));
-    write_tally(tensors, t->name, &x->one);
-    for (int i = 0; i < SUMS; i++) {
-        am_exact_merge(&x->all.sum[i], &x->one.sum[i]);
-    }
-    x->all.largest_error = fmax(x->all.largest_error, x->one.largest_error);
+    AM_TRY(am_tally_all(comm, &x->one, loss));
 cleanup:
     free(x->count);
     free(x->start);
     x->count = x->start = NULL;
+    return rc;
+}
+
+static int extract_tensor_all(MPI_Comm comm, extract *x, int64_t tensor, am_json *tensors)
+{
+    am_loss loss = {0};
+    x->tensor = tensor;
+    const bool has_factors = x->form[tensor].rank >= 0; /* the same on every rank */
+    const int rc =
+        has_factors ? extract_factors_all(comm, x, &loss) : extract_elements_all(comm, x, &loss);
+    if (rc == 0) {
+        write_tensor(tensors, x, &loss);
+        am_loss_add(&x->all, &loss);
+    }
     return rc;
 }
 
@@ -428,8 +451,7 @@ static int extract_tensors_all(MPI_Comm comm, extract *x, am_json *tensors)
 
 /* ---- the command ---- */
 
-static int prepare(extract *x, const am_inputs *inputs, const extract_options *o,
-                   am_tensor_table *table)
+static int prepare(extract *x, const am_inputs *inputs, const extract_options *o)
 {
     x->base = &inputs->source[0];
     x->model = &inputs->source[1];
@@ -444,11 +466,55 @@ static int prepare(extract *x, const am_inputs *inputs, const extract_options *o
     x->index = am_new(AM_CHUNK, sizeof *x->index, "differences");
     x->scale = am_new(BLOCK_SCALES, sizeof *x->scale, "scales");
     x->bins = am_new(HIGH_BINS, sizeof *x->bins, "a histogram");
-    if (x->form == NULL || x->delta == NULL || x->other == NULL || x->error == NULL ||
-        x->raw == NULL || x->index == NULL || x->scale == NULL || x->bins == NULL) {
-        return AM_E_NOMEM;
+    return x->form != NULL && x->delta != NULL && x->other != NULL && x->error != NULL &&
+                   x->raw != NULL && x->index != NULL && x->scale != NULL && x->bins != NULL
+               ? 0
+               : AM_E_NOMEM;
+}
+
+static bool has_ranks(const extract_options *o)
+{
+    const am_rank_options *r = &o->ranks;
+    return r->most > 0 || r->fraction > 0 || r->energy < 1 || r->smallest > 0;
+}
+
+static int check_options(const extract_options *o)
+{
+    return has_ranks(o) && dtypes[o->dtype] == AM_DTYPE_I8
+               ? am_fail(AM_E_USAGE, "extract: factors are floats: --max-rank, --rank-fraction, "
+                                     "--energy and --sv-epsilon do not go with --dtype int8")
+               : 0;
+}
+
+/* The factors of what may be smaller as factors, and from their ranks the table. */
+static int plan_all(MPI_Comm comm, extract *x, const am_inputs *inputs, const extract_options *o,
+                    am_tensor_table *table)
+{
+    const am_tensor_table *tensors = x->base->tensors;
+    const am_dtype dtype = dtypes[o->dtype];
+    int rc = 0;
+    int64_t *rank = am_new(tensors->n + 1, sizeof *rank, "factors");
+    x->factors = (am_factors){.inputs = inputs,
+                              .rule = am_rank_rule(&o->ranks),
+                              .scale = AM_FACTOR_APART,
+                              .dtype = dtype,
+                              .memory = o->ranks.memory};
+    AM_KEEP(rank != NULL ? am_factors_create(&x->factors) : AM_E_NOMEM);
+    AM_AGREE(comm);
+    for (int64_t i = 0; i < tensors->n; i++) {
+        const am_tensor *t = &tensors->t[i];
+        x->factors.of[i].is_wanted =
+            has_ranks(o) && am_is_matrix(t) && am_tv_factors_pay(t, dtype, o->density, 1);
     }
-    return am_tv_plan(x->base->tensors, dtypes[o->dtype], o->density, table, x->form);
+    AM_TRY(am_factors_find_all(comm, &x->factors));
+    for (int64_t i = 0; i < tensors->n; i++) {
+        rank[i] = x->factors.of[i].is_wanted ? x->factors.of[i].rank : -1;
+    }
+    rc = am_tv_plan(tensors, dtype, o->density, rank, table, x->form);
+    AM_AGREE(comm);
+cleanup:
+    free(rank);
+    return rc;
 }
 
 static void release(extract *x)
@@ -461,6 +527,7 @@ static void release(extract *x)
     free(x->index);
     free(x->scale);
     free(x->bins);
+    am_factors_free(&x->factors);
 }
 
 static int make_meta(const extract_options *o, const char *fingerprint, am_meta *meta)
@@ -478,19 +545,27 @@ static int report(const extract_options *o, const extract *x, const am_tensor_ta
                   const am_json *tensors)
 {
     am_json j = {0};
+    int64_t n_factored = 0;
+    for (int64_t i = 0; i < x->base->tensors->n; i++) {
+        n_factored += x->form[i].rank >= 0;
+    }
     am_json_object(&j, NULL);
     am_json_string(&j, "output", o->output);
     am_json_string(&j, "dtype", am_dtype_name(dtypes[o->dtype]));
     am_json_real(&j, "density", o->density);
     am_json_int(&j, "data_bytes", am_tensor_table_bytes(table));
-    write_tally(&j, "global", &x->all);
+    am_json_int(&j, "factored", n_factored);
+    am_json_object(&j, "global");
+    am_loss_write(&j, &x->all);
+    am_json_end_object(&j);
     am_json_raw(&j, "tensors", tensors->text);
     am_json_end_object(&j);
     int rc = am_json_finish(&j);
     if (rc == 0) {
-        am_info("%s: relative error %.3g, largest %.3g; kept norm %.4g of the task vector's",
-                o->output, relative(&x->all.sum[2], &x->all.sum[1]), x->all.largest_error,
-                relative(&x->all.sum[1], &x->all.sum[0]));
+        am_info("%s: relative error %.3g, largest %.3g; kept norm %.4g of the task vector's; %s",
+                o->output, am_loss_share(x->all.error, x->all.kept), x->all.largest,
+                am_loss_share(x->all.kept, x->all.all),
+                am_format_bytes(am_tensor_table_bytes(table)));
         am_result(&j);
     }
     am_json_free(&j);
@@ -508,14 +583,17 @@ static int run_all(const am_args *args, int *exit_status)
     am_json tensors = {0};
     am_ckpt_writer *writer = NULL;
     char fingerprint[17];
-    int rc = 0;
     (void)exit_status;
+    am_memory_keep_no_holes();
+    int rc = check_options(o);
+    AM_AGREE(comm);
     AM_TRY(am_inputs_open_all(comm, args->positional, 2, true, READ_AHEAD, &inputs));
     AM_TRY(am_inputs_compare_all(comm, am_model_tensors(inputs.model[0]), inputs.input, inputs.n));
     AM_TRY(am_tv_fingerprint_all(comm, &inputs.source[0], fingerprint));
-    rc = prepare(&x, &inputs, o, &table);
+    rc = prepare(&x, &inputs, o);
     AM_KEEP(make_meta(o, fingerprint, &meta));
     AM_AGREE(comm);
+    AM_TRY(plan_all(comm, &x, &inputs, o, &table));
     const am_ckpt_options write = {
         .overwrite = o->overwrite, .meta = &meta, .inputs = inputs.files};
     AM_TRY(am_ckpt_create_all(comm, o->output, &table, &write, &writer));
@@ -540,13 +618,17 @@ cleanup:
 
 const am_command am_command_extract = {
     .name = "extract",
-    .synopsis = "BASE MODEL -o TV [--dtype f64|f32|f16|bf16|int8] [--density D] [--overwrite]",
+    .synopsis = "BASE MODEL -o TV [--dtype f64|f32|f16|bf16|int8] [--density D] [--max-rank N] "
+                "[--rank-fraction F] [--energy E] [--memory SIZE] [--overwrite]",
     .summary = "Write the task vector (model - base) as a checkpoint that merges can read.",
-    .help = "A merge takes TV in place of the model when its recipe has the same base. int8 stores "
-            "a scale for every 128 elements, an error of at most half of it; with a density only "
-            "the largest elements of each tensor are kept, as index and value where that is "
-            "smaller. The JSON line tells the errors, global and per tensor. Tensors that are not "
-            "floats must be equal and are not stored.",
+    .help =
+        "A merge takes TV in place of the model when its recipe has the same base. int8 stores "
+        "a scale for every 128 elements, an error of at most half of it; with a density only "
+        "the largest elements of each tensor are kept, as index and value where that is "
+        "smaller; with --max-rank, --rank-fraction, --energy or --sv-epsilon a matrix is stored "
+        "as its leading singular directions where these are smaller (TSV-C). The JSON line "
+        "tells the errors and sizes, global and per tensor. Tensors that are not floats must "
+        "be equal and are not stored.",
     .min_positional = 2,
     .max_positional = 2,
     .options = options,

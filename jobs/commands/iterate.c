@@ -1,6 +1,7 @@
 /* allmerge iterate RECIPE -o RUN/: iterative task arithmetic and what it is compared with.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
+#include "jobs/training/iterate/plane.h"
 #include "jobs/training/job.h"
 #include "jobs/training/room.h"
 #include "mpi/agree.h"
@@ -33,12 +34,6 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_method *method = comparison->method[i].method;
         const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
-        if (method->needs_aux || method->needs_gram) {
-            return am_fail(AM_E_RECIPE,
-                           "%s: merge_method %s needs a second checkpoint for each model, which "
-                           "iterate does not make: choose another",
-                           section, method->name);
-        }
         if (n_tasks < method->min_models || n_tasks > most) {
             return am_fail(AM_E_RECIPE,
                            "%s: merge_method %s takes %d to %d models, the recipe has "
@@ -49,17 +44,9 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     return AM_OK;
 }
 
-/* All that a plane may have to draw (iterate/plane.c), before the run makes it. */
 static int check_plane(const am_train_recipe *r)
 {
-    const am_comparison *one_shot = &r->one_shot, *iterate = &r->iterate;
-    int64_t n = 1 + (int64_t)one_shot->n_epochs * (one_shot->n_methods + r->n_tasks);
-    n += r->run_joint ? am_train_recipe_joint_epochs(r) : 0;
-    for (int e = 0; e < iterate->n_epochs; e++) {
-        const int64_t rounds = am_train_recipe_rounds(r, iterate->epochs[e]);
-        const int64_t kept = 2 * r->keep + 1;
-        n += iterate->n_methods * (r->keep == 0 || kept > rounds ? rounds : kept);
-    }
+    const int64_t n = am_plane_models(r);
     return !r->plane.is_given || n <= AM_MAX_MODELS
                ? AM_OK
                : am_fail(AM_E_RECIPE,
@@ -78,8 +65,10 @@ static int check(const am_train_recipe *recipe)
 
 static int work_all(am_iterate *it, const am_run_folder *folder, const am_job *job)
 {
-    int rc = AM_OK;
-    AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_iterate(it)));
+    int64_t bytes = 0;
+    int rc = am_room_of_iterate(it, &bytes);
+    AM_AGREE(it->suite.comm);
+    AM_TRY(am_room_check_all(it->suite.comm, folder, bytes));
     AM_TRY(am_iterate_run_all(it, folder, job->save_every));
 cleanup:
     return rc;

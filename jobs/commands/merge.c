@@ -12,6 +12,7 @@
 #include "jobs/command.h"
 #include "jobs/merge/accounting.h"
 #include "jobs/merge/folder.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/left.h"
 #include "jobs/merge/memory.h"
 #include "jobs/merge/plan.h"
@@ -192,9 +193,13 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
                           .companions = &companions,
                           .fresh = o->fresh,
                           .save_every = o->save_every};
+    char *grid = NULL;
+    int64_t on_grid = 0;
     int rc = identify(o, plan, &identity);
+    AM_KEEP(am_merge_grid_json(plan, &on_grid, &grid));
     AM_AGREE(am_world());
     co.identity = identity;
+    co.grid = grid;
     if (strcmp(format_name(o->output), "hf") == 0) {
         AM_TRY(am_merge_companions_all(am_world(), plan, &companions));
     }
@@ -203,6 +208,7 @@ static int write_all(const merge_options *o, am_merge_plan *plan, const am_meta 
     rc = writer != NULL ? make_all(o, plan, writer, result, accounting) : 0;
 cleanup:
     free(identity);
+    free(grid);
     am_companions_free(&companions);
     return rc;
 }

@@ -72,6 +72,8 @@ static void write_json(am_json *j, const am_method *method)
     am_json_bool(j, "needs_base", method->needs_base);
     am_json_bool(j, "takes_base", method->takes_base);
     am_json_string(j, "beside_models", beside(method));
+    am_json_bool(j, "merges_matrices", method->is_dense != NULL);
+    am_json_bool(j, "on_grid", method->on_grid);
     am_json_int(j, "min_models", method->min_models);
     am_json_int(j, "max_models", method->max_models > 0 ? method->max_models : AM_MAX_MODELS);
     write_choices(j, "scopes", scopes, method->scopes);
@@ -143,6 +145,10 @@ static void print_method(FILE *out, const am_method *method)
     }
     if (method->max_models > 0) {
         fprintf(out, "              at most %d models\n", method->max_models);
+    }
+    if (method->is_dense != NULL) {
+        fprintf(out, "  matrices    whole on one rank%s\n",
+                method->on_grid ? ", or with `grid` spread over several" : " each");
     }
     print_choices(out, "scope", scopes, method->scopes);
     print_choices(out, "semantics", semantics, method->semantics);

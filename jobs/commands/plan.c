@@ -2,7 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <inttypes.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include "jobs/align/plan.h"
 #include "jobs/command.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/memory.h"
 #include "jobs/stats/stats.h"
 #include "jobs/theory/theory.h"
@@ -21,9 +24,16 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, REGMEAN };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, REGMEAN, ALIGN, PLEAS };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|regmean";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|regmean|align|pleas";
+/* In that order. */
+static const char *const job_names[] = {"auto",  "merge", "train",   "iterate", "theory",
+                                        "stats", "twin",  "regmean", "align",   "pleas"};
+static const am_train_job kinds[] = {
+    [TRAIN] = AM_JOB_TRAIN,     [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
+    [STATS] = AM_JOB_STATS,     [TWIN] = AM_JOB_TWIN,       [ALIGN] = AM_JOB_ALIGN,
+    [REGMEAN] = AM_JOB_REGMEAN, [PLEAS] = AM_JOB_ALIGN};
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -36,13 +46,21 @@ static const am_param options[] = {
      "what the recipe is for; auto: theory if it has that section, iterate if it has data, else "
      "merge"},
     {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL,
-     "of train and stats: the only task to use"},
+     "of train, stats, align and pleas: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
     {0}};
 #undef AM_AT
 
 static int print_json(const plan_options *o, const am_merge_plan *plan, const am_merge_need *need)
 {
+    const am_layout *on = &plan->recipe.grid.layout;
+    int64_t on_grid = 0;
+    char *grid = NULL;
+    const int rc = am_merge_grid_json(plan, &on_grid, &grid);
+    free(grid);
+    if (rc != 0) {
+        return rc;
+    }
     am_json j = {0};
     am_json_object(&j, NULL);
     am_json_string(&j, "method", plan->recipe.method->name);
@@ -56,6 +74,10 @@ static int print_json(const plan_options *o, const am_merge_plan *plan, const am
     am_json_int(&j, "total_written_bytes", need->total_written);
     am_json_int(&j, "visits", need->visits);
     am_json_int(&j, "block", need->block);
+    if (plan->recipe.has_grid) {
+        am_json_int(&j, "grid_ranks", on_grid > 0 ? (int64_t)on->rows * on->cols : 0);
+        am_json_int(&j, "grid_tensors", on_grid);
+    }
     am_json_end_object(&j);
     return am_result_end(&j);
 }
@@ -133,20 +155,17 @@ static int report_training(const plan_options *o, const char *job, const am_trai
 }
 
 /* What the job itself would refuse. */
-static int check(am_train_job job, const am_train_recipe *recipe)
+static int check(int job, const am_train_recipe *recipe)
 {
-    return job == AM_JOB_THEORY    ? am_theory_check(recipe)
-           : job == AM_JOB_TWIN    ? am_twin_check(recipe)
-           : job == AM_JOB_REGMEAN ? am_regmean_check(recipe)
-           : job == AM_JOB_STATS   ? am_stats_check_recipe(recipe)
-                                   : AM_OK;
+    return job == THEORY    ? am_theory_check(recipe)
+           : job == TWIN    ? am_twin_check(recipe)
+           : job == REGMEAN ? am_regmean_check(recipe)
+           : job == STATS   ? am_stats_check_recipe(recipe)
+                            : AM_OK;
 }
 
-static int plan_training_all(const am_args *args, am_train_job job)
+static int plan_training_all(const am_args *args, int job)
 {
-    static const char *const names[] = {
-        [AM_JOB_TRAIN] = "train", [AM_JOB_ITERATE] = "iterate", [AM_JOB_THEORY] = "theory",
-        [AM_JOB_STATS] = "stats", [AM_JOB_TWIN] = "twin",       [AM_JOB_REGMEAN] = "regmean"};
     const plan_options *o = args->options;
     am_train_recipe recipe = {0};
     am_train_need need = {0};
@@ -154,12 +173,15 @@ static int plan_training_all(const am_args *args, am_train_job job)
     int rc = 0;
     am_memory_keep_no_holes();
     AM_TRY(am_job_recipe_all(args, o->task, &recipe));
-    if (job == AM_JOB_STATS) {
+    if (job == STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
     AM_TRY(check(job, &recipe)); /* the same on all ranks */
-    AM_TRY(am_train_fit_all(am_world(), &recipe, job, (int)o->ranks, o->memory, &need, &process));
-    rc = report_training(o, names[job], &need, &process);
+    AM_TRY(job == ALIGN || job == PLEAS
+               ? am_align_plan_all(&recipe, job == PLEAS, (int)o->ranks, o->memory, &need, &process)
+               : am_train_fit_all(am_world(), &recipe, kinds[job], (int)o->ranks, o->memory, &need,
+                                  &process));
+    rc = report_training(o, job_names[job], &need, &process);
     AM_AGREE(am_world());
 cleanup:
     am_train_recipe_free(&recipe);
@@ -179,8 +201,8 @@ static int find_job_all(const am_args *args, int *job)
                : am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE
                                                                   : MERGE;
     }
-    if (o->task != NULL && *job != TRAIN && *job != STATS) { /* equal on all ranks */
-        rc = am_fail(AM_E_USAGE, "--task goes with --job train and --job stats");
+    if (o->task != NULL && (*job == MERGE || *job == ITERATE || *job == THEORY)) { /* [same] */
+        rc = am_fail(AM_E_USAGE, "--task goes with --job train, stats, align and pleas");
     }
 cleanup:
     am_yaml_free(&yaml);
@@ -189,13 +211,10 @@ cleanup:
 
 static int run_all(const am_args *args, int *exit_status)
 {
-    static const am_train_job kind[] = {
-        [TRAIN] = AM_JOB_TRAIN, [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
-        [STATS] = AM_JOB_STATS, [TWIN] = AM_JOB_TWIN,       [REGMEAN] = AM_JOB_REGMEAN};
     int job = AUTO, rc = 0;
     (void)exit_status;
     AM_TRY(find_job_all(args, &job));
-    rc = job == MERGE ? plan_merge_all(args) : plan_training_all(args, kind[job]);
+    rc = job == MERGE ? plan_merge_all(args) : plan_training_all(args, job);
 cleanup:
     return rc;
 }
@@ -209,12 +228,10 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory, stats, twin and regmean: the memory of their largest phase; with "
-        "--memory data "
-        "sets "
-        "that do "
-        "not fit "
-        "are counted as the pages that stay in memory.",
+        "iterate, theory, stats, twin, regmean, align (by activations) and pleas (at a budget of "
+        "2): the "
+        "memory of their largest phase; with --memory data sets that do not fit are counted as the "
+        "pages that stay in memory.",
     .min_positional = 1,
     .max_positional = 1,
     .options = options,

@@ -1,12 +1,10 @@
 /* See hf_adapter.h. SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/interop/hf_adapter.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include "io/checkpoint/adapter.h"
 #include "io/file.h"
@@ -170,27 +168,6 @@ static int make_config(factors *f)
     return rc != 0 ? rc : made;
 }
 
-/* On rank 0: the folder, and the configuration under another name; it gets its own when the factors
- * are there. */
-static int write_config(const factors *f, const char *output, const char *partial)
-{
-    int rc = 0;
-    if (mkdir(output, 0777) != 0 && errno != EEXIST) {
-        rc = am_fail_errno(AM_E_CREATE, errno, "cannot make the folder %s", output);
-    } else if (unlink(partial) != 0 && errno != ENOENT) {
-        rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", partial);
-    }
-    AM_KEEP(am_file_dump(partial, f->config.text, (int64_t)strlen(f->config.text)));
-    return rc;
-}
-
-static int publish_config(const char *partial, const char *config)
-{
-    return rename(partial, config) == 0
-               ? am_file_sync_folder(config)
-               : am_fail_errno(AM_E_CREATE, errno, "cannot rename %s to %s", partial, config);
-}
-
 int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char *folder,
                              const char *output, bool overwrite, am_hf_written *written)
 {
@@ -199,10 +176,8 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     int rank, rc = 0;
     MPI_Comm_rank(comm, &rank);
     char *path = am_text("%s/adapter_model.safetensors", output);
-    char *config = am_text("%s/adapter_config.json", output);
-    char *partial = am_text("%s/adapter_config.json.partial", output);
     const char *const inputs[] = {folder, am_ckpt_path(model->ckpt), NULL};
-    AM_KEEP(path == NULL || config == NULL || partial == NULL ? AM_E_NOMEM : 0);
+    AM_KEEP(path == NULL ? AM_E_NOMEM : 0);
     AM_AGREE(comm);
     AM_TRY(am_adapter_open_all(comm, folder, &model->trunk.tensors, am_ckpt_path(model->ckpt),
                                &f.adapter));
@@ -211,21 +186,19 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     AM_TRY(load_all(comm, &f));
     rc = make_table(&f);
     AM_KEEP(am_meta_set(&meta, "format", "pt"));
-    AM_KEEP(rank == 0 ? write_config(&f, output, partial) : 0);
+    AM_KEEP(rank == 0 ? am_adapter_config_stage(output, f.config.text) : 0);
     AM_AGREE(comm);
     const am_ckpt_options options = {.overwrite = overwrite, .meta = &meta, .inputs = inputs};
     AM_TRY(am_hf_model_write_all(comm, model, path, &f.theirs, f.offset, f.block, &options));
-    rc = rank == 0 ? publish_config(partial, config) : 0;
+    rc = rank == 0 ? am_adapter_config_publish(output) : 0;
     AM_AGREE(comm);
     *written = (am_hf_written){f.theirs.n, am_tensor_table_bytes(&f.theirs)};
 cleanup:
-    if (rc != 0 && rank == 0 && partial != NULL) {
-        unlink(partial);
+    if (rc != 0 && rank == 0) {
+        am_adapter_config_drop(output);
     }
     am_meta_free(&meta);
     free(path);
-    free(config);
-    free(partial);
     factors_free(&f);
     return rc;
 }

@@ -2,134 +2,31 @@
 #include "jobs/merge/lora.h"
 
 #include <stdlib.h>
+#include "io/checkpoint/product.h"
 #include "io/dtype.h"
 #include "mpi/arena.h"
-#include "mpi/clones.h"
 #include "mpi/error.h"
 
-enum {
-    ROWS = 64,                 /* rows of the left factor in memory */
-    COLUMNS = 512,             /* elements of a row that are summed at a time */
-    RAW_ELEMENTS = 1 << 13,    /* for load_raw */
-    BOUNCE_ELEMENTS = 1 << 13, /* of a factor that is transposed while it is read */
-    LOAD_BYTES = 1 << 20       /* that a checkpoint reads at a time */
-};
+enum { RAW_ELEMENTS = 1 << 13 }; /* for load_raw */
 
-/* delta[i,j] = sum_k left[i,k] * right[k,j] */
+/* W + scale * B A */
 struct am_lora {
     am_source model, factors;
     const am_adapter *adapter;
-    int64_t tensor;        /* whose factors are here, -1: none */
-    int64_t first, n_rows; /* rows of the left factor that are here */
-    double *right, *left;  /* [rank, cols], [ROWS, rank] */
-    int64_t right_capacity, left_capacity;
-    double *bounce; /* [BOUNCE_ELEMENTS] */
+    am_product *product;
 };
 
-static int grow(double **buffer, int64_t *capacity, int64_t n)
+/* B A, or its transpose A^T B^T: the factors as they are stored. */
+static am_product_part part_of(const am_adapter_part *p)
 {
-    if (n > *capacity) {
-        free(*buffer);
-        *capacity = 0;
-        *buffer = am_new(n, sizeof **buffer, "the factors of an adapter");
-        if (*buffer == NULL) {
-            return AM_E_NOMEM;
-        }
-        *capacity = n;
-    }
-    return 0;
-}
-
-/* dst[c, r] from elements [lo, lo + r*c) of a factor that holds them as [r, c]. */
-static int load_transposed(am_lora *l, int64_t factor, int64_t rows, int64_t cols, double *dst)
-{
-    for (int64_t at = 0; at < rows * cols; at += BOUNCE_ELEMENTS) {
-        const int64_t left = rows * cols - at;
-        const int64_t n = left < BOUNCE_ELEMENTS ? left : BOUNCE_ELEMENTS;
-        int rc = l->factors.load(l->factors.self, factor, at, n, l->bounce);
-        if (rc != 0) {
-            return rc;
-        }
-        int64_t i = at / cols, j = at % cols;
-        for (int64_t e = 0; e < n; e++) {
-            dst[j * rows + i] = l->bounce[e];
-            if (++j == cols) {
-                j = 0;
-                i++;
-            }
-        }
-    }
-    return 0;
-}
-
-static int need_right(am_lora *l, int64_t tensor)
-{
-    const am_adapter_part *p = &l->adapter->part[tensor];
-    int rc = 0;
-    if (l->tensor == tensor) {
-        return 0;
-    }
-    l->tensor = -1;
-    l->n_rows = 0;
-    AM_TRY(grow(&l->right, &l->right_capacity, p->rank * p->cols));
-    AM_TRY(grow(&l->left, &l->left_capacity, ROWS * p->rank));
-    if (p->is_transposed) { /* B [cols, rank] */
-        AM_TRY(load_transposed(l, p->b, p->cols, p->rank, l->right));
-    } else {
-        AM_TRY(l->factors.load(l->factors.self, p->a, 0, p->rank * p->cols, l->right));
-    }
-    l->tensor = tensor;
-cleanup:
-    return rc;
-}
-
-/* Rows from `row` on, ROWS of them or up to the end of the tensor. */
-static int need_left(am_lora *l, int64_t row)
-{
-    const am_adapter_part *p = &l->adapter->part[l->tensor];
-    int rc = 0;
-    if (row >= l->first && row < l->first + l->n_rows) {
-        return 0;
-    }
-    const int64_t n = p->rows - row < ROWS ? p->rows - row : ROWS;
-    l->n_rows = 0;
-    if (p->is_transposed) { /* A [rank, rows]: a run of every row */
-        for (int64_t k = 0; k < p->rank; k++) {
-            double run[ROWS];
-            AM_TRY(l->factors.load(l->factors.self, p->a, k * p->rows + row, n, run));
-            for (int64_t i = 0; i < n; i++) {
-                l->left[i * p->rank + k] = run[i];
-            }
-        }
-    } else {
-        AM_TRY(l->factors.load(l->factors.self, p->b, row * p->rank, n * p->rank, l->left));
-    }
-    l->first = row;
-    l->n_rows = n;
-cleanup:
-    return rc;
-}
-
-/* dst[n] += scale * left[rank] * right[rank, stride] */
-AM_CLONES static void add_row(const double *left, const double *right, int64_t rank, int64_t stride,
-                              double scale, int64_t n, double *dst)
-{
-    double sum[COLUMNS];
-    for (int64_t at = 0; at < n; at += COLUMNS) {
-        const int64_t m = n - at < COLUMNS ? n - at : COLUMNS;
-        for (int64_t j = 0; j < m; j++) {
-            sum[j] = 0;
-        }
-        for (int64_t k = 0; k < rank; k++) {
-            const double *row = right + k * stride + at;
-            for (int64_t j = 0; j < m; j++) {
-                sum[j] += left[k] * row[j];
-            }
-        }
-        for (int64_t j = 0; j < m; j++) {
-            dst[at + j] += scale * sum[j];
-        }
-    }
+    return (am_product_part){.left = p->is_transposed ? p->a : p->b,
+                             .right = p->is_transposed ? p->b : p->a,
+                             .weight = -1,
+                             .rows = p->rows,
+                             .cols = p->cols,
+                             .rank = p->rank,
+                             .scale = p->scale,
+                             .is_transposed = p->is_transposed};
 }
 
 static int load(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst)
@@ -143,18 +40,8 @@ static int load(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst)
     if (rc != 0 || p->a < 0 || n == 0) {
         return rc;
     }
-    AM_TRY(need_right(l, tensor));
-    for (int64_t at = lo; at < lo + n;) {
-        const int64_t row = at / p->cols, column = at % p->cols;
-        const int64_t left = lo + n - at;
-        const int64_t step = p->cols - column < left ? p->cols - column : left;
-        AM_TRY(need_left(l, row));
-        add_row(l->left + (row - l->first) * p->rank, l->right + column, p->rank, p->cols, p->scale,
-                step, dst + (at - lo));
-        at += step;
-    }
-cleanup:
-    return rc;
+    const am_product_part part = part_of(p);
+    return am_product_add(l->product, tensor, &part, lo, n, dst);
 }
 
 /* The adapter's numbers rounded once to the tensor's own type; other tensors as they are. */
@@ -206,9 +93,8 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
     *lora = l;
     l->model = *model;
     l->adapter = adapter;
-    l->tensor = -1;
-    l->bounce = am_new(BOUNCE_ELEMENTS, sizeof *l->bounce, "an adapter");
-    int rc = l->bounce != NULL ? am_ckpt_source(adapter->ckpt, 0, &l->factors) : AM_E_NOMEM;
+    int rc = am_ckpt_source(adapter->ckpt, 0, &l->factors);
+    AM_KEEP(am_product_create(&l->factors, &l->product));
     *out = (am_source){.self = l,
                        .label = model->label,
                        .tensors = model->tensors,
@@ -222,23 +108,20 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
 
 int64_t am_lora_bytes(const am_lora *lora)
 {
-    const int64_t real = sizeof(double);
-    int64_t most = 0;
+    int64_t most = am_product_bytes(0, 0);
     for (int64_t i = 0; i < lora->model.tensors->n; i++) {
         const am_adapter_part *p = &lora->adapter->part[i];
-        const int64_t factors = p->a < 0 || p->is_whole ? 0 : (p->cols + ROWS) * p->rank * real;
-        most = factors > most ? factors : most;
+        const bool has_factors = p->a >= 0 && !p->is_whole;
+        const int64_t bytes = has_factors ? am_product_bytes(p->rank, p->cols) : 0;
+        most = bytes > most ? bytes : most;
     }
-    /* and a factor as it is in the file, before it is widened */
-    return most + BOUNCE_ELEMENTS * real + (most / 2 < LOAD_BYTES ? most / 2 : LOAD_BYTES);
+    return most;
 }
 
 void am_lora_free(am_lora **lora)
 {
     if (*lora != NULL) {
-        free((*lora)->right);
-        free((*lora)->left);
-        free((*lora)->bounce);
+        am_product_free(&(*lora)->product);
         free(*lora);
         *lora = NULL;
     }

@@ -6,6 +6,7 @@
 #include "jobs/merge/complaints.h"
 #include "jobs/stats/origin.h"
 #include "jobs/recipe/bind.h"
+#include "jobs/stats/names.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -219,11 +220,8 @@ static bool has_shape_of(const am_tensor *a, const am_tensor *b)
 /* The Fisher values of a tensor: under its own name, or as `stats` writes them. */
 static int64_t find_second(const am_tensor_table *tensors, const char *name)
 {
-    static const char prefix[] = "fisher.";
-    char of_stats[AM_MAX_NAME + sizeof prefix];
     const int64_t at = am_tensor_table_find(tensors, name);
-    snprintf(of_stats, sizeof of_stats, "%s%s", prefix, name);
-    return at >= 0 ? at : am_tensor_table_find(tensors, of_stats);
+    return at >= 0 ? at : am_stats_find_fisher(tensors, name);
 }
 
 /* Is `found` what the second checkpoint needs for a piece: its like, or a Gram matrix? */
@@ -235,19 +233,6 @@ static bool fits_second(const am_merge_plan *plan, const am_tensor *piece, const
            (plan->recipe.method->needs_aux
                 ? has_shape_of(found, piece)
                 : found->ndim == 2 && found->shape[0] == cols && found->shape[1] == cols);
-}
-
-/* The Gram matrix of what LAYER.weight multiplies, as `stats` writes it; -1: none. */
-static int64_t find_gram(const am_tensor_table *tensors, const char *name)
-{
-    static const char prefix[] = "gram.", suffix[] = ".weight";
-    char of_stats[AM_MAX_NAME + sizeof prefix];
-    const size_t n = strlen(name), end = strlen(suffix);
-    if (n <= end || strcmp(name + n - end, suffix) != 0) {
-        return -1;
-    }
-    snprintf(of_stats, sizeof of_stats, "%s%.*s", prefix, (int)(n - end), name);
-    return am_tensor_table_find(tensors, of_stats);
 }
 
 /* Tensors of model m's second checkpoint for every piece that is merged of it. */
@@ -269,7 +254,8 @@ static int index_second(am_merge_plan *plan, int m, am_complaints *complaints)
             continue;
         }
         const char *name = name_in(plan, i, input);
-        index[i] = r->method->needs_aux ? find_second(tensors, name) : find_gram(tensors, name);
+        index[i] =
+            r->method->needs_aux ? find_second(tensors, name) : am_stats_find_gram(tensors, name);
         n += index[i] >= 0;
         if (index[i] < 0 ? r->method->needs_aux
                          : !fits_second(plan, &pieces->t[i], &tensors->t[index[i]])) {
@@ -485,6 +471,7 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
                               .gram = out->recipe.method->needs_gram ? out->second : NULL,
                               .param = out->param,
                               .model_param = out->model_param,
+                              .grid = out->recipe.has_grid ? &out->recipe.grid : NULL,
                               .scope = out->recipe.scope,
                               .semantics = out->recipe.semantics,
                               .work = out->work,

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/merge/recipe.h"
+#include "jobs/merge/grid.h"
 #include "jobs/merge/vocab.h"
 #include "jobs/recipe/bind.h"
 #include "mpi/error.h"
@@ -213,27 +213,12 @@ static int refuse_mixture(const am_node *root)
 
 int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
 {
-    static const char *const keys[] = {"merge_method",
-                                       "models",
-                                       "base_model",
-                                       "parameters",
-                                       "dtype",
-                                       "out_dtype",
-                                       "slices",
-                                       "modules",
-                                       "tokenizer",
-                                       "tokenizer_source",
-                                       "chat_template",
-                                       "scope",
-                                       "semantics",
-                                       "seed",
-                                       "missing",
-                                       "vocab",
-                                       "buffers",
-                                       "layer_pattern",
-                                       "name",
-                                       "stats_of",
-                                       NULL};
+    static const char *const keys[] = {
+        "merge_method",  "models",  "base_model",    "parameters", "dtype",
+        "out_dtype",     "slices",  "modules",       "tokenizer",  "tokenizer_source",
+        "chat_template", "scope",   "semantics",     "seed",       "missing",
+        "vocab",         "buffers", "layer_pattern", "name",       "stats_of",
+        "grid",          NULL};
     const am_node *root = am_yaml_root(yaml);
     *out = (am_merge_recipe){.yaml = yaml, .setting = am_node_find(root, "parameters")};
     int rc = am_node_map(root, "a recipe");
@@ -247,6 +232,7 @@ int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
     AM_KEEP(read_own_keys(root, out));
     AM_KEEP(read_policies(root, out));
     AM_KEEP(read_patterns(root, &out->layers));
+    AM_KEEP(am_merge_read_grid(root, out));
     AM_KEEP(am_merge_check_setting(out->method, out->setting, false));
     AM_KEEP(am_merge_read_models(root, out));
     if (rc == 0 && out->missing == AM_MISSING_BASE && !out->has_base) {

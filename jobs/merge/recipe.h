@@ -17,7 +17,7 @@
 #include "jobs/merge/layers.h"
 #include "jobs/recipe/yaml.h"
 #include "mpi/tensor.h"
-#include "solver/merge/method.h"
+#include "solver/merge/merge.h"
 
 /* A model, or its layers [lo, hi) in one slice. */
 typedef struct am_merge_model {
@@ -90,6 +90,8 @@ typedef struct am_merge_recipe {
     am_scope scope;           /* one that the method offers */
     am_semantics semantics;   /* likewise */
     uint64_t seed;            /* of random methods */
+    bool has_grid;
+    am_merge_grid grid; /* where large matrices are spread */
 } am_merge_recipe;
 
 /** Check a recipe and say on the log what of it is not used.

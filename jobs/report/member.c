@@ -29,7 +29,7 @@ bool am_is_text(const json_t *object, const char *key, const char *text)
 
 const json_t *am_report_member(const am_report *report, const char *key)
 {
-    return json_object_get(report->run[0].result, key);
+    return json_object_get(report->all, key);
 }
 
 const char **am_report_tasks(const am_report *report, int *n)

@@ -297,6 +297,45 @@ static int same_inputs(const am_report_run *first, const am_report_run *other)
     return 0;
 }
 
+/* Append what the list has not: objects with a `key` of their own. */
+static int add_missing(json_t *list, const json_t *more)
+{
+    for (size_t i = 0; i < json_array_size(more); i++) {
+        json_t *item = json_array_get(more, i);
+        bool is_there = am_member_text(item, "key") == NULL;
+        for (size_t j = 0; j < json_array_size(list) && !is_there; j++) {
+            is_there = am_is_text(json_array_get(list, j), "key", am_member_text(item, "key"));
+        }
+        if (!is_there && json_array_append(list, item) != 0) {
+            return am_fail(AM_E_NOMEM, "out of memory for the rows of the runs");
+        }
+    }
+    return 0;
+}
+
+/* The result of the first run, with the rows and rounds that other runs alone have: a merge that
+ * diverges with one seed has no row there. */
+static int unite(const am_report *report, json_t **out)
+{
+    static const char *const keyed[] = {"rows", "rounds"};
+    int rc = 0;
+    *out = json_copy(report->run[0].result);
+    for (size_t k = 0; k < sizeof keyed / sizeof *keyed && rc == 0 && *out != NULL; k++) {
+        const json_t *first = json_object_get(*out, keyed[k]);
+        if (!json_is_array(first)) {
+            continue;
+        }
+        json_t *all = json_copy((json_t *)first);
+        for (int i = 1; i < report->n && rc == 0 && all != NULL; i++) {
+            rc = add_missing(all, json_object_get(report->run[i].result, keyed[k]));
+        }
+        if (all == NULL || json_object_set_new(*out, keyed[k], all) != 0) {
+            AM_KEEP(am_fail(AM_E_NOMEM, "out of memory for the rows of the runs"));
+        }
+    }
+    return *out != NULL ? rc : am_fail(AM_E_NOMEM, "out of memory for the rows of the runs");
+}
+
 int am_report_open(char *const *paths, int n, am_report *out)
 {
     int rc = 0;
@@ -322,7 +361,7 @@ int am_report_open(char *const *paths, int n, am_report *out)
     }
     out->job = am_member_text(out->run[0].result, "job");
     out->experiment = am_member_text(out->run[0].result, "experiment");
-    return rc;
+    return rc == 0 ? unite(out, &out->all) : rc;
 }
 
 void am_report_close(am_report *report)
@@ -334,5 +373,6 @@ void am_report_close(am_report *report)
         json_decref(report->run[i].events);
     }
     free(report->run);
+    json_decref(report->all);
     *report = (am_report){0};
 }

@@ -18,7 +18,9 @@ typedef struct am_report_run {
 
 typedef struct am_report {
     int n;
-    am_report_run *run;           /* ascending in the seed, owned */
+    am_report_run *run; /* ascending in the seed, owned */
+    json_t
+        *all; /* result of the first run, with the rows and rounds that only others have; owned */
     const char *job, *experiment; /* borrowed of the first run; experiment: NULL if there is none */
 } am_report;
 
@@ -32,7 +34,7 @@ double am_member_number(const json_t *object, const char *key);
 const char *am_member_text(const json_t *object, const char *key);
 double am_item_number(const json_t *list, size_t i);
 bool am_is_text(const json_t *object, const char *key, const char *text);
-/** Member of the result of the first run. */
+/** Member of the result of the first run; rows and rounds are those of all runs, each key once. */
 const json_t *am_report_member(const am_report *report, const char *key);
 /** Names of the tasks, NULL-terminated and NULL beyond; borrowed strings in malloc'ed memory, *n of
  * them. NULL: no memory. */

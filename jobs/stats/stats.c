@@ -8,8 +8,8 @@
 #include "io/commit/identity.h"
 #include "io/commit/provenance.h"
 #include "io/file.h"
+#include "jobs/stats/make.h"
 #include "jobs/stats/origin.h"
-#include "jobs/stats/sums.h"
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
 #include "jobs/training/suite/weights.h"
@@ -18,7 +18,6 @@
 #include "mpi/bigcount.h"
 #include "mpi/clock.h"
 #include "mpi/log.h"
-#include "mpi/progress.h"
 #include "mpi/runtime.h"
 #include "mpi/stop.h"
 
@@ -39,8 +38,8 @@ typedef struct job {
     char **inputs;     /* owned */
     char *identity;    /* owned, rank 0 */
     am_statistics statistics;
-    am_sums sums;
-    int64_t samples, batches; /* of all tasks */
+    am_task *task;   /* [tasks] owned */
+    int64_t samples; /* of all tasks */
     bool was_finished;
 } job;
 
@@ -184,7 +183,6 @@ static int open_all(job *j)
     for (int i = 0; i < j->suite.n; i++) {
         const int64_t n = task_samples(j, i);
         j->samples += n;
-        j->batches += am_statistics_batches(&recipe->stats, n);
         if (n == 0) { /* the same on all ranks */
             rc = am_fail(AM_E_DATA, "task %s has no samples in its split %s: take another --split",
                          am_suite_task(&j->suite, i), splits[recipe->stats_split]);
@@ -282,61 +280,31 @@ cleanup:
 
 /* ---- work ---- */
 
-static int batches_all(job *j)
+static int list_tasks(job *j)
 {
     const am_suite *suite = &j->suite;
-    am_progress progress;
-    int64_t at = 0; /* batches of tasks before */
-    int rc = AM_OK;
-    am_progress_start(&progress, "statistics", j->batches, "batches");
-    am_progress_add(&progress, j->sums.batches);
-    for (int i = 0; i < suite->n; i++) {
-        const am_task task = {.name = am_suite_task(suite, i),
-                              .train = am_dataset_samples(suite->data[i], j->recipe.stats_split),
-                              .head = suite->head_params[i],
-                              .classes = am_dataset_classes(suite->data[i])};
-        const int64_t n = am_statistics_batches(&j->recipe.stats, task.train.n);
-        for (int64_t b = 0; b < n; b++) {
-            if (at + b < j->sums.batches) {
-                continue; /* an earlier attempt made it */
-            }
-            AM_TRY(am_statistics_batch_all(&j->statistics, j->trunk, &task, b));
-            j->sums.batches++;
-            am_progress_add(&progress, 1);
-            AM_TRY(am_sums_save_if_due_all(&j->sums));
-        }
-        at += n;
+    j->task = am_new(suite->n, sizeof *j->task, "tasks");
+    for (int i = 0; i < suite->n && j->task != NULL; i++) {
+        j->task[i] = (am_task){.name = am_suite_task(suite, i),
+                               .train = am_dataset_samples(suite->data[i], j->recipe.stats_split),
+                               .head = suite->head_params[i],
+                               .classes = am_dataset_classes(suite->data[i])};
     }
-cleanup:
-    if (rc == AM_E_STOPPED) { /* agreed */
-        const int saved = am_sums_save_all(&j->sums);
-        rc = saved != AM_OK ? saved : rc;
-    }
-    am_progress_end(&progress);
-    return rc;
+    return j->task != NULL ? AM_OK : AM_E_NOMEM;
 }
 
-/* Make what is left and publish it, or leave it to the next attempt. */
 static int make_all(job *j, am_ckpt_writer *writer)
 {
-    am_sink sink = {0};
-    int rc = am_sums_open_all(&j->statistics, j->request->output, j->identity, j->request->fresh,
-                              j->request->save_every, &j->sums);
-    if (rc == AM_OK) {
-        rc = batches_all(j);
-    }
-    if (rc == AM_OK) {
-        rc = am_ckpt_sink(writer, &sink);
-        AM_KEEP(am_statistics_store(&j->statistics, j->samples, &sink));
-    }
-    am_pace_tell(&j->sums.pace, "stats");
-    rc = am_ckpt_publish_all(&writer, rc);
-    /* A later attempt goes on, but where it is done or must fail again. */
-    if (rc == AM_OK || rc == AM_E_NUMERIC || rc == AM_E_DATA || rc == AM_E_RECIPE) {
-        const int removed = am_sums_remove_all(am_world(), j->request->output);
-        rc = rc != AM_OK ? rc : removed;
-    }
-    return rc;
+    const am_stats_work work = {.statistics = &j->statistics,
+                                .trunk = j->trunk,
+                                .task = j->task,
+                                .n = j->suite.n,
+                                .output = j->request->output,
+                                .identity = j->identity,
+                                .other = j->request->fresh ? AM_SUMS_FRESH : AM_SUMS_REFUSE,
+                                .save_every = j->request->save_every,
+                                .progress = "statistics"};
+    return am_stats_make_all(&work, &writer);
 }
 
 static int write_all(job *j, const am_meta *meta)
@@ -405,17 +373,19 @@ int am_stats_run_all(const am_args *args, const am_stats_request *request)
     AM_TRY(open_all(&j));
     AM_TRY(am_statistics_open_all(am_world(), j.suite.ops, &j.suite.net, &j.recipe.stats,
                                   &j.statistics));
+    rc = list_tasks(&j);
+    AM_AGREE(am_world());
     AM_TRY(describe_all(&j, &meta));
     AM_TRY(write_all(&j, &meta));
     AM_TRY(report_all(&j, am_seconds() - start));
 cleanup:
     am_meta_free(&meta);
-    am_sums_free(&j.sums);
     am_statistics_free(&j.statistics);
     am_suite_close_all(&j.suite);
     am_train_recipe_inputs_free(j.inputs);
     am_train_recipe_free(&j.recipe);
     free(j.identity);
+    free(j.task);
     free(j.text);
     free(j.all);
     free(j.trunk);

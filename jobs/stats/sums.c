@@ -85,12 +85,13 @@ static int remove_files(const char *output)
     return rc;
 }
 
-/* Is there state of this very job? That of another one is refused, or with `fresh` taken away. */
-static int recognise(am_sums *s, const char *output, bool fresh)
+/* Is there state of this very job? That of another one is refused, or taken away. */
+static int recognise(am_sums *s, const char *output, am_sums_other other)
 {
     char what[1024], *there = NULL;
     int64_t bytes = 0;
-    int rc = fresh ? AM_E_NOINPUT : am_file_slurp(s->job, most_text, &there, &bytes);
+    int rc =
+        other == AM_SUMS_FRESH ? AM_E_NOINPUT : am_file_slurp(s->job, most_text, &there, &bytes);
     if (rc == AM_E_NOINPUT) {
         am_error_clear();
         return remove_files(output);
@@ -103,6 +104,9 @@ static int recognise(am_sums *s, const char *output, bool fresh)
     if (differences < 0) {
         am_warn("%s is damaged: starting over", s->job);
         am_error_clear();
+        return remove_files(output);
+    }
+    if (differences > 0 && other == AM_SUMS_REPLACE) {
         return remove_files(output);
     }
     if (differences > 0) {
@@ -190,7 +194,7 @@ cleanup:
 }
 
 int am_sums_open_all(am_statistics *statistics, const char *output, const char *identity,
-                     bool fresh, double save_every, am_sums *out)
+                     am_sums_other other, double save_every, am_sums *out)
 {
     int rank;
     MPI_Comm_rank(statistics->comm, &rank);
@@ -201,7 +205,7 @@ int am_sums_open_all(am_statistics *statistics, const char *output, const char *
         AM_KEEP(out->path[turn] == NULL ? AM_E_NOMEM : AM_OK);
     }
     if (rank == 0) {
-        AM_KEEP(recognise(out, output, fresh));
+        AM_KEEP(recognise(out, output, other));
     }
     AM_AGREE(statistics->comm);
     am_pace_start(&out->pace, save_every);

@@ -10,6 +10,13 @@
 
 enum { AM_SUMS_TURNS = 2 };
 
+/* What becomes of sums that are there. */
+typedef enum am_sums_other {
+    AM_SUMS_REFUSE,  /* this job's are gone on with, those of another one are an error */
+    AM_SUMS_REPLACE, /* this job's are gone on with, those of another one go */
+    AM_SUMS_FRESH    /* all go */
+} am_sums_other;
+
 typedef struct am_sums {
     am_statistics *statistics; /* borrowed */
     const char *identity;      /* rank 0: what the job is; borrowed */
@@ -22,11 +29,11 @@ typedef struct am_sums {
 } am_sums;
 
 /** Begin with no batch, or where an earlier attempt was: then the sums are what it had saved.
- * output, fresh, save_every [same]; identity [root]. Collective [statistics->comm]. out: freed by
+ * output, other, save_every [same]; identity [root]. Collective [statistics->comm]. out: freed by
  * am_sums_free, also after an error. Errors: AM_E_CREATE (another job was interrupted: says in what
- * they differ; not with fresh), AM_E_IO, AM_E_NOMEM; agreed. */
+ * they differ; with AM_SUMS_REFUSE), AM_E_IO, AM_E_NOMEM; agreed. */
 int am_sums_open_all(am_statistics *statistics, const char *output, const char *identity,
-                     bool fresh, double save_every, am_sums *out);
+                     am_sums_other other, double save_every, am_sums *out);
 void am_sums_free(am_sums *sums); /* accepts a zeroed one */
 
 /** Save, if the last save has fewer batches. Collective. Errors: those of the writer; agreed. */

@@ -10,13 +10,15 @@
  *   probe                                                         a call
  *   train      the model                                          a call, its state
  *   finetune   merged, one or two a task, the chosen one, slices  a call in a group
+ *   statistics the same                                           a leaf of stats in a group
  *   joint      and the final one                                  a call of all ranks
  *   gradients  and six in f64                                     a call in a group, a full batch
- *   plane      and three in f64                                   an evaluation
+ *   plane      and three in f64                                   an evaluation; a Gram matrix
  *   descent    those of the sweep (solver/theory), Lanczos'       a gradient or a product of parts
  *   spectra    the end, Lanczos'                                  the same
  *   load       the model twice                                    none
  *   statistics                                                    a leaf of stats
+ *   match      two in f64                                         sums of stats, similarities
  *   share      base, merged, shared, two a task, slices           a merge
  *   compress   the same, twins                                    a trunk, a factorisation
  *   route      the same                                           the router and its features
@@ -29,6 +31,7 @@
 #include <stdlib.h>
 #include "io/file.h"
 #include "jobs/training/iterate/gradients.h"
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
 #include "jobs/training/regmean/regmean.h"
@@ -296,6 +299,14 @@ static int64_t iterate_reals(const planner *p, int64_t own)
     return (2 + 2 * own) * P + (T + 2) * slice + sent + adapted_reals(p, own);
 }
 
+/* Likewise before a one-shot merge: after the first one there are its choices, too. */
+static int64_t one_shot_reals(const planner *p, int64_t own)
+{
+    const int64_t T = p->recipe->n_tasks, P = p->plain.trunk, slice = p->plain.slice;
+    const int64_t merged = p->recipe->one_shot.n_epochs > 1 ? 3 * P + slice : 0;
+    return (1 + 2 * own) * P + (T + 1) * slice + (own > 0 ? P : 0) + merged + adapted_reals(p, own);
+}
+
 /* Trunks while the rounds train: the current one, the best of a run, the best of all runs. */
 static int64_t chosen_trunks(const am_train_recipe *r)
 {
@@ -334,11 +345,43 @@ static int gradients_phase(const planner *p, const call *c, int64_t reals, am_tr
     return rc;
 }
 
-/* Origin and axes of the plane beside a model that is evaluated. */
+/* The Gram matrix of all models; origin and axes of their plane beside one that is evaluated. */
 static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
 {
     const int64_t frame = AM_PLANE_VECTORS * p->plain.trunk * (int64_t)sizeof(double);
+    const int64_t gram = am_plane_gram_bytes(p->recipe, p->real);
+    offer(p, "plane", reals, (am_train_need){.parameters = gram}, out);
     return offer_evaluation(p, reals + frame / p->real, 0, out);
+}
+
+/* Statistics of the models of a group. */
+static int model_stats_phase(const planner *p, const int *owner, int group, int size, int64_t reals,
+                             am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    am_net net = {0};
+    int rc = am_model_stats_net(&r->model.net, p->shape[0].features, &net);
+    for (int i = 0; i < r->n_tasks && rc == AM_OK; i++) {
+        const am_dataset_shape *s = &p->shape[i];
+        const int64_t half = r->on_validation ? s->n[AM_VALIDATION] / 2 : 0;
+        const int64_t n = most(s->n[AM_TRAIN], half), limit = r->statistics.samples;
+        am_train_need need = {0};
+        if (owner[i] == group) {
+            rc = am_statistics_bytes(p->ops, &net, &r->stats, limit > 0 && limit < n ? limit : n,
+                                     s->classes, size, &need.gradients, &need.activations);
+            offer(p, "statistics", reals, need, out);
+        }
+    }
+    am_net_free(&net);
+    return rc;
+}
+
+/* What reading them takes while models are merged: sources, and chunks of Fisher information. */
+static int64_t read_stats_bytes(const planner *p)
+{
+    const int64_t each =
+        AM_MODEL_STATS_SOURCE + AM_MODEL_STATS_HELD + (int64_t)AM_CHUNK * (int64_t)sizeof(double);
+    return am_train_recipe_needs_stats(p->recipe) ? p->recipe->n_tasks * each : 0;
 }
 
 static int group_phases(planner *p, const int *owner, int group, int size, am_train_need *out)
@@ -368,10 +411,17 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     if (r->plane.is_given) {
         AM_KEEP(plane_phase(p, shared, out));
     }
-    const am_train_need merge = {.parameters = P * p->real +
-                                               (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK *
-                                                   (int64_t)sizeof(double) +
-                                               p->plain.matrices};
+    if (am_merges_need_stats(r->one_shot.method, r->one_shot.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, one_shot_reals(p, own), out));
+    }
+    if (am_merges_need_stats(r->iterate.method, r->iterate.n_methods)) {
+        AM_KEEP(model_stats_phase(p, owner, group, size, shared + chosen * P, out));
+    }
+    /* The engine has let go of its room when the slices are brought together. */
+    const int64_t engine =
+        (r->n_tasks + MERGE_EXTRA) * (int64_t)AM_CHUNK * (int64_t)sizeof(double) +
+        p->plain.matrices + read_stats_bytes(p);
+    const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
     const int64_t epochs = am_train_recipe_joint_epochs(r);
@@ -473,6 +523,38 @@ static int stats_phases(const planner *p, am_train_need *out)
                                  p->ranks, &need.gradients, &need.activations);
         offer(p, "statistics", P, need, out);
     }
+    return rc;
+}
+
+/* ---- align, pleas ---- */
+
+/* Both networks in f64 all the time; in the arithmetic of the recipe too, while samples are seen.
+ */
+static int align_phases(const planner *p, am_train_need *out)
+{
+    const int64_t P = p->plain.trunk, wide = (int64_t)sizeof(double);
+    int64_t both = P, sums = 0;
+    int rc = AM_OK;
+    for (int i = 0; i < p->recipe->n_tasks; i++) {
+        both += head_reals(p, p->shape[i].classes);
+    }
+    both *= 2 * wide;
+    for (int i = 0; i < p->recipe->n_tasks && p->recipe->stats.what.pair != NULL && rc == AM_OK;
+         i++) {
+        am_train_need need = {.parameters = both};
+        rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
+                                 p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
+                                 p->ranks, &need.gradients, &need.activations);
+        offer(p, "statistics", 2 * P, need, out);
+    }
+    if (p->recipe->stats.what.pair != NULL) {
+        am_stats_layout layout = {0};
+        AM_KEEP(am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout));
+        sums = layout.n * wide;
+        am_stats_layout_free(&layout);
+    }
+    const am_train_need match = {.parameters = both + p->recipe->align_bytes, .gradients = sums};
+    offer(p, "match", 0, match, out);
     return rc;
 }
 
@@ -595,8 +677,11 @@ static int64_t matrices_of(const planner *p, const am_comparison *comparison,
     int64_t bytes = 0;
     for (int i = 0; i < comparison->n_methods; i++) {
         const am_train_merge *merge = &comparison->method[i];
-        bytes = most(bytes, am_method_matrix_bytes(merge->method, tensors, p->recipe->n_tasks,
-                                                   merge->param));
+        for (int v = 0; v < am_train_merge_variants(merge); v++) {
+            const am_train_merge one = am_train_merge_variant(merge, v);
+            bytes = most(
+                bytes, am_method_matrix_bytes(one.method, tensors, p->recipe->n_tasks, one.param));
+        }
     }
     return bytes;
 }
@@ -665,13 +750,14 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
         sets[recipe->n_tasks] = p.pretraining;
     }
     rc = shape_nets(&p);
-    AM_KEEP(job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_EVAL_TWIN
-                ? AM_OK
-                : prepare_phases(&p, out));
+    const bool is_prepared =
+        job == AM_JOB_EVAL || job == AM_JOB_STATS || job == AM_JOB_ALIGN || job == AM_JOB_EVAL_TWIN;
+    AM_KEEP(is_prepared ? AM_OK : prepare_phases(&p, out));
     AM_KEEP(job == AM_JOB_TRAIN       ? train_phases(&p, out)
             : job == AM_JOB_ITERATE   ? iterate_phases(&p, out)
             : job == AM_JOB_THEORY    ? theory_phases(&p, out)
             : job == AM_JOB_STATS     ? stats_phases(&p, out)
+            : job == AM_JOB_ALIGN     ? align_phases(&p, out)
             : job == AM_JOB_TWIN      ? twin_phases(&p, out)
             : job == AM_JOB_EVAL_TWIN ? eval_twin_phases(&p, out)
             : job == AM_JOB_REGMEAN   ? regmean_phases(&p, out)

@@ -356,6 +356,8 @@ int am_model_pool_merge_all(am_model_pool *pool, const am_pool_merge *how, void 
                         .param = params,
                         .model_param = model_params,
                         .copy = copy,
+                        .aux = method->needs_aux ? how->aux : NULL,
+                        .gram = method->needs_gram ? how->gram : NULL,
                         .scope = how->scope,
                         .semantics = how->semantics,
                         .seed = how->seed,

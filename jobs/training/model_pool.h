@@ -34,11 +34,12 @@ int am_model_pool_fill_all(am_model_pool *pool, const void *base, void *const *t
 /* How a pool is merged: values of the method's parameters in table order. */
 typedef struct am_pool_merge {
     const am_method *method;
-    am_scope scope;            /* 0: as the method has it */
-    am_semantics semantics;    /* likewise */
-    const double *param;       /* [P] borrowed */
-    const double *model_param; /* [P] borrowed: the same for every tensor and task */
-    uint64_t seed;             /* of what is drawn */
+    am_scope scope;                   /* 0: as the method has it */
+    am_semantics semantics;           /* likewise */
+    const double *param;              /* [P] borrowed */
+    const double *model_param;        /* [P] borrowed: the same for every tensor and task */
+    const am_merge_input *aux, *gram; /* [T] of the models, as in am_merge_job; NULL: none */
+    uint64_t seed;                    /* of what is drawn */
 } am_pool_merge;
 
 /** Merge what the pool holds into `merged`, a whole trunk on every rank.

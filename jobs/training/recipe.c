@@ -23,8 +23,8 @@ typedef struct top_keys {
 enum { STOP };
 static const char on_divergence[] = "stop|rollback";
 static const char choose_by[] = "auto|accuracy|loss"; /* AM_CHOOSE_* */
-static const char *const experiments[] = {"one_epoch", "budget", "post_hoc",  "dare", "twenty",
-                                          "gradients", "plane",  "optimizer", NULL};
+static const char *const experiments[] = {"one_epoch", "budget", "post_hoc",  "dare",    "twenty",
+                                          "gradients", "plane",  "optimizer", "methods", NULL};
 
 static const am_param top_table[] = {
     {"seed", AM_PARAM_INT, offsetof(top_keys, seed), "0", 0, 9007199254740992.0, NULL,
@@ -42,8 +42,8 @@ static const am_param top_table[] = {
     {0},
 };
 static const char *const top_sections[] = {
-    "model", "data",      "base",  "heads",  "finetune",   "merge", "one_shot", "iterate",
-    "joint", "gradients", "plane", "theory", "experiment", "twin",  "regmean",  NULL};
+    "model", "data",      "base",  "heads",  "finetune",   "merge", "one_shot", "iterate", "joint",
+    "stats", "gradients", "plane", "theory", "experiment", "twin",  "regmean",  NULL};
 
 typedef struct data_keys {
     char *folder;

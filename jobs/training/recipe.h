@@ -22,6 +22,7 @@ enum { AM_START_BASE, AM_START_ONE_SHOT };
 
 enum { AM_MERGE_NAME = 32 };
 enum { AM_RECIPE_MAX_TASKS = 256, AM_RECIPE_MAX_LIST = 32 };
+enum { AM_MERGE_LISTS = 4, AM_MERGE_VARIANTS = 256, AM_SEARCHED_TEXT = 160 };
 
 /* One training section: base, heads, finetune, joint. */
 typedef struct am_train_section {
@@ -32,6 +33,13 @@ typedef struct am_train_section {
     bool sum_tasks; /* joint: every step takes a batch of every task */
 } am_train_section;
 
+/* Values of a parameter of a merge that are tried. */
+typedef struct am_train_list {
+    int param; /* of the method */
+    int n;
+    double value[AM_RECIPE_MAX_LIST];
+} am_train_list;
+
 /* A merge of task vectors: the section `merge`, or an entry of `methods`. */
 typedef struct am_train_merge {
     char name[AM_MERGE_NAME]; /* in keys and names of files */
@@ -40,6 +48,10 @@ typedef struct am_train_merge {
     am_semantics semantics;             /* likewise */
     double param[AM_METHOD_MAX_PARAMS]; /* values of the method's parameters, in table order */
     int lambda;                         /* parameter that alpha sets, -1: the method has none */
+    int n_alphas;                       /* its own; 0: those of its section */
+    double alpha[AM_RECIPE_MAX_LIST];
+    int n_lists; /* param has the first value of each */
+    am_train_list list[AM_MERGE_LISTS];
 } am_train_merge;
 
 /* Merges that are compared: every method, with every number of epochs, at every alpha. */
@@ -63,6 +75,14 @@ typedef struct am_plane_section {
     int64_t grid;  /* points a side */
     double margin; /* of the extent of the models, on every side */
 } am_plane_section;
+
+/* What statistics of the models methods of the comparisons get: as options of `allmerge stats`. */
+typedef struct am_stats_section {
+    bool is_given;
+    int fisher;      /* am_stats_fisher; not AM_FISHER_NONE */
+    int64_t samples; /* of each task at most, 0: all */
+    int64_t batch, micro_batches;
+} am_stats_section;
 
 /* What model a sample gets: the twins by the router's probabilities, or that of the likeliest task.
  */
@@ -125,16 +145,18 @@ typedef struct am_train_recipe {
     bool run_joint;
     am_gradients_section gradients;
     am_plane_section plane;
+    am_stats_section statistics;
     am_theory_section theory;
     bool has_twin; /* the recipe has a section twin */
     am_twin_section twin;
     bool has_regmean; /* likewise */
     am_regmean_section regmean;
 
-    /* Not of the recipe's text, of `stats` alone (am_stats_adapt): what it makes, of which split.
-     */
+    /* What methods of the comparisons need, by the section `stats`; or what the command `stats` was
+     * asked for, and of which split (am_stats_adapt). */
     am_statistics_options stats;
     am_split stats_split;
+    int64_t align_bytes; /* of align and pleas: of their work after the statistics */
 
     /* Not of the recipe's text: bytes of memory for the samples of each task and, at [n_tasks], of
      * the set to pretrain on, owned; NULL: any. Set by am_train_fit_all. */
@@ -154,12 +176,24 @@ bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text);
 void am_train_merge_print_own(const am_train_merge *merge, am_json *json);
 /** Share of the elements of the task vectors that a merge drops at random; 0: none. Pure. */
 double am_train_merge_drops(const am_train_merge *merge);
+/** Variants of a merge: one for every combination of the values of its lists, the last list first;
+ * its v-th, with a value for each. Pure. */
+int am_train_merge_variants(const am_train_merge *merge);
+am_train_merge am_train_merge_variant(const am_train_merge *merge, int v);
+/** Member "searched" of what was chosen: the values of the v-th variant; nothing without lists. */
+void am_train_merge_searched(const am_train_merge *merge, int v, am_json *json);
+/** The same for people, " density 0.2", into text[AM_SEARCHED_TEXT]; returns it. */
+const char *am_train_merge_searched_text(const am_train_merge *merge, int v, char *text);
 /** Alphas that a method of a comparison is tried with, and the a-th; NaN for a method without a
  * lambda, which is merged once. Pure. */
 int am_comparison_alphas(const am_comparison *comparison, const am_train_merge *merge);
 double am_comparison_alpha(const am_comparison *comparison, const am_train_merge *merge, int a);
 /** A method of the comparisons works by rows or on matrices. Pure. */
 bool am_train_recipe_on_wholes(const am_train_recipe *recipe);
+/** One of n merges, or of all of the comparisons, needs statistics of the models: recipe->stats
+ * says which. Pure. */
+bool am_merges_need_stats(const am_train_merge *merges, int n);
+bool am_train_recipe_needs_stats(const am_train_recipe *recipe);
 /** Rounds of a run with so many epochs a round. Pure. */
 int64_t am_train_recipe_rounds(const am_train_recipe *recipe, int64_t round_epochs);
 /** Epochs of joint training: as many as the longest run trains, unless the recipe says otherwise.

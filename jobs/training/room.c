@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include "jobs/stats/sums.h"
+#include "jobs/training/iterate/model_stats.h"
 #include "mpi/agree.h"
 #include "mpi/param.h"
 
@@ -39,7 +41,18 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-int64_t am_room_of_iterate(const am_iterate *it)
+/* Statistics of the models of every one-shot merge and of a round, and sums of those that are made.
+ */
+static int stats_bytes(const am_iterate *it, int64_t *bytes)
+{
+    const int64_t files = it->suite.n * (it->recipe->one_shot.n_epochs + 1);
+    const int64_t sums = AM_SUMS_TURNS * (int64_t)it->suite.n_groups;
+    const int rc = am_model_stats_bytes(it, bytes);
+    *bytes = *bytes > 0 ? (files + sums) * (*bytes + FILE_BYTES) : 0;
+    return rc;
+}
+
+int am_room_of_iterate(const am_iterate *it, int64_t *bytes)
 {
     const am_train_recipe *r = it->recipe;
     const int64_t joint = am_train_recipe_joint_epochs(r);
@@ -59,7 +72,9 @@ int64_t am_room_of_iterate(const am_iterate *it)
     const int64_t tasks = 2 * it->suite.n * state_bytes(it, &r->finetune);
     const int64_t work = larger(tasks, 3 * larger(state_bytes(it, &r->base),
                                                   r->run_joint ? state_bytes(it, &r->joint) : 0));
-    return models * model_bytes(it) + heads_bytes(it) + work;
+    const int rc = stats_bytes(it, bytes);
+    *bytes += models * model_bytes(it) + heads_bytes(it) + work;
+    return rc;
 }
 
 int64_t am_room_of_twin(const am_iterate *it, int64_t made)
@@ -103,7 +118,8 @@ static int64_t bytes_there(const am_run_folder *folder, const char *sub)
 
 static int check(const am_run_folder *folder, int64_t bytes)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "state", "work"};
+    static const char *const subs[] = {".",     "rounds", "tuned", "joint",      "plane",
+                                       "state", "work",   "stats", "round-stats"};
     struct statvfs fs;
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
         bytes -= bytes_there(folder, subs[i]);

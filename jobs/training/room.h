@@ -7,8 +7,8 @@
 #include "jobs/training/iterate/iterate.h"
 
 /** All checkpoints that iterate has on disk at one time (those that `keep` removes not counted),
- * and the states of what is being trained; an upper bound. Local, pure. */
-int64_t am_room_of_iterate(const am_iterate *it);
+ * and the states of what is being trained; an upper bound. Local. Errors: AM_E_NOMEM. */
+int am_room_of_iterate(const am_iterate *it, int64_t *bytes);
 /** The same of train, with these keys. */
 int64_t am_room_of_train(const am_iterate *it, const am_train_section *section);
 

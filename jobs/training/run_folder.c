@@ -181,7 +181,7 @@ static bool is_ours(const char *name)
  * bring it back, and a finished run looks at no model again that would take it along. */
 static void tidy_locks(const am_run_folder *folder)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane"};
+    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "stats"};
     static const char suffix[] = ".lock";
     char path[AM_RUN_PATH];
     for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
@@ -226,8 +226,8 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".",     "rounds", "tuned", "joint",
-                                       "plane", "state",  "work",  "units"};
+    static const char *const subs[] = {".",     "rounds", "tuned", "joint", "plane",
+                                       "state", "work",   "units", "stats", "round-stats"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {

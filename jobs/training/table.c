@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "jobs/training/recipe.h"
 #include "mpi/error.h"
 
 int am_table_add(am_table *table, const char *key, const char *name, am_table_choice choice,
@@ -68,7 +69,12 @@ static void write_row(const am_table_row *row, bool by_loss, FILE *out)
         const am_eval_result *task = &scores->task[i];
         fprintf(out, " %8.4f", by_loss ? am_scores_bits(task->loss) : am_scores_accuracy(task));
     }
-    fprintf(out, " %8.4f\n", by_loss ? am_scores_bits(scores->loss) : scores->accuracy);
+    fprintf(out, " %8.4f", by_loss ? am_scores_bits(scores->loss) : scores->accuracy);
+    if (row->choice.merge != NULL) {
+        char text[AM_SEARCHED_TEXT];
+        fputs(am_train_merge_searched_text(row->choice.merge, row->choice.variant, text), out);
+    }
+    (void)fputc('\n', out);
 }
 
 char *am_table_text(const am_table *table)
@@ -102,6 +108,9 @@ static void json_row(const am_suite *suite, const am_table_row *row, am_json *js
         am_json_string(json, "method", row->choice.method);
     }
     am_json_real(json, "alpha", row->choice.alpha);
+    if (row->choice.merge != NULL) {
+        am_train_merge_searched(row->choice.merge, row->choice.variant, json);
+    }
     if (row->choice.epochs >= 0) {
         am_json_int(json, "epochs", row->choice.epochs);
     }

@@ -10,8 +10,10 @@ enum { AM_TABLE_ROWS = 256, AM_TABLE_NAME = 80 };
 
 /* How a row's model was chosen; fields that do not apply are negative or NaN. */
 typedef struct am_table_choice {
-    const char *phase, *method; /* static, or of the recipe; NULL: not told, no merge */
-    int64_t round_epochs;       /* of rounds: epochs of each; else 0 */
+    const struct am_train_merge *merge; /* of the recipe; NULL: nothing was searched but alpha */
+    int variant;                        /* of it */
+    const char *phase, *method;         /* static, or of the recipe; NULL: not told, no merge */
+    int64_t round_epochs;               /* of rounds: epochs of each; else 0 */
     double alpha;
     int64_t epochs, round;
     double validation;      /* mean accuracy on validation data, 0..1 */

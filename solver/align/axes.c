@@ -168,6 +168,19 @@ static void bind_heads(builder *b)
 
 /* ---- fields ---- */
 
+/* cell[n,m]: features of `value` that are units [lo, lo + n) of its family; fill: [n]. */
+static void fill_cells(const builder *b, int64_t n, int64_t m, int64_t lo, int value, int64_t *cell,
+                       int64_t *fill)
+{
+    memset(fill, 0, (size_t)n * sizeof *fill);
+    for (int64_t i = 0; i < features_of(b, value); i++) {
+        const int64_t u = b->unit[b->first[value] + i] - lo;
+        if (u >= 0 && u < n) {
+            cell[u * m + fill[u]++] = i;
+        }
+    }
+}
+
 /* Units [lo, lo + n) of the family of `value`, along axis dim of a tensor. */
 static int add_use(const builder *b, am_align_field *field, int64_t lo, int value, int tensor,
                    int dim, int64_t *fill)
@@ -192,11 +205,36 @@ static int add_use(const builder *b, am_align_field *field, int64_t lo, int valu
     if (use->cell == NULL) {
         return AM_E_NOMEM;
     }
-    memset(fill, 0, (size_t)field->n * sizeof *fill);
-    for (int64_t i = 0; i < F; i++) {
-        const int64_t u = b->unit[b->first[value] + i] - lo;
-        if (u >= 0 && u < field->n) {
-            use->cell[u * use->m + fill[u]++] = i;
+    fill_cells(b, field->n, use->m, lo, value, use->cell, fill);
+    return 0;
+}
+
+/* The layers that read units [lo, lo + n) of a family; each value once. */
+static int add_reads(const builder *b, int f, int64_t lo, am_align_field *field)
+{
+    const am_net *net = b->net;
+    field->read = am_new(net->n + 1, sizeof *field->read, "readers of features");
+    if (field->read == NULL) {
+        return AM_E_NOMEM;
+    }
+    for (int i = 0; i <= net->n; i++) {
+        const am_layer *layer = i < net->n ? net->node[i].layer : NULL;
+        const int value = layer != NULL ? net->node[i].in[0] : net->n;
+        const bool reads =
+            layer == NULL || layer->product_terms != NULL || layer->axes.rule == AM_AXES_HEADS;
+        bool is_new = reads && family_of(b, value) == f;
+        for (int r = 0; is_new && r < field->n_reads; r++) {
+            const int last = field->read[r].node;
+            is_new = value != (last < net->n ? net->node[last].in[0] : net->n);
+        }
+        if (is_new) {
+            am_align_read *read = &field->read[field->n_reads++];
+            *read = (am_align_read){.node = i, .m = features_of(b, value) / b->units[f]};
+            read->cell = am_new(field->n * read->m, sizeof *read->cell, "readers of features");
+            if (read->cell == NULL) {
+                return AM_E_NOMEM;
+            }
+            fill_cells(b, field->n, read->m, lo, value, read->cell, b->count);
         }
     }
     return 0;
@@ -241,7 +279,9 @@ static int add_field(const builder *b, am_align *a, int f, int64_t lo, int64_t n
     for (int64_t i = 0; i < n; i++) {
         field->order[i] = i;
     }
-    return add_uses(b, a, f, lo, field);
+    int rc = add_uses(b, a, f, lo, field);
+    AM_KEEP(add_reads(b, f, lo, field));
+    return rc;
 }
 
 static int add_attention(const builder *b, am_align *a, int i)
@@ -276,6 +316,31 @@ static int add_groups(const builder *b, am_align *a)
         }
     }
     return rc;
+}
+
+/* What statistics of two such networks look at. */
+static int list_reads(am_align *a)
+{
+    int reads = 0;
+    for (int f = 0; f < a->n_fields; f++) {
+        reads += a->field[f].n_reads;
+    }
+    int64_t *n = am_new(a->n_fields + 1, sizeof *n, "readers of features");
+    am_stats_view *read = am_new(reads + 1, sizeof *read, "readers of features");
+    a->pair = (am_stats_pair){.n_fields = a->n_fields, .n = n, .read = read};
+    if (n == NULL || read == NULL) {
+        return AM_E_NOMEM;
+    }
+    for (int f = 0; f < a->n_fields; f++) {
+        const am_align_field *field = &a->field[f];
+        n[f] = field->n;
+        for (int k = 0; k < field->n_reads; k++) {
+            const am_align_read *from = &field->read[k];
+            read[a->pair.n_reads++] =
+                (am_stats_view){.field = f, .node = from->node, .m = from->m, .cell = from->cell};
+        }
+    }
+    return 0;
 }
 
 /* ---- tensors ---- */
@@ -377,6 +442,7 @@ int am_align_find(const am_net *net, const am_tensor_table *heads, bool heads_co
         number_units(&b);
         bind_heads(&b);
         rc = add_groups(&b, out);
+        AM_KEEP(list_reads(out));
     }
     builder_free(&b);
     return rc;
@@ -388,9 +454,15 @@ void am_align_free(am_align *align)
         for (int k = 0; k < align->field[f].n_uses; k++) {
             free(align->field[f].use[k].cell);
         }
+        for (int k = 0; k < align->field[f].n_reads; k++) {
+            free(align->field[f].read[k].cell);
+        }
+        free(align->field[f].read);
         free(align->field[f].use);
         free(align->field[f].order);
     }
+    free((void *)align->pair.n);
+    free((void *)align->pair.read);
     free(align->tensor);
     free(align->field);
     free(align->group);

@@ -15,7 +15,7 @@
 #ifndef AM_SOLVER_ALIGN_AXES_H
 #define AM_SOLVER_ALIGN_AXES_H
 
-#include "solver/training/net.h"
+#include "solver/training/stats.h"
 
 /* A tensor of the trunk or of the heads. */
 typedef struct am_align_tensor {
@@ -32,11 +32,20 @@ typedef struct am_align_use {
     int64_t *cell; /* [n,m] owned: along the axis */
 } am_align_use;
 
+/* A layer that reads the units: a product, attention, or (node net->n) the heads. */
+typedef struct am_align_read {
+    int node;
+    int64_t m;
+    int64_t *cell; /* [n,m] owned: among the features of what it reads */
+} am_align_read;
+
 typedef struct am_align_field {
     int64_t n; /* units */
     int n_uses, capacity;
     am_align_use *use; /* [n_uses] owned */
-    int64_t *order;    /* [n] owned: unit i is what was unit order[i] */
+    int n_reads;
+    am_align_read *read; /* [n_reads] owned: one of each value that is read */
+    int64_t *order;      /* [n] owned: unit i is what was unit order[i] */
 } am_align_field;
 
 enum { AM_ALIGN_Q, AM_ALIGN_K, AM_ALIGN_V, AM_ALIGN_O, AM_ALIGN_FIELDS };
@@ -55,6 +64,7 @@ typedef struct am_align {
     am_align_field *field;   /* [n_fields] owned */
     am_align_group *group;   /* [n_groups] owned, in the order of the nodes */
     int64_t n;               /* elements of all tensors */
+    am_stats_pair pair;      /* its arrays owned: the readers of all fields */
 } am_align;
 
 /** Find the groups of a shaped network.

@@ -69,10 +69,21 @@ cleanup:
     return rc;
 }
 
+/* Weights of a unit that are multiplied at a time. */
+static int64_t piece_of(int64_t n)
+{
+    return PIECE / n > LEAST ? PIECE / n : LEAST;
+}
+
+int64_t am_align_similarity_bytes(int64_t n)
+{
+    return (2 * PIECE + 2 * LEAST * n) * (int64_t)sizeof(double);
+}
+
 int am_align_similarity_all(MPI_Comm comm, const am_align *align, const am_align_field *field,
                             const bool *uses, const double *base, const double *model, double *S)
 {
-    const int64_t n = field->n, most = PIECE / n > LEAST ? PIECE / n : LEAST;
+    const int64_t n = field->n, most = piece_of(n);
     int64_t lo, hi;
     int rank, size, rc = 0;
     MPI_Comm_rank(comm, &rank);

@@ -14,6 +14,9 @@
 int am_align_similarity_all(MPI_Comm comm, const am_align *align, const am_align_field *field,
                             const bool *uses, const double *base, const double *model, double *S);
 
+/** Bytes that it takes for a field of at most n units. Pure. */
+int64_t am_align_similarity_bytes(int64_t n);
+
 /** Put units into another order: unit i of `block` becomes what unit match[i] is now, along all
  * axes of the field. Errors: AM_E_NOMEM. */
 int am_align_permute(const am_align *align, const am_align_field *field, const int64_t *match,

@@ -43,19 +43,29 @@ static int64_t window_tensors(const am_gram *g)
     return n < g->tensors->n ? n : g->tensors->n;
 }
 
+/* Of everything, with a window of so many tensors. */
+static size_t arena_bytes(int n_models, int64_t n_pairs, int64_t window)
+{
+    const size_t spans = AM_ROUND_CHUNKS * sizeof(am_span), chunk = AM_CHUNK * sizeof(double);
+    const size_t exact = (size_t)n_pairs * sizeof(am_exact);
+    return 2 * am_arena_need(spans) + am_arena_need(2 * spans * (size_t)(n_models + 1)) +
+           am_arena_need(exact) + am_arena_need(exact * (size_t)window) + am_arena_need(chunk) +
+           am_arena_need(chunk * (size_t)n_models);
+}
+
+int64_t am_gram_bytes(int n_models)
+{
+    return (int64_t)arena_bytes(n_models, (int64_t)n_models * (n_models + 1) / 2, 0);
+}
+
 static int prepare(am_gram *g, bool is_per_tensor)
 {
-    const size_t spans = AM_ROUND_CHUNKS * sizeof(am_span);
+    const size_t spans = AM_ROUND_CHUNKS * sizeof(am_span), chunk = AM_CHUNK * sizeof(double);
     const size_t mapped = 2 * spans * (size_t)(g->n_models + 1);
     const size_t global = (size_t)g->n_pairs * sizeof(am_exact);
-    const size_t window = is_per_tensor ? global * (size_t)window_tensors(g) : 0;
-    const size_t chunk = AM_CHUNK * sizeof(double);
-    const size_t vectors = chunk * (size_t)g->n_models;
+    const int64_t window = is_per_tensor ? window_tensors(g) : 0;
     int rc =
-        am_arena_create(&g->arena,
-                        2 * am_arena_need(spans) + am_arena_need(mapped) + am_arena_need(global) +
-                            am_arena_need(window) + am_arena_need(chunk) + am_arena_need(vectors),
-                        "Gram matrices");
+        am_arena_create(&g->arena, arena_bytes(g->n_models, g->n_pairs, window), "Gram matrices");
     if (rc != 0) {
         return rc;
     }
@@ -64,8 +74,8 @@ static int prepare(am_gram *g, bool is_per_tensor)
     g->mapped = am_arena_take(&g->arena, mapped);
     g->global = am_arena_take(&g->arena, global);
     g->base_chunk = am_arena_take(&g->arena, chunk);
-    g->vectors = am_arena_take(&g->arena, vectors);
-    g->window = is_per_tensor ? am_arena_take(&g->arena, window) : NULL;
+    g->vectors = am_arena_take(&g->arena, chunk * (size_t)g->n_models);
+    g->window = is_per_tensor ? am_arena_take(&g->arena, global * (size_t)window) : NULL;
     for (int64_t i = 0; i < g->n_pairs; i++) {
         am_exact_zero(&g->global[i]);
     }

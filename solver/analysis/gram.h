@@ -22,6 +22,9 @@ int am_gram_all(MPI_Comm comm, const am_tensor_table *tensors, const am_merge_in
                 const am_merge_input *models, int n_models, const am_slice *slice,
                 double *per_tensor, double *global);
 
+/** Bytes that it takes on a rank for n models without per_tensor. */
+int64_t am_gram_bytes(int n_models);
+
 /** Norms [T] and cosines [T,T] of a Gram matrix [T,T]: diagonal exactly 1, NaN where a vector is
  * zero, clamped to [-1,1]. Local, pure. */
 void am_gram_cosines(const double *gram, int n, double *norms, double *cosines);

@@ -100,6 +100,7 @@ static int make_leaf(const am_statistics *self, const void *trunk, const am_task
                           .layout = &self->layout,
                           .options = &self->options.what,
                           .trunk = trunk,
+                          .other = self->other,
                           .head = task->head,
                           .classes = task->classes,
                           .samples = &task->train};
@@ -145,46 +146,29 @@ cleanup:
 
 /* ---- in and out ---- */
 
-/* Slices are consecutive in the order of the tensors, and so are they in the layout. */
-static int slice_bytes(const am_statistics *self, int64_t *bytes, int64_t *at)
+/* Slices are pieces of the sums, one after the other. */
+int am_statistics_gather_all(const am_statistics *self, double *whole)
 {
-    int size, rc = AM_OK;
-    int64_t sum = 0;
-    MPI_Comm_size(self->comm, &size);
-    for (int r = 0; rc == AM_OK && r < size; r++) {
-        am_slice slice = {0};
-        rc = am_slice_make(&self->layout.tensors, AM_BLOCK, size, r, &slice);
-        at[r] = sum;
-        bytes[r] = slice.elements * (int64_t)sizeof *self->sum;
-        sum += bytes[r];
-        am_slice_free(&slice);
-    }
-    return rc;
-}
-
-int am_statistics_take_all(am_statistics *self, int64_t samples, double *out)
-{
-    const am_stats_layout *l = &self->layout;
-    const size_t own = (size_t)self->slice.elements * sizeof *self->sum;
-    int rank, size, rc;
+    int rank, size;
+    int64_t at = 0;
     MPI_Comm_rank(self->comm, &rank);
     MPI_Comm_size(self->comm, &size);
-    int64_t *bytes = am_new(size, sizeof *bytes, "statistics");
-    int64_t *at = am_new(size, sizeof *at, "statistics");
-    rc = bytes == NULL || at == NULL ? AM_E_NOMEM : slice_bytes(self, bytes, at);
-    AM_AGREE(self->comm);
-    memcpy((char *)out + at[rank], self->sum, own);
-    memset(self->sum, 0, own);
-    AM_TRY(am_gather_all(self->comm, out, bytes, at));
-    for (int64_t k = 0; k < l->tensors.n; k++) {
-        const double rows = (double)(samples * l->rows[k]);
-        for (int64_t i = 0; i < l->tensors.t[k].numel; i++) {
-            out[l->offset[k] + i] /= rows;
-        }
+    int64_t *bytes = am_new(2 * (int64_t)size, sizeof *bytes, "statistics");
+    int rc = bytes == NULL ? AM_E_NOMEM : AM_OK;
+    for (int r = 0; r < size && rc == AM_OK; r++) {
+        am_slice slice = {0};
+        rc = am_slice_make(&self->layout.tensors, AM_BLOCK, size, r, &slice);
+        bytes[r] = slice.elements * (int64_t)sizeof *whole;
+        bytes[size + r] = at;
+        at += bytes[r];
+        am_slice_free(&slice);
     }
+    AM_AGREE(self->comm);
+    AM_ASSERT(at == self->layout.n * (int64_t)sizeof *whole);
+    memcpy(whole + bytes[size + rank] / (int64_t)sizeof *whole, self->sum, (size_t)bytes[rank]);
+    AM_TRY(am_gather_all(self->comm, whole, bytes, bytes + size));
 cleanup:
     free(bytes);
-    free(at);
     return rc;
 }
 

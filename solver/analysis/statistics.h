@@ -29,6 +29,7 @@ typedef struct am_statistics {
     double *sum;            /* [slice.elements] owned: its spans end to end */
     am_tree *tree;          /* owned */
     double *whole;          /* [layout.n] owned */
+    const void *other;      /* trunk of the second network of a pair; borrowed, set by the caller */
 } am_statistics;
 
 /** Begin with sums of zero. Collective [comm]; arguments [same]; net stays as it is. After an error
@@ -53,9 +54,9 @@ int64_t am_statistics_batches(const am_statistics_options *options, int64_t n);
 int am_statistics_batch_all(am_statistics *self, const void *trunk, const am_task *task,
                             int64_t number);
 
-/** What the sums are over `samples` samples, on every rank: out [layout.n], tensors where the
- * layout has them; the sums are zero again. Collective [comm]. Errors: AM_E_NOMEM, agreed. */
-int am_statistics_take_all(am_statistics *self, int64_t samples, double *out);
+/** All sums so far, on every rank, into whole [layout.n]. Collective [comm]. Errors: AM_E_NOMEM,
+ * agreed. */
+int am_statistics_gather_all(const am_statistics *self, double *whole);
 
 /** Store this rank's slice into a sink with the layout's tensors: the sums, or what they are over
  * `samples` samples (0: the sums). Load what was stored as sums. Local. Errors: those of sink and

@@ -179,7 +179,7 @@ const am_layer AM_R(am_layer_rms_norm) = {
     .attrs = attrs,
     .inputs = 1,
     .adds_dx = true,
-    .axes = {.rule = AM_AXES_SAME, .param = {{AM_AXIS_OUT}}},
+    .axes = {.rule = AM_AXES_SAME, .mixes = true, .param = {{AM_AXIS_OUT}}},
     .shape = am_rms_norm_shape,
     .params = am_rms_norm_params,
     .uses = am_rms_norm_uses,

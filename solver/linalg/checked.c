@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include "mpi/watchdog.h"
 #include "solver/linalg/blas.h"
+#include "solver/linalg/grid.h"
 
 /* Workspaces of the routines used here have at most some blocks of 64 rows or columns and 5 squares
  * of the smaller side, and so have offsets into them. */
@@ -16,25 +17,35 @@ bool am_lapack_fits(int64_t rows, int64_t cols)
            shorter * shorter <= INT_MAX / 6;
 }
 
-int am_lapack_check(const char *what, am_matrix a)
+static int check_finite(const char *what, am_matrix a)
 {
-    am_blas_single_thread();
-    am_alive(what);
-    if (!am_lapack_fits(a.rows, a.cols)) {
-        return am_fail(AM_E_NUMERIC,
-                       "%s: a matrix of %lld x %lld is too large for LAPACK's 32-bit integers",
-                       what, (long long)a.rows, (long long)a.cols);
-    }
-    for (int64_t i = 0; i < a.rows; i++) {
-        for (int64_t j = 0; j < a.cols; j++) {
-            const double x = a.at[i * a.step + j];
+    const am_matrix here = am_matrix_local(a);
+    for (int64_t i = 0; i < here.rows; i++) {
+        for (int64_t j = 0; j < here.cols; j++) {
+            const double x = here.at[i * here.step + j];
             if (!isfinite(x)) {
                 return am_fail(AM_E_NUMERIC, "%s: element (%lld, %lld) of the matrix is %s", what,
-                               (long long)i, (long long)j, isnan(x) ? "NaN" : "infinite");
+                               (long long)am_matrix_row(a, i), (long long)am_matrix_col(a, j),
+                               isnan(x) ? "NaN" : "infinite");
             }
         }
     }
     return 0;
+}
+
+int am_lapack_check(const char *what, am_matrix a)
+{
+    const am_grid *g = a.grid;
+    am_blas_single_thread();
+    am_alive(what);
+    if (g == NULL ? !am_lapack_fits(a.rows, a.cols) : !am_layout_fits(&g->layout, a.rows, a.cols)) {
+        return am_fail(AM_E_NUMERIC, "%s: a matrix of %lld x %lld is too large for %s", what,
+                       (long long)a.rows, (long long)a.cols,
+                       g == NULL ? "LAPACK's 32-bit integers"
+                                 : "ScaLAPACK's 32-bit integers on this grid");
+    }
+    const int rc = check_finite(what, a);
+    return g == NULL ? rc : g->ops->agree(g, rc);
 }
 
 int am_lapack_info(const char *what, const char *routine, int info, const char *trouble)

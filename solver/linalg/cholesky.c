@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include "mpi/bigcount.h"
 #include "solver/linalg/checked.h"
+#include "solver/linalg/grid.h"
 
 extern void dpotrf_(const char *triangle, const int *n, double *a, const int *lda, int *info,
                     size_t length);
@@ -19,6 +20,9 @@ int am_cholesky(am_matrix a)
     int info = 0;
     AM_ASSERT(a.rows == a.cols);
     int rc = am_lapack_check("Cholesky factorisation", a);
+    if (rc == 0 && n > 0 && a.grid != NULL) {
+        return a.grid->ops->cholesky(a);
+    }
     if (rc == 0 && n > 0) {
         dpotrf_("U", &n, a.at, &lda, &info, 1);
         rc = am_lapack_info("Cholesky factorisation", "dpotrf", info,
@@ -37,6 +41,9 @@ int am_cholesky_invert(am_matrix l)
     const int n = am_int(l.rows), lda = am_int(l.step);
     int info = 0;
     AM_ASSERT(l.rows == l.cols);
+    if (n > 0 && l.grid != NULL) {
+        return l.grid->ops->cholesky_invert(l);
+    }
     if (n > 0) {
         dtrtri_("U", "N", &n, l.at, &lda, &info, 1, 1);
     }
@@ -50,6 +57,9 @@ int am_cholesky_solve(am_matrix l, am_matrix b)
     int info = 0;
     AM_ASSERT(l.rows == l.cols && b.cols == l.rows);
     int rc = am_lapack_check("solution by Cholesky factors", b);
+    if (rc == 0 && n > 0 && nrhs > 0 && l.grid != NULL) {
+        return l.grid->ops->cholesky_solve(l, b);
+    }
     if (rc == 0 && n > 0 && nrhs > 0) {
         dpotrs_("U", &n, &nrhs, l.at, &lda, b.at, &ldb, &info, 1);
         rc = am_lapack_info("solution by Cholesky factors", "dpotrs", info, "no solution");

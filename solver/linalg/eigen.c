@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include "mpi/bigcount.h"
 #include "solver/linalg/checked.h"
+#include "solver/linalg/grid.h"
 
 /* Columns of the result are vectors, so rows in C; a lower triangle is Fortran's upper one. */
 extern void dsyevd_(const char *job, const char *triangle, const int *n, double *a, const int *lda,
@@ -37,6 +38,9 @@ int am_symmetric_eigen(am_arena *work, am_matrix a, double *values)
     int reals = 0, integers = 0, info = 0;
     AM_ASSERT(a.rows == a.cols);
     int rc = am_lapack_check("eigenvalues", a);
+    if (rc == 0 && n > 0 && a.grid != NULL) {
+        return a.grid->ops->eigen(work, a, values);
+    }
     if (rc == 0 && n > 0) {
         workspace(n, &reals, &integers);
         double *room = am_arena_take(work, (size_t)reals * sizeof *room);

@@ -14,5 +14,6 @@
  * finite; too large; no convergence). */
 int am_symmetric_eigen(am_arena *work, am_matrix a, double *values);
 int64_t am_symmetric_eigen_bytes(int64_t n);
+/* On a grid (pdsyevd): am_grid_eigen_bytes of `work`. */
 
 #endif

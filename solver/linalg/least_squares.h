@@ -15,5 +15,7 @@
  * not finite; too large; no convergence). */
 int am_least_squares(am_arena *work, am_matrix a, am_matrix b, double smallest, int64_t *rank);
 int64_t am_least_squares_bytes(int64_t n, int64_t m, int64_t r);
+/** The same on a grid (by am_svd); on NULL: whole. */
+int64_t am_least_squares_bytes_on(const am_layout *on, int64_t n, int64_t m, int64_t r);
 
 #endif

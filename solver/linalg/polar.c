@@ -33,28 +33,34 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static int64_t iterate_bytes(int64_t m, int64_t n)
+static int64_t iterate_bytes(const am_layout *on, int64_t m, int64_t n)
 {
     const int64_t k = least(m, n);
-    return 2 * am_matrix_bytes(m, n) + 2 * am_matrix_bytes(k, k);
+    return 2 * am_matrix_bytes_on(on, m, n) + 2 * am_matrix_bytes_on(on, k, k);
 }
 
-static int64_t svd_bytes(int64_t m, int64_t n)
+static int64_t svd_bytes(const am_layout *on, int64_t m, int64_t n)
 {
     const int64_t k = least(m, n);
-    return am_matrix_bytes(m, k) + am_matrix_bytes(k, n) + am_matrix_bytes(1, k) +
-           am_svd_bytes(m, n);
+    return am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) +
+           am_svd_bytes_on(on, m, n);
+}
+
+int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n)
+{
+    return most(iterate_bytes(on, m, n), svd_bytes(on, m, n));
 }
 
 int64_t am_polar_bytes(int64_t m, int64_t n)
 {
-    return most(iterate_bytes(m, n), svd_bytes(m, n));
+    return am_polar_bytes_on(NULL, m, n);
 }
 
 static int by_svd(am_arena *work, am_matrix a, double smallest)
 {
     const int64_t k = least(a.rows, a.cols);
-    const am_matrix u = am_matrix_take(work, a.rows, k), vt = am_matrix_take(work, k, a.cols);
+    const am_matrix u = am_matrix_take_like(work, a, a.rows, k);
+    const am_matrix vt = am_matrix_take_like(work, a, k, a.cols);
     double *s = am_matrix_take(work, 1, k).at;
     const int rc = am_svd(work, a, u, s, vt);
     if (rc == 0) {
@@ -75,22 +81,26 @@ static double measure(am_matrix x, am_matrix gram)
     double sum = 0;
     am_multiply(1, x, is_tall ? AM_TRANSPOSED : AM_AS_IS, x, is_tall ? AM_AS_IS : AM_TRANSPOSED, 0,
                 gram);
-    for (int64_t i = 0; i < gram.rows; i++) {
-        for (int64_t j = 0; j < gram.cols; j++) {
-            const double off = gram.at[i * gram.step + j] - (i == j);
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            const double off = here.at[i * here.step + j] - (am_matrix_col(gram, j) == row);
             sum += off * off;
         }
     }
-    return sqrt(sum / (double)gram.rows);
+    return sqrt(am_matrix_total(gram, sum) / (double)gram.rows);
 }
 
 /* next = rho x (3 I - rho^2 gram) / 2; gram is changed. */
 static void step(am_matrix x, am_matrix gram, double rho, am_matrix next)
 {
-    for (int64_t i = 0; i < gram.rows; i++) {
-        for (int64_t j = 0; j < gram.cols; j++) {
-            double *at = &gram.at[i * gram.step + j];
-            *at = 0.5 * rho * ((i == j ? 3 : 0) - rho * rho * *at);
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            double *at = &here.at[i * here.step + j];
+            *at = 0.5 * rho * ((am_matrix_col(gram, j) == row ? 3 : 0) - rho * rho * *at);
         }
     }
     if (x.rows >= x.cols) {
@@ -106,9 +116,11 @@ static bool scale_down(am_matrix a, am_matrix x)
     int exponent = 0;
     const double norm = am_matrix_norm(a);
     (void)frexp(norm, &exponent);
-    for (int64_t i = 0; i < a.rows; i++) {
-        for (int64_t j = 0; j < a.cols; j++) {
-            x.at[i * x.step + j] = ldexp(a.at[i * a.step + j], -exponent);
+    am_matrix_copy(a, x);
+    const am_matrix here = am_matrix_local(x);
+    for (int64_t i = 0; i < here.rows; i++) {
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] = ldexp(here.at[i * here.step + j], -exponent);
         }
     }
     return norm > 0;
@@ -121,8 +133,11 @@ static void normalise(am_matrix x, am_matrix gram, am_matrix square, double *low
     (void)measure(x, gram);
     am_multiply(1, gram, AM_AS_IS, gram, AM_AS_IS, 0, square);
     const double bound = sqrt(sqrt(am_matrix_norm(square)));
-    for (int64_t i = 0; i < x.rows * x.cols; i++) {
-        x.at[i] /= bound;
+    const am_matrix here = am_matrix_local(x);
+    for (int64_t i = 0; i < here.rows; i++) {
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] /= bound;
+        }
     }
     const bool is_known = am_cholesky(gram) == 0 && am_cholesky_invert(gram) == 0;
     *low = is_known ? fmin(1, 1 / (am_matrix_norm(gram) * bound)) : 0;
@@ -173,9 +188,10 @@ static bool iterate(am_matrix *x, am_matrix *spare, am_matrix gram, double low, 
 static bool by_iteration(am_arena *work, am_matrix a, int steps)
 {
     const int64_t k = least(a.rows, a.cols);
-    am_matrix x = am_matrix_take(work, a.rows, a.cols);
-    am_matrix spare = am_matrix_take(work, a.rows, a.cols);
-    const am_matrix gram = am_matrix_take(work, k, k), square = am_matrix_take(work, k, k);
+    am_matrix x = am_matrix_take_like(work, a, a.rows, a.cols);
+    am_matrix spare = am_matrix_take_like(work, a, a.rows, a.cols);
+    const am_matrix gram = am_matrix_take_like(work, a, k, k);
+    const am_matrix square = am_matrix_take_like(work, a, k, k);
     double low = 0;
     if (k == 0 || !scale_down(a, x)) {
         return false;

@@ -21,5 +21,7 @@ typedef enum am_polar_way { AM_POLAR_AUTO, AM_POLAR_SVD, AM_POLAR_ITERATE } am_p
  * large; no convergence). */
 int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way);
 int64_t am_polar_bytes(int64_t m, int64_t n);
+/** The same on a grid; on NULL: whole. */
+int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n);
 
 #endif

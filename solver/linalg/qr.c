@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include "mpi/bigcount.h"
 #include "solver/linalg/checked.h"
+#include "solver/linalg/grid.h"
 
 extern void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau,
                     double *work, const int *lwork, int *info);
@@ -96,6 +97,10 @@ int am_qr(am_arena *work, am_matrix a, am_matrix q, am_matrix r, int *pivot)
     const int64_t k = least(a.rows, a.cols);
     AM_ASSERT(q.rows == a.rows && q.cols == k && r.rows == k && r.cols == a.cols);
     const int rc = am_lapack_check("QR factorisation", a);
+    if (rc == 0 && k > 0 && a.grid != NULL) {
+        AM_ASSERT(pivot == NULL); /* not on a grid */
+        return a.grid->ops->qr(work, a, q, r);
+    }
     if (rc == 0 && k > 0) {
         factorise(work, a, q, r, pivot);
     }

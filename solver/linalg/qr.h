@@ -14,5 +14,6 @@
  * too large). */
 int am_qr(am_arena *work, am_matrix a, am_matrix q, am_matrix r, int *pivot);
 int64_t am_qr_bytes(int64_t m, int64_t n);
+/* On a grid (pdgeqrf), without pivot: am_grid_qr_bytes of `work`. */
 
 #endif

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include "mpi/bigcount.h"
 #include "solver/linalg/checked.h"
+#include "solver/linalg/grid.h"
 
 extern void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda,
                     double *s, double *u, const int *ldu, double *vt, const int *ldvt, double *work,
@@ -41,7 +42,15 @@ static int workspace(int64_t rows, int64_t cols)
 
 int64_t am_svd_bytes(int64_t m, int64_t n)
 {
+    return am_svd_bytes_on(NULL, m, n);
+}
+
+int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n)
+{
     const int64_t k = least(m, n);
+    if (on != NULL) {
+        return am_grid_svd_bytes(on, m, n);
+    }
     return k == 0 ? 0
                   : am_matrix_bytes(m, n) + am_matrix_bytes(1, workspace(m, n)) +
                         (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
@@ -72,9 +81,9 @@ int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
     AM_ASSERT(u.rows == a.rows && u.cols == k && vt.rows == k && vt.cols == a.cols);
     int rc = am_lapack_check("singular values", a);
     if (rc == 0 && k > 0) {
-        rc = factorise(work, a, u, s, vt);
+        rc = a.grid != NULL ? a.grid->ops->svd(work, a, u, s, vt) : factorise(work, a, u, s, vt);
     }
-    if (rc == 0) {
+    if (rc == 0 && a.grid == NULL) {
         am_fix_signs(vt, u, true);
     }
     am_arena_release(work, mark);

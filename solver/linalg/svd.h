@@ -15,6 +15,8 @@
  * not finite; too large; no convergence). */
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
 int64_t am_svd_bytes(int64_t m, int64_t n);
+/** The same on a grid (pdgesvd, and |a - u diag(s) vt| is checked); on NULL: whole. */
+int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n);
 
 /** How many of s [k] are more than rounding of the largest: s > max(m, n) epsilon s[0]. The
  * directions of the others are arbitrary. Pure. */

@@ -24,14 +24,47 @@ static int64_t most(int64_t a, int64_t b)
 
 /* ---- which ---- */
 
-static bool is_wanted(const am_engine *e, int64_t tensor)
+/* Whether the unit of a tensor is a matrix; on a grid, if it is large and the method can. */
+static bool is_wanted(const am_engine *e, int64_t tensor, am_unit *unit, bool *is_spread)
 {
+    const am_merge_grid *grid = e->method->on_grid ? e->job->grid : NULL;
     am_unit_run run = {0};
+    *is_spread = false;
     if (!am_is_reduced(e, tensor)) {
         return false;
     }
     am_unit_open(e, tensor, &run);
-    return run.unit.models > 0 && e->method->is_dense(&run.unit);
+    *unit = run.unit;
+    if (unit->models == 0 || !e->method->is_dense(unit)) {
+        return false;
+    }
+    *is_spread = grid != NULL && unit->outer >= grid->above && unit->n / unit->outer >= grid->above;
+    return true;
+}
+
+/* All that is factorised can be indexed: the matrix, and what the method makes of it. */
+static int check_size(const am_engine *e, int64_t tensor, const am_unit *unit, bool is_spread)
+{
+    int64_t rows = unit->outer, cols = unit->n / rows;
+    for (int i = 0; i < 2; i++) {
+        if (i == 1 && e->method->largest != NULL) {
+            e->method->largest(unit, &rows, &cols);
+        }
+        if (is_spread ? !am_layout_fits(&e->job->grid->layout, rows, cols)
+                      : !am_lapack_fits(rows, cols)) {
+            return am_fail(AM_E_DATA,
+                           "%s: tensor '%s' %s a matrix of %lld x %lld, too large for %s; leave it "
+                           "out with `spectral: false` for its name%s",
+                           e->method->name, e->job->sink->tensors->t[tensor].name,
+                           i == 0 ? "is" : "needs", (long long)rows, (long long)cols,
+                           is_spread ? "ScaLAPACK's 32-bit integers on this grid"
+                                     : "LAPACK's 32-bit integers",
+                           is_spread            ? ", or give it a larger grid"
+                           : e->method->on_grid ? ", or spread it over ranks with `grid`"
+                                                : "");
+        }
+    }
+    return 0;
 }
 
 int am_dense_find(am_engine *e)
@@ -43,21 +76,29 @@ int am_dense_find(am_engine *e)
     }
     AM_ASSERT(e->method->n_passes == 0 && e->method->by_rows == NULL);
     e->is_dense = am_new(tensors->n + 1, sizeof *e->is_dense, "matrices of a merge");
-    if (e->is_dense == NULL) {
+    e->is_spread = am_new(tensors->n + 1, sizeof *e->is_spread, "matrices of a merge");
+    if (e->is_dense == NULL || e->is_spread == NULL) {
         return AM_E_NOMEM;
     }
     for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
-        e->is_dense[i] = is_wanted(e, i);
-        const int64_t rows = e->is_dense[i] ? tensors->t[i].shape[0] : 1;
-        const int64_t cols = tensors->t[i].numel / rows;
-        if (e->is_dense[i] && !am_lapack_fits(rows, cols)) {
-            rc =
-                am_fail(AM_E_DATA,
-                        "%s: tensor '%s' is a matrix of %lld x %lld, too large for LAPACK's 32-bit "
-                        "integers; leave it out with `spectral: false` for its name",
-                        e->method->name, tensors->t[i].name, (long long)rows, (long long)cols);
-        }
+        am_unit unit = {0};
+        e->is_dense[i] = is_wanted(e, i, &unit, &e->is_spread[i]);
+        rc = e->is_dense[i] ? check_size(e, i, &unit, e->is_spread[i]) : 0;
     }
+    return rc;
+}
+
+int am_merge_find_spread(const am_merge_job *job, const am_tensor_table *tensors, bool *is_spread)
+{
+    const am_sink sink = {.tensors = tensors};
+    am_merge_job mine = *job;
+    mine.sink = &sink;
+    am_engine e = am_engine_make(&mine);
+    const int rc = am_dense_find(&e);
+    for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
+        is_spread[i] = am_is_spread(&e, i);
+    }
+    am_engine_close(&e);
     return rc;
 }
 
@@ -66,14 +107,19 @@ bool am_is_dense(const am_engine *e, int64_t tensor)
     return e->is_dense != NULL && e->is_dense[tensor];
 }
 
+bool am_is_spread(const am_engine *e, int64_t tensor)
+{
+    return e->is_spread != NULL && e->is_spread[tensor];
+}
+
 /* ---- what it takes ---- */
 
-static int64_t bytes_of(const am_method *method, const am_unit *unit)
+int64_t am_dense_unit_bytes(const am_method *method, const am_unit *unit)
 {
     const int64_t rows = unit->outer, cols = unit->n / rows;
     const int64_t grams = method->needs_gram ? unit->models : 0;
-    return (unit->models + 2) * am_matrix_bytes(rows, cols) + grams * am_matrix_bytes(cols, cols) +
-           method->dense_bytes(unit);
+    return (unit->models + 2) * am_matrix_bytes_on(unit->on, rows, cols) +
+           grams * am_matrix_bytes_on(unit->on, cols, cols) + method->dense_bytes(unit);
 }
 
 int64_t am_dense_besides(const am_engine *e)
@@ -95,7 +141,7 @@ int64_t am_dense_bytes(const am_engine *e)
         if (am_is_dense(e, e->order[i].tensor)) {
             am_unit_run run = {0};
             am_unit_open(e, e->order[i].tensor, &run);
-            bytes = most(bytes, bytes_of(e->method, &run.unit));
+            bytes = most(bytes, am_dense_unit_bytes(e->method, &run.unit));
         }
     }
     return bytes;
@@ -106,10 +152,13 @@ int64_t am_method_matrix_bytes(const am_method *method, const am_tensor_table *t
 {
     int64_t bytes = 0, longest = 0;
     for (int64_t i = 0; i < tensors->n && method->is_dense != NULL; i++) {
-        am_unit unit = {.scope = AM_SCOPE_TENSOR, .models = models, .param = param};
+        am_unit unit = {.scope = AM_SCOPE_TENSOR,
+                        .models = models,
+                        .has_gram = method->needs_gram,
+                        .param = param};
         am_unit_shape(method, &tensors->t[i], &unit);
         if (unit.n > 0 && method->is_dense(&unit)) {
-            bytes = most(bytes, bytes_of(method, &unit));
+            bytes = most(bytes, am_dense_unit_bytes(method, &unit));
             longest = most(longest, most(unit.outer, unit.n / unit.outer));
         }
     }
@@ -118,9 +167,9 @@ int64_t am_method_matrix_bytes(const am_method *method, const am_tensor_table *t
 
 /* ---- one matrix ---- */
 
-int am_dense_reserve(am_engine *e)
+int am_dense_reserve(am_engine *e, int rank)
 {
-    const int64_t bytes = am_dense_bytes(e);
+    const int64_t bytes = most(am_dense_bytes(e), am_spread_bytes(e, rank));
     return bytes > 0 ? am_arena_create(&e->dense.arena, (size_t)bytes, "matrices of a merge") : 0;
 }
 
@@ -192,7 +241,7 @@ static int store(am_engine *e, int64_t tensor)
     return rc;
 }
 
-int am_dense_finish(am_engine *e)
+int am_dense_merge(am_engine *e)
 {
     am_dense_run *d = &e->dense;
     const char *name = e->job->sink->tensors->t[e->local.tensor].name;
@@ -201,18 +250,21 @@ int am_dense_finish(am_engine *e)
                              .gram = d->gram,
                              .out = d->out,
                              .work = &d->arena};
-    am_alive("merge");
-    int rc = e->method->needs_gram ? load_grams(e, e->local.tensor) : 0;
-    if (rc != 0) {
-        return rc; /* names its file and tensor */
-    }
-    rc = e->method->merge_dense(&matrix);
+    int rc = e->method->merge_dense(&matrix);
     if (rc != 0) {
         char what[AM_MESSAGE_BYTES / 2];
         (void)snprintf(what, sizeof what, "%s", am_error_message());
         am_error_clear();
         rc = am_fail(rc, "%s: tensor '%s': %s", e->method->name, name, what);
     }
+    return rc;
+}
+
+int am_dense_finish(am_engine *e)
+{
+    am_alive("merge");
+    int rc = e->method->needs_gram ? load_grams(e, e->local.tensor) : 0;
+    AM_KEEP(am_dense_merge(e));
     AM_KEEP(store(e, e->local.tensor));
     return rc;
 }
@@ -221,8 +273,9 @@ int am_dense_finish(am_engine *e)
 
 /* What is spread: the owner of each matrix that is left, and which units are left besides. */
 typedef struct am_share {
-    int *owner;    /* [tensors]; -1: no matrix, or not left */
-    bool *is_rest; /* [units] */
+    int *owner;      /* [tensors]; -1: no matrix of one rank, or not left */
+    bool *is_spread; /* [tensors] a matrix of the grid's ranks, and left */
+    bool *is_rest;   /* [units] */
 } am_share;
 
 static int64_t count_units(const am_tensor_table *tensors, int64_t unit)
@@ -245,11 +298,13 @@ static int64_t cost_of(const am_engine *e, int64_t tensor)
 double am_dense_seconds(const am_engine *e)
 {
     const double each = 2e-5; /* of a thousand: some 20 steps, 1e9 a second */
-    int64_t longest = 0;
+    double longest = 0;
     for (int64_t i = 0; i < e->job->sink->tensors->n; i++) {
-        longest = am_is_dense(e, i) ? most(longest, cost_of(e, i)) : longest;
+        /* pdgesvd turns both factors as it goes, step by step: ten times as many operations */
+        const double seconds = each * (am_is_spread(e, i) ? 10 : 1) * (double)cost_of(e, i);
+        longest = am_is_dense(e, i) && seconds > longest ? seconds : longest;
     }
-    return each * (double)longest;
+    return longest;
 }
 
 /* The most expensive matrix without an owner that has one coming, the first of equals; -1: none. */
@@ -279,7 +334,43 @@ static void deal(int64_t *cost, int64_t n, int64_t *load, int parts, int *owner)
 static void share_free(am_share *share)
 {
     free(share->owner);
+    free(share->is_spread);
     free(share->is_rest);
+}
+
+/* A matrix on a grid needs all of its ranks, also where none is left of it. */
+static int check_ranks(const am_engine *e, int parts)
+{
+    const am_layout *on = e->job->grid != NULL ? &e->job->grid->layout : NULL;
+    for (int64_t i = 0; on != NULL && i < e->job->sink->tensors->n; i++) {
+        if (am_is_spread(e, i) && parts < on->rows * on->cols) {
+            return am_fail(AM_E_USAGE,
+                           "%s: tensor '%s' is merged on a grid of %d x %d ranks, and there %s %d: "
+                           "run on %d or more, or set a smaller `grid` in the recipe",
+                           e->method->name, e->job->sink->tensors->t[i].name, on->rows, on->cols,
+                           parts == 1 ? "is" : "are", parts, on->rows * on->cols);
+        }
+    }
+    return 0;
+}
+
+/* Blocks of a matrix on a grid that a part reads and stores, as spans appended to `out` (NULL:
+ * counted). Returns how many. */
+static int64_t spread_spans(const am_engine *e, int64_t tensor, int part, am_span *out)
+{
+    const am_layout *on = &e->job->grid->layout;
+    const int64_t numel = e->job->sink->tensors->t[tensor].numel;
+    int64_t n = 0;
+    for (int64_t b = 0; b < am_part_units(numel, AM_BLOCK); b++) {
+        if (am_spread_owner(on, b) == part) {
+            const int64_t hi = (b + 1) * AM_BLOCK < numel ? (b + 1) * AM_BLOCK : numel;
+            if (out != NULL) {
+                out[n] = (am_span){.tensor = tensor, .lo = b * AM_BLOCK, .hi = hi};
+            }
+            n++;
+        }
+    }
+    return n;
 }
 
 static int share_make(const am_engine *e, int64_t unit, const bool *is_left, int parts,
@@ -289,15 +380,20 @@ static int share_make(const am_engine *e, int64_t unit, const bool *is_left, int
     int64_t *cost = am_new(tensors->n + 1, sizeof *cost, "matrices of a merge");
     int64_t *load = am_new(parts, sizeof *load, "matrices of a merge"), at = 0;
     out->owner = am_new(tensors->n + 1, sizeof *out->owner, "matrices of a merge");
+    out->is_spread = am_new(tensors->n + 1, sizeof *out->is_spread, "matrices of a merge");
     out->is_rest = am_new(count_units(tensors, unit) + 1, sizeof *out->is_rest, "what is left");
-    int rc =
-        cost != NULL && load != NULL && out->owner != NULL && out->is_rest != NULL ? 0 : AM_E_NOMEM;
+    int rc = cost != NULL && load != NULL && out->owner != NULL && out->is_rest != NULL &&
+                     out->is_spread != NULL
+                 ? 0
+                 : AM_E_NOMEM;
+    AM_KEEP(check_ranks(e, parts));
     for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
         const int64_t units = am_part_units(tensors->t[i].numel, unit);
         out->owner[i] = -1;
-        if (am_is_dense(e, i) && (is_left == NULL || is_left[at])) {
+        if (am_is_dense(e, i) && !am_is_spread(e, i) && (is_left == NULL || is_left[at])) {
             cost[i] = cost_of(e, i);
         }
+        out->is_spread[i] = am_is_spread(e, i) && (is_left == NULL || is_left[at]);
         for (int64_t u = 0; u < units; u++, at++) {
             out->is_rest[at] = !am_is_dense(e, i) && (is_left == NULL || is_left[at]);
         }
@@ -320,6 +416,7 @@ static int slice_of(const am_engine *e, const am_share *share, int64_t unit, int
     int64_t n = rest.n, at = 0;
     for (int64_t i = 0; i < tensors->n; i++) {
         n += share->owner[i] == part;
+        n += share->is_spread[i] ? spread_spans(e, i, part, NULL) : 0;
     }
     am_span *spans = rc == 0 ? am_new(n + 1, sizeof *spans, "a slice") : NULL;
     *out = (am_slice){.spans = spans, .elements = rest.elements, .bytes = rest.bytes};
@@ -332,6 +429,12 @@ static int slice_of(const am_engine *e, const am_share *share, int64_t unit, int
             out->elements += tensors->t[i].numel;
             out->bytes += tensors->t[i].numel * am_dtype_bytes(tensors->t[i].dtype);
         }
+        const int64_t more = share->is_spread[i] ? spread_spans(e, i, part, spans + out->n) : 0;
+        for (int64_t s = out->n; s < out->n + more; s++) {
+            out->elements += spans[s].hi - spans[s].lo;
+            out->bytes += (spans[s].hi - spans[s].lo) * am_dtype_bytes(tensors->t[i].dtype);
+        }
+        out->n += more;
     }
     am_slice_free(&rest);
     return rc != 0 ? rc : spans != NULL ? 0 : AM_E_NOMEM;

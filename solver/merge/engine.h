@@ -14,6 +14,8 @@
  *
  *   dense.c     whole matrices, and who does them
  *
+ *   spread.c    matrices on a process grid
+ *
  *   forecast.c  what all of this takes, from shapes alone
  *
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -145,7 +147,8 @@ typedef struct am_engine {
     am_room exact, tile_sum, key, keys;
     int64_t n_exact;
 
-    bool *is_dense; /* [tensors] those that are merged as matrices; NULL: none */
+    bool *is_dense;  /* [tensors] those that are merged as matrices; NULL: none */
+    bool *is_spread; /* [tensors] and of these, those on a grid */
     am_dense_run dense;
 
     am_merge_result result;
@@ -230,24 +233,45 @@ int am_store_part(am_engine *e, const am_span *span);
 
 /* ---- dense.c ---- */
 
-/** Find the tensors that are merged as matrices: e->is_dense. Errors: AM_E_NOMEM; AM_E_DATA one
- * that is too large for LAPACK. Local, the same on all ranks. */
+/** Find the tensors that are merged as matrices: e->is_dense, e->is_spread. Errors: AM_E_NOMEM;
+ * AM_E_DATA one that is too large for LAPACK or for the grid. Local, the same on all ranks. */
 int am_dense_find(am_engine *e);
 bool am_is_dense(const am_engine *e, int64_t tensor);
+bool am_is_spread(const am_engine *e, int64_t tensor);
+/** Bytes of a matrix, of a grid on one of its ranks, with all that is made of it. */
+int64_t am_dense_unit_bytes(const am_method *method, const am_unit *unit);
 /** Bytes of the largest matrix of e->order with all that is made of it. */
 int64_t am_dense_bytes(const am_engine *e);
 /** And what libraries take while they work on matrices of e->order, at most. */
 int64_t am_dense_besides(const am_engine *e);
 /** Seconds that a matrix takes at most, on a slow processor: a rank that has none waits so long. */
 double am_dense_seconds(const am_engine *e);
-/** Room for the matrix. Errors: AM_E_NOMEM. */
-int am_dense_reserve(am_engine *e);
+/** Room for the matrices of a rank, whole or on a grid. Errors: AM_E_NOMEM. */
+int am_dense_reserve(am_engine *e, int rank);
 /** Before the first batch of a matrix; `span` is all of it. */
 void am_dense_open(am_engine *e, const am_span *span);
 void am_dense_gather(am_engine *e, const am_tile *tile);
 /** After its last batch: merge and store it. Errors: the method's, naming the tensor; those of
  * am_store_part. */
 int am_dense_finish(am_engine *e);
+/** Merge the matrix of e->local, which lies in e->dense. Errors: the method's, naming the tensor.
+ */
+int am_dense_merge(am_engine *e);
+
+/* ---- spread.c ---- */
+
+/** The rank that reads and stores a block (AM_BLOCK) of a matrix on a grid. Pure. */
+int am_spread_owner(const am_layout *layout, int64_t block);
+/** Bytes of the largest matrix on a grid with all that is made of it, on a rank; 0 beside the grid.
+ */
+int64_t am_spread_bytes(const am_engine *e, int rank);
+/** And what libraries take. */
+int64_t am_spread_besides(const am_engine *e, int rank);
+/** Merge the matrices on a grid of which any rank's slice has a part.
+ *
+ * Collective [comm]. One agreement for each matrix on all ranks, and many among those of the grid.
+ * Errors: as am_merge_run_all. */
+int am_spread_run_all(MPI_Comm comm, am_engine *e, const am_slice *slice);
 
 /* ---- pass.c ---- */
 

@@ -390,6 +390,38 @@ static void add_output(const am_forecast *f, am_merge_cost *cost)
     }
 }
 
+/* Elements of a matrix of `numel` elements on a grid that a rank reads. */
+static int64_t spread_elements(const am_forecast *f, int rank, int64_t numel)
+{
+    int64_t elements = 0;
+    for (int64_t b = 0; b * AM_BLOCK < numel; b++) {
+        const int64_t n = numel - b * AM_BLOCK < AM_BLOCK ? numel - b * AM_BLOCK : AM_BLOCK;
+        elements += am_spread_owner(&f->job.grid->layout, b) == rank ? n : 0;
+    }
+    return elements;
+}
+
+/* What a rank reads and writes of matrices on a grid. */
+static void add_spread(const am_forecast *f, int rank, am_merge_cost *cost)
+{
+    const am_tensor_table *tensors = f->sink.tensors;
+    for (int64_t i = 0; i < tensors->n; i++) {
+        if (!am_is_spread(&f->e, i)) {
+            continue;
+        }
+        const am_tensor *t = &tensors->t[i];
+        const int64_t cols = t->numel / t->shape[0], n = spread_elements(f, rank, t->numel);
+        am_bytes grams = {0};
+        for (int m = 0; m < f->job.n_models && f->e.method->needs_gram; m++) {
+            if (f->job.gram[m].tensor[i] >= 0) {
+                add_input(&f->job.gram[m], i, spread_elements(f, rank, cols * cols), &grams);
+            }
+        }
+        cost->read += weigh_inputs(f, i, n).stored + grams.stored;
+        cost->written += n * am_dtype_bytes(t->dtype);
+    }
+}
+
 /* Shared sets are reduced by every rank, whether it has a part of them or not. */
 static void add_sets(const am_forecast *f, am_demand *sum)
 {
@@ -425,7 +457,9 @@ am_merge_cost am_forecast_cost(am_forecast *f, int rank, int64_t block)
         streams = most(streams, f->weight[f->e.order[i].tensor].streams);
     }
     cost.buffers = am_engine_bytes(&f->e) + streams * f->e.max_tile * (int64_t)sizeof(float);
-    cost.dense = am_dense_bytes(&f->e) + am_dense_besides(&f->e);
+    cost.dense = most(am_dense_bytes(&f->e), am_spread_bytes(&f->e, rank)) +
+                 most(am_dense_besides(&f->e), am_spread_besides(&f->e, rank));
+    add_spread(f, rank, &cost);
     cost.units = sum.kept + sum.sums + sum.orders;
     cost.rows = f->e.max_tile;
     cost.visits = sum.visits;

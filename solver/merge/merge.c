@@ -633,6 +633,7 @@ void am_engine_close(am_engine *e)
     free(e->set);
     free(e->order);
     free(e->is_dense);
+    free(e->is_spread);
     am_arena_destroy(&e->dense.arena);
 }
 
@@ -655,20 +656,24 @@ int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *sli
                      am_merge_result *result)
 {
     am_engine e = am_engine_make(job);
-    int rc = 0;
+    int rc = 0, rank = 0;
     AM_ASSERT(job->block >= 1 && job->n_models >= 1 && job->n_models <= AM_MAX_MODELS);
     AM_ASSERT(!e.has_base || job->base != NULL);
     AM_ASSERT(!job->method->needs_aux || job->aux != NULL);
     AM_TRY(am_sets_plan_all(comm, &e, slice));
     am_engine_size(&e);
     rc = prepare(&e);
-    AM_KEEP(am_dense_reserve(&e));
+    MPI_Comm_rank(comm, &rank);
+    AM_KEEP(am_dense_reserve(&e, rank));
     AM_AGREE(comm);
     am_watchdog_at_least(am_dense_seconds(&e));
     if (job->progress != NULL) {
         am_progress_start(&e.progress, job->progress, slice->elements, "elements");
     }
-    rc = run_groups_all(comm, &e);
+    rc = am_spread_run_all(comm, &e, slice);
+    if (rc == 0) {
+        rc = run_groups_all(comm, &e);
+    }
     if (job->progress != NULL) {
         am_progress_end(&e.progress);
     }

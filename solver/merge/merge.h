@@ -14,6 +14,13 @@ typedef struct am_merge_input {
         *tensor; /* [output tensors] index in source->tensors for each output tensor, -1: none */
 } am_merge_input;
 
+/* Which matrices are spread over a process grid: those of methods that can (am_method.on_grid), of
+ * at least `above` rows and columns. The grid is the job's, not of its ranks: others idle. */
+typedef struct am_merge_grid {
+    am_layout layout;
+    int64_t above;
+} am_merge_grid;
+
 typedef struct am_merge_job {
     const am_method *method;
     const am_merge_input *base; /* NULL when there is none */
@@ -27,6 +34,7 @@ typedef struct am_merge_job {
     /* [n_models] for each output tensor the Gram matrix of what it multiplies, [cols, cols], cols =
      * elements / first dimension; NULL: none. */
     const am_merge_input *gram;
+    const am_merge_grid *grid; /* NULL: every matrix lies whole on one rank */
     am_scope scope;
     am_semantics semantics;
     const am_dtype *work; /* [output tensors] what mergekit computes in; NULL: F64 */
@@ -66,10 +74,10 @@ void am_unit_shape(const am_method *method, const am_tensor *t, am_unit *unit);
  * rounded task vectors; and of the units that are reduced together (one,
  * or those on several ranks): 576 bytes a sum, at most 16 MiB for orders. Of a method that merges
  * matrices besides, for the largest one of the slice: (T + 2) of it, its T Gram matrices if the
- * method needs them, and dense_bytes. Sources and sinks hold their own. Errors: what sources and
- * sinks return, agreed; AM_E_DATA, also for a tensor that the method cannot do without;
- * AM_E_NUMERIC a finite result that the output's dtype cannot hold, or what a method's solve says;
- * AM_E_NOMEM. */
+ * method needs them, and dense_bytes; of a matrix on a grid a share of these. Sources and sinks
+ * hold their own. Errors: what sources and sinks return, agreed; AM_E_DATA, also for a tensor that
+ * the method cannot do without; AM_E_NUMERIC a finite result that the output's dtype cannot hold,
+ * or what a method's solve says; AM_E_NOMEM. */
 int am_merge_run_all(MPI_Comm comm, const am_merge_job *job, const am_slice *slice,
                      am_merge_result *result);
 

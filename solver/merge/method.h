@@ -77,6 +77,7 @@ typedef struct am_unit {
     int64_t outer;       /* scope tensor: first dimension (a scalar: 1); else n */
     int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
     int models;          /* T: models that have the tensor */
+    const am_layout *on; /* pattern M: the grid that the matrix is spread over; NULL: whole */
     bool has_gram;       /* scope tensor: every model has a Gram matrix of what it multiplies */
     am_dtype narrow;     /* what mergekit decides in (solver/merge/narrow.h); F64: not rounded */
     const double *param; /* of the unit's first tensor */
@@ -115,14 +116,14 @@ typedef struct am_tile {
     double *out;       /* [n]; combine only */
 } am_tile;
 
-/* A tensor as a matrix [first dimension, all others], whole: pattern M. */
+/* A tensor as a matrix [first dimension, all others], whole or spread over a grid: pattern M. */
 typedef struct am_dense {
     const am_unit *unit; /* shape, models, parameters, generators */
     am_matrix *delta;    /* [T] task vectors, or models without a base; may be overwritten */
     am_matrix *gram;     /* [T] of the inputs, [cols, cols], where needs_gram; may be overwritten */
     am_matrix out;       /* the merged task vector, that comes on top of the base, or the merged
                             model; undefined yet */
-    am_arena *work;      /* dense_bytes of it are free */
+    am_arena *work;      /* dense_bytes of it are free; what is taken lies as `out` does */
 } am_dense;
 
 /* One pass over the data before combine. Callbacks are local and pure. */
@@ -172,6 +173,10 @@ typedef struct am_method {
      * combined. NULL: none is. Methods with it have neither passes nor rows. */
     bool (*is_dense)(const am_unit *unit);
     int64_t (*dense_bytes)(const am_unit *unit); /* of `work`, exactly as merge_dense takes it */
+    /* Rows and columns of the largest matrix that is factorised, where that is not the tensor;
+     * NULL: it is. */
+    void (*largest)(const am_unit *unit, int64_t *rows, int64_t *cols);
+    bool on_grid; /* merge_dense makes no difference between whole and spread matrices */
     /* out from the task vectors. Local, pure. Errors: AM_E_NUMERIC; the engine names the tensor. */
     int (*merge_dense)(const am_dense *matrix);
 } am_method;

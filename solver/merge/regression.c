@@ -12,23 +12,22 @@ static bool is_shrunk(double alpha)
     return alpha < 1;
 }
 
-int64_t am_regression_bytes(int64_t rows, int64_t cols)
+int64_t am_regression_bytes_on(const am_layout *on, int64_t rows, int64_t cols)
 {
-    return 2 * am_matrix_bytes(rows, cols) + am_matrix_bytes(cols, cols);
+    return 2 * am_matrix_bytes_on(on, rows, cols) + am_matrix_bytes_on(on, cols, cols);
 }
 
-int64_t am_regression_solve_bytes(int64_t rows, int64_t cols, double alpha)
+int64_t am_regression_solve_bytes_on(const am_layout *on, int64_t rows, int64_t cols, double alpha)
 {
-    return is_shrunk(alpha) ? 0 : am_least_squares_bytes(cols, cols, rows);
+    return is_shrunk(alpha) ? 0 : am_least_squares_bytes_on(on, cols, cols, rows);
 }
 
-void am_regression_begin(am_arena *work, int64_t rows, int64_t cols, double alpha,
-                         am_regression *out)
+void am_regression_begin(am_arena *work, am_matrix like, double alpha, am_regression *out)
 {
     *out = (am_regression){.alpha = alpha,
-                           .start = am_matrix_take(work, rows, cols),
-                           .right = am_matrix_take(work, rows, cols),
-                           .gram = am_matrix_take(work, cols, cols)};
+                           .start = am_matrix_take_like(work, like, like.rows, like.cols),
+                           .right = am_matrix_take_like(work, like, like.rows, like.cols),
+                           .gram = am_matrix_take_like(work, like, like.cols, like.cols)};
     am_matrix_fill(out->right, 0);
     am_matrix_fill(out->gram, 0);
 }
@@ -36,9 +35,11 @@ void am_regression_begin(am_arena *work, int64_t rows, int64_t cols, double alph
 /* Elements beside the diagonal times alpha, all times w. */
 static void shrink(double alpha, double w, am_matrix gram)
 {
-    for (int64_t i = 0; i < gram.rows; i++) {
-        for (int64_t j = 0; j < gram.cols; j++) {
-            gram.at[i * gram.step + j] *= i == j ? w : alpha * w;
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] *= am_matrix_col(gram, j) == row ? w : alpha * w;
         }
     }
 }
@@ -46,9 +47,13 @@ static void shrink(double alpha, double w, am_matrix gram)
 /* An input that is always 0 has an empty row: the start stays. */
 static void close_gaps(am_matrix gram)
 {
-    for (int64_t i = 0; i < gram.rows; i++) {
-        double *d = &gram.at[i * gram.step + i];
-        *d = *d == 0 ? 1 : *d;
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            double *x = &here.at[i * here.step + j];
+            *x = am_matrix_col(gram, j) == row && *x == 0 ? 1 : *x;
+        }
     }
 }
 

@@ -18,7 +18,8 @@ static int64_t least(int64_t a, int64_t b)
 am_spectral_size am_spectral_size_of(const am_unit *unit)
 {
     const int64_t m = unit->outer, n = unit->n / m;
-    return (am_spectral_size){.m = m, .n = n, .k = least(m, n), .models = unit->models};
+    return (am_spectral_size){
+        .m = m, .n = n, .k = least(m, n), .models = unit->models, .on = unit->on};
 }
 
 bool am_spectral_is_dense(const am_unit *unit)
@@ -61,12 +62,7 @@ void am_spectral_sum(const am_dense *matrix, am_matrix out)
 
 void am_spectral_scale(const am_dense *matrix, am_matrix a)
 {
-    const double lambda = matrix->unit->param[AM_SPECTRAL_LAMBDA];
-    for (int64_t i = 0; i < a.rows; i++) {
-        for (int64_t j = 0; j < a.cols; j++) {
-            a.at[i * a.step + j] *= lambda;
-        }
-    }
+    am_matrix_scale(a, matrix->unit->param[AM_SPECTRAL_LAMBDA]);
 }
 
 int64_t am_spectral_directions(double share, int64_t k)
@@ -77,28 +73,29 @@ int64_t am_spectral_directions(double share, int64_t k)
 
 /* ---- directions ---- */
 
-int64_t am_directions_bytes(int64_t m, int64_t n, int64_t room)
+int64_t am_directions_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room)
 {
-    return am_matrix_bytes(m, room) + am_matrix_bytes(room, n) + am_matrix_bytes(1, room);
+    return am_matrix_bytes_on(on, m, room) + am_matrix_bytes_on(on, room, n) +
+           am_matrix_bytes(1, room);
 }
 
-am_directions am_directions_take(am_arena *work, int64_t m, int64_t n, int64_t room)
+am_directions am_directions_take(am_arena *work, am_matrix like, int64_t m, int64_t n, int64_t room)
 {
-    return (am_directions){.left = am_matrix_take(work, m, room),
-                           .right = am_matrix_take(work, room, n),
+    return (am_directions){.left = am_matrix_take_like(work, like, m, room),
+                           .right = am_matrix_take_like(work, like, room, n),
                            .value = am_matrix_take(work, 1, room).at};
 }
 
-int64_t am_directions_add_bytes(int64_t m, int64_t n)
+int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n)
 {
-    return am_directions_bytes(m, n, least(m, n)) + am_svd_bytes(m, n);
+    return am_directions_bytes(on, m, n, least(m, n)) + am_svd_bytes_on(on, m, n);
 }
 
 int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_directions *d)
 {
     const double rounding = (double)(a.rows > a.cols ? a.rows : a.cols) * DBL_EPSILON * of;
     const size_t mark = am_arena_mark(work);
-    const am_directions all = am_directions_take(work, a.rows, a.cols, least(a.rows, a.cols));
+    const am_directions all = am_directions_take(work, a, a.rows, a.cols, least(a.rows, a.cols));
     const int rc = am_svd(work, a, all.left, all.value, all.right);
     if (rc == 0) {
         int64_t more = least(most, am_svd_rank(a.rows, a.cols, all.value));
@@ -118,12 +115,12 @@ int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_d
     return rc;
 }
 
-int64_t am_directions_turn_bytes(int64_t m, int64_t n, int64_t room)
+int64_t am_directions_turn_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room)
 {
-    const int64_t left = am_polar_bytes(m, room), right = am_polar_bytes(room, n);
+    const int64_t left = am_polar_bytes_on(on, m, room), right = am_polar_bytes_on(on, room, n);
     /* For fewer directions than there is room for, dgesdd may go a way that takes a square more. */
     const int64_t most = m > n ? m : n, square = room < most ? room : most;
-    return (left > right ? left : right) + am_matrix_bytes(square, square);
+    return (left > right ? left : right) + (on == NULL ? am_matrix_bytes(square, square) : 0);
 }
 
 /* The directions that are there. */

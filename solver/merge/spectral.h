@@ -36,6 +36,7 @@ enum { AM_SPECTRAL_LAMBDA, AM_SPECTRAL_OTHERS, AM_SPECTRAL_ON, AM_SPECTRAL_FOLD,
 typedef struct am_spectral_size {
     int64_t m, n, k;
     int models;
+    const am_layout *on; /* of the unit */
 } am_spectral_size;
 
 am_spectral_size am_spectral_size_of(const am_unit *unit);
@@ -58,19 +59,21 @@ typedef struct am_directions {
     int64_t count;
 } am_directions;
 
-/** For `room` directions, from an arena. */
-am_directions am_directions_take(am_arena *work, int64_t m, int64_t n, int64_t room);
-int64_t am_directions_bytes(int64_t m, int64_t n, int64_t room);
+/** For `room` directions of matrices [m,n] that lie as `like` does, from an arena; the values are
+ * whole. */
+am_directions am_directions_take(am_arena *work, am_matrix like, int64_t m, int64_t n,
+                                 int64_t room);
+int64_t am_directions_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room);
 /** Append the `most` leading directions of a [m,n], which is destroyed, or those whose singular
  * values are more than rounding: the others are arbitrary, and published code takes whatever the
  * library gives. of: length of what `a` was computed from by subtraction, 0: it was not.
  * am_directions_add_bytes of `work`. Errors: those of am_svd. */
 int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_directions *d);
-int64_t am_directions_add_bytes(int64_t m, int64_t n);
+int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n);
 /** Make left and right orthonormal: their polar factors. am_directions_turn_bytes of `work`.
  * Errors: those of am_polar. */
 int am_directions_turn(am_arena *work, am_directions *d);
-int64_t am_directions_turn_bytes(int64_t m, int64_t n, int64_t room);
+int64_t am_directions_turn_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room);
 /** out = left diag(value) right; value is worked into right. */
 void am_directions_multiply(const am_directions *d, am_matrix out);
 /** Turned, multiplied, scaled by lambda: the result of the matrix. am_directions_turn_bytes of its

@@ -93,6 +93,7 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
         u->cols = u->outer = u->n;
     } else {
         am_unit_shape(e->method, &tensors->t[tensor], u);
+        u->on = am_is_spread(e, tensor) ? &e->job->grid->layout : NULL;
         u->has_gram = has_grams(e, tensor);
         u->narrow = e->job->work == NULL
                         ? AM_DTYPE_F64
@@ -213,7 +214,7 @@ int64_t am_units_cut(am_engine *e, const am_slice *slice, am_span *out)
             s.hi = boundary(s.hi, tile, numel);
             e->max_tile = tile > e->max_tile && s.lo < s.hi ? tile : e->max_tile;
         }
-        if (s.lo < s.hi) {
+        if (s.lo < s.hi && !am_is_spread(e, s.tensor)) {
             out[n++] = s;
         }
     }

@@ -9,19 +9,7 @@ static const am_method_param params[] = {AM_SPECTRAL_PARAMS(1), {0}};
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    return am_polar_bytes(s.m, s.n);
-}
-
-/* sum_ij a_ij b_ij */
-static double inner_product(am_matrix a, am_matrix b)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < a.rows; i++) {
-        for (int64_t j = 0; j < a.cols; j++) {
-            sum += a.at[i * a.step + j] * b.at[i * b.step + j];
-        }
-    }
-    return sum;
+    return am_polar_bytes_on(s.on, s.m, s.n);
 }
 
 /* M = U S V^T: out = lambda mean(S) U V^T, a polar factor; the sum of S is <U V^T, M>. Directions
@@ -34,10 +22,7 @@ static int merge_dense(const am_dense *matrix)
     am_matrix_copy(matrix->out, sum);
     const int rc = am_polar(matrix->work, matrix->out, 0, AM_POLAR_AUTO);
     if (rc == 0) {
-        const double mean = inner_product(matrix->out, sum) / (double)s.k;
-        for (int64_t i = 0; i < s.m * s.n; i++) {
-            matrix->out.at[i] *= mean;
-        }
+        am_matrix_scale(matrix->out, am_matrix_inner(matrix->out, sum) / (double)s.k);
         am_spectral_scale(matrix, matrix->out);
     }
     return rc;
@@ -51,6 +36,7 @@ const am_method am_method_iso_c = {
     AM_SPECTRAL_FIELDS,
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
+    .on_grid = true,
     .dense_bytes = dense_bytes,
     .merge_dense = merge_dense,
 };

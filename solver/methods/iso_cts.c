@@ -27,9 +27,9 @@ static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
     const int64_t common = s.k - own(unit, &s) * s.models;
-    const int64_t add = am_directions_add_bytes(s.m, s.n);
-    const int64_t turn = am_directions_turn_bytes(s.m, s.n, s.k);
-    return am_directions_bytes(s.m, s.n, s.k) + am_matrix_bytes(common, s.n) +
+    const int64_t add = am_directions_add_bytes(s.on, s.m, s.n);
+    const int64_t turn = am_directions_turn_bytes(s.on, s.m, s.n, s.k);
+    return am_directions_bytes(s.on, s.m, s.n, s.k) + am_matrix_bytes_on(s.on, common, s.n) +
            (add > turn ? add : turn);
 }
 
@@ -46,14 +46,14 @@ static int merge_dense(const am_dense *matrix)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
     const int64_t each = own(matrix->unit, &s), common = s.k - each * s.models;
-    am_directions d = am_directions_take(matrix->work, s.m, s.n, s.k);
+    am_directions d = am_directions_take(matrix->work, matrix->out, s.m, s.n, s.k);
     double total = 0;
     am_spectral_sum(matrix, matrix->out);
     int rc = am_directions_add(matrix->work, matrix->out, 0, common, &d);
     const int64_t found = d.count;
     const am_matrix basis = am_matrix_part(d.left, 0, 0, s.m, found);
-    const am_matrix along =
-        am_matrix_part(am_matrix_take(matrix->work, common, s.n), 0, 0, found, s.n);
+    const am_matrix along = am_matrix_part(
+        am_matrix_take_like(matrix->work, matrix->out, common, s.n), 0, 0, found, s.n);
     for (int t = 0; rc == 0 && t < s.models && each > 0; t++) {
         const double length = am_matrix_norm(matrix->delta[t]);
         project_off(basis, along, matrix->delta[t]);
@@ -77,6 +77,7 @@ const am_method am_method_iso_cts = {
     AM_SPECTRAL_FIELDS,
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
+    .on_grid = true,
     .dense_bytes = dense_bytes,
     .merge_dense = merge_dense,
 };

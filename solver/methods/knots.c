@@ -36,8 +36,15 @@ static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
     const int64_t all = s.models * s.n, k = narrow(&s);
-    return am_matrix_bytes(s.m, all) + am_directions_bytes(s.m, all, k) + am_matrix_bytes(k, s.n) +
-           am_svd_bytes(s.m, all);
+    return am_matrix_bytes(s.m, all) + am_directions_bytes(NULL, s.m, all, k) +
+           am_matrix_bytes(k, s.n) + am_svd_bytes(s.m, all);
+}
+
+static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
+{
+    const am_spectral_size s = am_spectral_size_of(unit);
+    *rows = s.m;
+    *cols = s.models * s.n;
 }
 
 /* The take-th largest of x [n], 1 <= take <= n; x is reordered (Hoare's selection). */
@@ -130,7 +137,7 @@ static int merge_dense(const am_dense *matrix)
     const double *param = matrix->unit->param;
     const int64_t all = s.models * s.n, k = narrow(&s);
     const am_matrix side = am_matrix_take(matrix->work, s.m, all);
-    const am_directions d = am_directions_take(matrix->work, s.m, all, k);
+    const am_directions d = am_directions_take(matrix->work, matrix->out, s.m, all, k);
     const am_matrix room = am_matrix_take(matrix->work, k, s.n);
     int64_t rank = 0;
     for (int t = 0; t < s.models; t++) {
@@ -169,5 +176,6 @@ const am_method am_method_knots = {
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
     .dense_bytes = dense_bytes,
+    .largest = largest,
     .merge_dense = merge_dense,
 };

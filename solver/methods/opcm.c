@@ -23,8 +23,9 @@ static const am_method_param params[] = {
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    return am_directions_bytes(s.m, s.n, s.k) + 2 * am_matrix_bytes(s.m, s.n) +
-           am_matrix_bytes(s.m, s.k) + am_matrix_bytes(s.k, s.k) + am_svd_bytes(s.m, s.n);
+    return am_directions_bytes(s.on, s.m, s.n, s.k) + 2 * am_matrix_bytes_on(s.on, s.m, s.n) +
+           am_matrix_bytes_on(s.on, s.m, s.k) + am_matrix_bytes_on(s.on, s.k, s.k) +
+           am_svd_bytes_on(s.on, s.m, s.n);
 }
 
 /* Leading directions of rank that are off limits: up to the first at which the running sum exceeds
@@ -45,10 +46,13 @@ static int64_t forbidden(const double *value, int64_t rank, double alpha)
 /* Keep of along [k,k] what is taken away: the leading square and the diagonal of rank. */
 static void select_along(am_matrix along, int64_t split, int64_t rank)
 {
-    for (int64_t i = 0; i < along.rows; i++) {
-        for (int64_t j = 0; j < along.cols; j++) {
-            const bool is_taken = (i < split && j < split) || (i == j && i < rank);
-            along.at[i * along.step + j] *= is_taken;
+    const am_matrix here = am_matrix_local(along);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(along, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            const int64_t col = am_matrix_col(along, j);
+            const bool is_taken = (row < split && col < split) || (row == col && row < rank);
+            here.at[i * here.step + j] *= is_taken;
         }
     }
 }
@@ -84,11 +88,12 @@ static int add_next(const am_dense *matrix, am_opcm_room *room, am_matrix delta,
 static int merge_dense(const am_dense *matrix)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
-    am_opcm_room room = {.d = am_directions_take(matrix->work, s.m, s.n, s.k),
-                         .copy = am_matrix_take(matrix->work, s.m, s.n),
-                         .product = am_matrix_take(matrix->work, s.m, s.n),
-                         .left = am_matrix_take(matrix->work, s.m, s.k),
-                         .along = am_matrix_take(matrix->work, s.k, s.k)};
+    const am_matrix like = matrix->out;
+    am_opcm_room room = {.d = am_directions_take(matrix->work, like, s.m, s.n, s.k),
+                         .copy = am_matrix_take_like(matrix->work, like, s.m, s.n),
+                         .product = am_matrix_take_like(matrix->work, like, s.m, s.n),
+                         .left = am_matrix_take_like(matrix->work, like, s.m, s.k),
+                         .along = am_matrix_take_like(matrix->work, like, s.k, s.k)};
     double lengths = 0;
     int rc = 0;
     am_matrix_copy(matrix->delta[0], matrix->out);
@@ -98,9 +103,7 @@ static int merge_dense(const am_dense *matrix)
     }
     const double length = am_matrix_norm(matrix->out);
     if (rc == 0 && matrix->unit->param[RESCALE] != 0 && length > 0) {
-        for (int64_t i = 0; i < s.m * s.n; i++) {
-            matrix->out.at[i] *= lengths / s.models / length;
-        }
+        am_matrix_scale(matrix->out, lengths / s.models / length);
     }
     if (rc == 0) {
         am_spectral_scale(matrix, matrix->out);
@@ -117,6 +120,7 @@ const am_method am_method_opcm = {
     AM_SPECTRAL_FIELDS,
     .properties = AM_PROP_EQUAL_IDENTITY,
     .params = params,
+    .on_grid = true,
     .dense_bytes = dense_bytes,
     .merge_dense = merge_dense,
 };

@@ -29,21 +29,23 @@ static bool is_dense(const am_unit *unit)
 static int64_t dense_bytes(const am_unit *unit)
 {
     const int64_t rows = unit->outer, cols = unit->n / rows;
-    return am_regression_bytes(rows, cols) +
-           am_regression_solve_bytes(rows, cols, unit->param[ALPHA]);
+    return am_regression_bytes_on(unit->on, rows, cols) +
+           am_regression_solve_bytes_on(unit->on, rows, cols, unit->param[ALPHA]);
 }
 
 /* out = sum_t w_t x_t / sum_t w_t, from the first model on, so that equal models stay as they are
  */
 static void mean(const am_dense *matrix, am_matrix out)
 {
+    const am_matrix here = am_matrix_local(out); /* all of these lie alike, without gaps */
     double total = 0;
     am_matrix_fill(out, 0);
     for (int t = 0; t < matrix->unit->models; t++) {
         const double w = matrix->unit->model_param[t][WEIGHT];
+        const double *x = am_matrix_local(matrix->delta[t]).at;
         total += w;
-        for (int64_t i = 0; total > 0 && i < out.rows * out.cols; i++) {
-            out.at[i] += w / total * (matrix->delta[t].at[i] - out.at[i]);
+        for (int64_t i = 0; total > 0 && i < here.rows * here.cols; i++) {
+            here.at[i] += w / total * (x[i] - here.at[i]);
         }
     }
 }
@@ -53,7 +55,7 @@ static int merge_dense(const am_dense *matrix)
 {
     const am_unit *unit = matrix->unit;
     am_regression r;
-    am_regression_begin(matrix->work, matrix->out.rows, matrix->out.cols, unit->param[ALPHA], &r);
+    am_regression_begin(matrix->work, matrix->out, unit->param[ALPHA], &r);
     mean(matrix, r.start);
     for (int t = 0; t < unit->models; t++) {
         am_regression_add(&r, unit->model_param[t][WEIGHT], matrix->delta[t], matrix->gram[t]);
@@ -86,6 +88,7 @@ const am_method am_method_regmean = {
     .min_models = 1,
     .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY | AM_PROP_ZERO_REMOVES,
     .params = params,
+    .on_grid = true,
     .check = am_weights_check,
     .combine = combine,
     .is_dense = is_dense,

@@ -18,7 +18,7 @@ static const am_method_param params[] = {
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    return am_directions_bytes(s.m, s.n, s.k) + am_directions_add_bytes(s.m, s.n);
+    return am_directions_bytes(s.on, s.m, s.n, s.k) + am_directions_add_bytes(s.on, s.m, s.n);
 }
 
 /* Singular values below the first one at which the running sum reaches beta of all become it. */
@@ -41,7 +41,7 @@ static void boost(am_directions *d, double beta)
 static int merge_dense(const am_dense *matrix)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
-    am_directions d = am_directions_take(matrix->work, s.m, s.n, s.k);
+    am_directions d = am_directions_take(matrix->work, matrix->out, s.m, s.n, s.k);
     am_spectral_sum(matrix, matrix->out);
     const int rc = am_directions_add(matrix->work, matrix->out, 0, s.k, &d);
     if (rc == 0) {
@@ -61,6 +61,7 @@ const am_method am_method_subspace_boost = {
     AM_SPECTRAL_FIELDS,
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
+    .on_grid = true,
     .dense_bytes = dense_bytes,
     .merge_dense = merge_dense,
 };

@@ -26,9 +26,9 @@ static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
     const int64_t room = kept(unit, &s) * s.models;
-    const int64_t add = am_directions_add_bytes(s.m, s.n);
-    const int64_t turn = am_directions_turn_bytes(s.m, s.n, room);
-    return am_directions_bytes(s.m, s.n, room) + (add > turn ? add : turn);
+    const int64_t add = am_directions_add_bytes(s.on, s.m, s.n);
+    const int64_t turn = am_directions_turn_bytes(s.on, s.m, s.n, room);
+    return am_directions_bytes(s.on, s.m, s.n, room) + (add > turn ? add : turn);
 }
 
 /* With delta_t = U_t S_t V_t^T cut to r directions: U = [U_1 .. U_T], V likewise,
@@ -37,7 +37,7 @@ static int merge_dense(const am_dense *matrix)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
     const int64_t each = kept(matrix->unit, &s);
-    am_directions d = am_directions_take(matrix->work, s.m, s.n, each * s.models);
+    am_directions d = am_directions_take(matrix->work, matrix->out, s.m, s.n, each * s.models);
     int rc = 0;
     for (int t = 0; rc == 0 && t < s.models; t++) {
         rc = am_directions_add(matrix->work, matrix->delta[t], 0, each, &d);
@@ -53,6 +53,7 @@ const am_method am_method_tsv = {
     AM_SPECTRAL_FIELDS,
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
+    .on_grid = true,
     .dense_bytes = dense_bytes,
     .merge_dense = merge_dense,
 };

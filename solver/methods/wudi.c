@@ -34,21 +34,11 @@ static int64_t closed_bytes(const am_spectral_size *s)
 {
     int64_t most = 0;
     for (int t = 1; t <= s->models; t++) {
-        const int64_t bytes =
-            am_matrix_bytes(s->n, t * s->m) + am_least_squares_bytes(s->n, t * s->m, s->m);
+        const int64_t bytes = am_matrix_bytes_on(s->on, s->n, t * s->m) +
+                              am_least_squares_bytes_on(s->on, s->n, t * s->m, s->m);
         most = bytes > most ? bytes : most;
     }
-    return am_matrix_bytes(s->m, widest(s)) + most;
-}
-
-/* a *= factor */
-static void scale(am_matrix a, double factor)
-{
-    for (int64_t i = 0; i < a.rows; i++) {
-        for (int64_t j = 0; j < a.cols; j++) {
-            a.at[i * a.step + j] *= factor;
-        }
-    }
+    return am_matrix_bytes_on(s->on, s->m, widest(s)) + most;
 }
 
 /* The task vectors that are not zero, over their lengths; *n of them. length[t] belongs to the
@@ -60,7 +50,7 @@ static void normalise(const am_dense *matrix, am_matrix *unit, double *length, i
         const double norm = am_matrix_norm(matrix->delta[t]);
         if (norm > 0) {
             unit[*n] = matrix->delta[t];
-            scale(unit[*n], 1 / norm);
+            am_matrix_scale(unit[*n], 1 / norm);
             length[(*n)++] = norm;
         }
     }
@@ -71,8 +61,8 @@ static void normalise(const am_dense *matrix, am_matrix *unit, double *length, i
 static int solve_closed(const am_dense *matrix, const am_matrix *unit, const double *length, int n)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
-    const am_matrix a = am_matrix_take(matrix->work, s.n, n * s.m);
-    const am_matrix b = am_matrix_take(matrix->work, s.m, widest(&s));
+    const am_matrix a = am_matrix_take_like(matrix->work, matrix->out, s.n, n * s.m);
+    const am_matrix b = am_matrix_take_like(matrix->work, matrix->out, s.m, widest(&s));
     const double rounding = (double)widest(&s) * DBL_EPSILON;
     int64_t rank = 0;
     for (int t = 0; t < n; t++) {
@@ -114,7 +104,8 @@ static bool is_cheaper_whole(const am_spectral_size *s)
 
 static int64_t metric_bytes(const am_spectral_size *s)
 {
-    return is_cheaper_whole(s) ? 2 * am_matrix_bytes(s->n, s->n) : am_matrix_bytes(s->m, s->m);
+    return is_cheaper_whole(s) ? 2 * am_matrix_bytes_on(s->on, s->n, s->n)
+                               : am_matrix_bytes_on(s->on, s->m, s->m);
 }
 
 static am_metric metric_make(const am_dense *matrix, const am_matrix *unit, int count)
@@ -122,11 +113,11 @@ static am_metric metric_make(const am_dense *matrix, const am_matrix *unit, int 
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
     am_metric g = {.unit = unit, .count = count, .is_whole = is_cheaper_whole(&s)};
     if (g.is_whole) {
-        g.whole = am_matrix_take(matrix->work, s.n, s.n);
-        g.one = am_matrix_take(matrix->work, s.n, s.n);
+        g.whole = am_matrix_take_like(matrix->work, matrix->out, s.n, s.n);
+        g.one = am_matrix_take_like(matrix->work, matrix->out, s.n, s.n);
         am_matrix_fill(g.whole, 0);
     } else {
-        g.one = am_matrix_take(matrix->work, s.m, s.m);
+        g.one = am_matrix_take_like(matrix->work, matrix->out, s.m, s.m);
     }
     for (int t = 0; t < count && g.is_whole; t++) {
         am_multiply(1, unit[t], AM_TRANSPOSED, unit[t], AM_AS_IS, 1, g.whole);
@@ -164,11 +155,12 @@ static void iterate(const am_dense *matrix, const am_matrix *unit, const double 
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
     const am_metric g = metric_make(matrix, unit, n);
-    const am_matrix start = am_matrix_take(matrix->work, s.m, s.n);
-    const am_matrix rest = am_matrix_take(matrix->work, s.m, s.n);
-    const am_matrix gradient = am_matrix_take(matrix->work, s.m, s.n);
-    const am_matrix mean = am_matrix_take(matrix->work, s.m, s.n);
-    const am_matrix square = am_matrix_take(matrix->work, s.m, s.n);
+    const am_matrix like = matrix->out, here = am_matrix_local(like);
+    const am_matrix start = am_matrix_take_like(matrix->work, like, s.m, s.n);
+    const am_matrix rest = am_matrix_take_like(matrix->work, like, s.m, s.n);
+    const am_matrix gradient = am_matrix_take_like(matrix->work, like, s.m, s.n);
+    const am_matrix mean = am_matrix_take_like(matrix->work, like, s.m, s.n);
+    const am_matrix square = am_matrix_take_like(matrix->work, like, s.m, s.n);
     const am_matrix zeros[] = {start, rest, mean, square, matrix->out};
     const int steps = (int)matrix->unit->param[ITERATIONS];
     for (size_t i = 0; i < sizeof zeros / sizeof *zeros; i++) {
@@ -185,8 +177,9 @@ static void iterate(const am_dense *matrix, const am_matrix *unit, const double 
     for (int step = 1; step <= steps; step++) {
         am_matrix_copy(rest, gradient);
         metric_add(&g, 2, matrix->out, gradient);
-        adam(matrix->unit->param[RATE], step, s.m * s.n, gradient.at, mean.at, square.at,
-             matrix->out.at);
+        /* all of these lie alike, without gaps */
+        adam(matrix->unit->param[RATE], step, here.rows * here.cols, gradient.at, mean.at,
+             square.at, here.at);
     }
     am_matrix_add(1, start, matrix->out);
 }
@@ -195,7 +188,15 @@ static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
     return unit->param[CLOSED] != 0 ? closed_bytes(&s)
-                                    : metric_bytes(&s) + 5 * am_matrix_bytes(s.m, s.n);
+                                    : metric_bytes(&s) + 5 * am_matrix_bytes_on(s.on, s.m, s.n);
+}
+
+/* The closed form stands all task vectors side by side. */
+static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
+{
+    const am_spectral_size s = am_spectral_size_of(unit);
+    *rows = s.n;
+    *cols = (unit->param[CLOSED] != 0 ? s.models : 1) * s.m;
 }
 
 static int merge_dense(const am_dense *matrix)
@@ -224,5 +225,7 @@ const am_method am_method_wudi = {
     .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
     .dense_bytes = dense_bytes,
+    .largest = largest,
+    .on_grid = true,
     .merge_dense = merge_dense,
 };

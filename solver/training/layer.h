@@ -72,6 +72,7 @@ typedef enum am_axes_rule {
 enum { AM_AXIS_FIXED, AM_AXIS_IN, AM_AXIS_OUT };
 typedef struct am_layer_axes {
     am_axes_rule rule;
+    bool mixes; /* what becomes of a feature depends on the other ones: norms over features */
     unsigned char param[AM_LAYER_PARAMS][AM_LAYER_PARAM_DIMS]; /* AM_AXIS_* */
 } am_layer_axes;
 /* The input of attention is H queries, G keys, G values of D features each, its output H of D. */

@@ -300,7 +300,7 @@ static int am_stats_open(am_stats_work *w)
     }
     w->x = am_new(B * net->features + 1, sizeof *w->x, "samples");
     w->label = am_new(B * am_net_labels(net) + 1, sizeof *w->label, "samples");
-    if (leaf->options->with_grams) {
+    if (leaf->options->with_grams && leaf->options->pair == NULL) {
         w->block = am_new(am_stats_block(net), sizeof *w->block, "inputs of layers");
         AM_KEEP(w->block == NULL ? AM_E_NOMEM : 0);
     }
@@ -322,7 +322,9 @@ int AM_R(am_train_stats)(const am_stats_leaf *leaf, double *sums)
     am_blas_single_thread();
     int rc = am_stats_open(&w);
     AM_KEEP(am_stats_read(&w));
-    if (leaf->options->with_grams) {
+    if (leaf->options->pair != NULL) {
+        AM_KEEP(rc != 0 ? rc : AM_R(am_train_pair)(leaf, &w.held, sums));
+    } else if (leaf->options->with_grams) {
         AM_KEEP(am_stats_grams(&w));
     }
     if (leaf->options->fisher != AM_FISHER_NONE) {
@@ -343,7 +345,9 @@ int AM_R(am_train_stats_bytes)(const am_net *net, const am_stats_options *option
     int rc = 0;
     *bytes = rows * (net->features * (int64_t)sizeof(float) +
                      am_net_labels(net) * (int64_t)sizeof(int32_t));
-    if (options->with_grams) {
+    if (options->pair != NULL) {
+        rc = AM_R(am_train_pair_bytes)(net, options, rows, classes, &whole);
+    } else if (options->with_grams) {
         rc = AM_R(am_pass_bytes)(net, rows, classes, false, &whole);
         *bytes += am_stats_block(net) * (int64_t)sizeof(double);
     }

@@ -37,6 +37,12 @@ int AM_R(am_train_stats)(const am_stats_leaf *leaf, double *sums);
 int AM_R(am_train_stats_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
                                int64_t classes, int64_t *bytes);
 
+/** The statistics of a pair in a leaf (stats.h), whose samples are `held`; into sums, which are 0.
+ * Local. Memory: am_train_pair_bytes. Errors: AM_E_NOMEM. */
+int AM_R(am_train_pair)(const am_stats_leaf *leaf, const am_samples *held, double *sums);
+int AM_R(am_train_pair_bytes)(const am_net *net, const am_stats_options *options, int64_t rows,
+                              int64_t classes, int64_t *bytes);
+
 /** The gradient [n] of the tensors that are not frozen, at the start of d, to the places of their
  * tensors; zeros for the frozen ones. */
 void AM_R(am_gradient_spread)(const am_param_layout *trunk, int64_t n, real *d);

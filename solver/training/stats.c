@@ -41,9 +41,38 @@ static int add(am_stats_layout *l, const char *kind, const char *name, int ndim,
     return am_tensor_table_add(&l->tensors, full, AM_DTYPE_F64, ndim, shape);
 }
 
+/* The name of a field's statistic. */
+static void field_name(char name[NAME], const char *kind, int field)
+{
+    snprintf(name, NAME, "%s.%06d", kind, field);
+}
+
+static int add_pair(const am_net *net, const am_stats_options *options, am_stats_layout *l)
+{
+    char name[NAME];
+    int rc = AM_OK;
+    for (int f = 0; f < options->pair->n_fields; f++) {
+        const int64_t n = options->pair->n[f];
+        field_name(name, "cross", f);
+        AM_KEEP(am_tensor_table_add(&l->tensors, name, AM_DTYPE_F64, 2, (const int64_t[]){n, n}));
+        field_name(name, "own", f);
+        AM_KEEP(am_tensor_table_add(&l->tensors, name, AM_DTYPE_F64, 2, (const int64_t[]){2, n}));
+    }
+    for (int i = 0; options->with_grams && i <= net->n; i++) {
+        const product p = product_of(net, i);
+        const int64_t J = 2 * p.terms + 1;
+        AM_KEEP(p.terms == 0 ? AM_OK : add(l, "joint", p.name, 2, (const int64_t[]){J, J}));
+    }
+    AM_KEEP(am_tensor_table_finish(&l->tensors));
+    return rc;
+}
+
 static int fill_table(const am_net *net, const am_stats_options *options, am_stats_layout *l)
 {
     int rc = AM_OK;
+    if (options->pair != NULL) {
+        return add_pair(net, options, l);
+    }
     for (int i = 0; i <= net->n; i++) {
         const product p = wanted_of(net, options, i);
         if (p.terms > 0) {
@@ -88,8 +117,11 @@ int am_stats_layout_make(const am_net *net, const am_stats_options *options, am_
     out->gram = am_new(nodes, sizeof *out->gram, "statistics");
     out->mean = am_new(nodes, sizeof *out->mean, "statistics");
     out->terms = am_new(nodes, sizeof *out->terms, "statistics");
-    if (out->offset == NULL || out->rows == NULL || out->fisher == NULL || out->gram == NULL ||
-        out->mean == NULL || out->terms == NULL) {
+    const int fields = options->pair != NULL ? options->pair->n_fields : 0;
+    out->cross = am_new(fields + 1, sizeof *out->cross, "statistics");
+    out->own = am_new(fields + 1, sizeof *out->own, "statistics");
+    if (out->cross == NULL || out->own == NULL || out->offset == NULL || out->rows == NULL ||
+        out->fisher == NULL || out->gram == NULL || out->mean == NULL || out->terms == NULL) {
         return AM_E_NOMEM;
     }
     for (int64_t i = 0; i < n; i++) {
@@ -97,10 +129,18 @@ int am_stats_layout_make(const am_net *net, const am_stats_options *options, am_
         out->n += out->tensors.t[i].numel;
     }
     for (int i = 0; i < nodes; i++) {
-        const product p = wanted_of(net, options, i);
+        const product p = product_of(net, i);
         out->terms[i] = p.terms;
-        out->gram[i] = p.terms > 0 ? place(out, "gram", p.name, p.rows) : -1;
+        const char *kind = options->pair != NULL ? "joint" : "gram";
+        out->gram[i] = p.terms > 0 ? place(out, kind, p.name, p.rows) : -1;
         out->mean[i] = p.terms > 0 ? place(out, "mean", p.name, p.rows) : -1;
+    }
+    for (int f = 0; f < fields; f++) {
+        char name[NAME];
+        field_name(name, "cross", f);
+        out->cross[f] = out->offset[am_tensor_table_find(&out->tensors, name)];
+        field_name(name, "own", f);
+        out->own[f] = out->offset[am_tensor_table_find(&out->tensors, name)];
     }
     for (int64_t k = 0; k < trunk; k++) {
         out->fisher[k] = place(out, "fisher", net->trunk.tensors.t[k].name, 1);
@@ -117,5 +157,7 @@ void am_stats_layout_free(am_stats_layout *layout)
     free(layout->gram);
     free(layout->mean);
     free(layout->terms);
+    free(layout->cross);
+    free(layout->own);
     *layout = (am_stats_layout){0};
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Train a recipe from two seeds, align one network with the other, and measure the loss on the straight line
-between them, before and after.
+between them: as trained, and aligned by weights, by activations, by both.
 
 usage: align_barrier.py FOLDER [--recipe R] [--task T] [--steps N] [--set KEY=VALUE]...
 The recipe is jobs/recipes/align.yml, the data sets data/suite (jobs/quickstart makes them). Networks that are
@@ -57,6 +57,17 @@ def barrier(points: list) -> float:
     return max(loss - (1 - t) * first - t * last for t, loss, _ in points)
 
 
+def train(given) -> list[Model]:
+    """The two networks, trained if they are not there."""
+    models = []
+    for seed in SEEDS:
+        out = given.folder / f"seed-{seed}"
+        if not (out / "heads.h5").exists() or not (out / "trunk.h5").exists():
+            run("train", given.recipe, "--task", given.task, *given.sets, "--set", f"seed={seed}", "-o", out)
+        models.append((out / "trunk.h5", out / "heads.h5"))
+    return models
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1])
     parser.add_argument("folder", type=Path)
@@ -66,21 +77,18 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     given.folder, given.recipe = given.folder.resolve(), given.recipe.resolve()
-    given.folder.mkdir(parents=True, exist_ok=True)
     given.sets = [x for s in given.set for x in ("--set", s)]
-    models = []
-    for seed in SEEDS:
-        out = given.folder / f"seed-{seed}"
-        if not (out / "heads.h5").exists() or not (out / "trunk.h5").exists():
-            run("train", given.recipe, "--task", given.task, *given.sets, "--set", f"seed={seed}", "-o", out)
-        models.append((out / "trunk.h5", out / "heads.h5"))
-    one, two = models
-    moved = given.folder / "aligned.h5", given.folder / "aligned_heads.h5"
-    told = run("align", given.recipe, two[0], "--to", one[0], "-o", moved[0], "--heads", two[1], "--heads-to", one[1],
-               "--heads-output", moved[1], "--overwrite", *given.sets)
-    print(f"cosine {told['cosine_before']:.4f}, aligned {told['cosine_after']:.4f}; {told['sweeps']} sweeps")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    one, two = train(given)
+    lines = [("as trained", two)]
+    for match in "weights", "activations", "both":
+        moved = given.folder / f"{match}.h5", given.folder / f"{match}_heads.h5"
+        told = run("align", given.recipe, two[0], "--to", one[0], "-o", moved[0], "--heads", two[1], "--heads-to", one[1],
+                   "--heads-output", moved[1], "--match", match, "--task", given.task, "--overwrite", *given.sets)
+        print(f"{match}: cosine {told['cosine_before']:.4f}, aligned {told['cosine_after']:.4f}; {told['sweeps']} sweeps")
+        lines.append((match, moved))
     print(f"{'t':>12} " + " ".join(f"{k / given.steps:7.2f}" for k in range(given.steps + 1)) + "  barrier")
-    for name, other in ("as trained", two), ("aligned", moved):
+    for name, other in lines:
         points = curve(given, one, other)
         print(f"{name:>12} " + " ".join(f"{loss:7.4f}" for _, loss, _ in points) + f"  {barrier(points):.4f} nats")
         print(f"{'accuracy':>12} " + " ".join(f"{accuracy:7.4f}" for *_, accuracy in points))

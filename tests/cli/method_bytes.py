@@ -39,7 +39,7 @@ VALUES = {"weight": 0.25, "t": 0.4, "select_topk": 0.2, "density": 0.4, "gamma":
 # Further parameters of the long test: branches that the defaults do not take.
 MORE = {"nuslerp": [{"nuslerp_flatten": False}, {"nuslerp_flatten": False, "nuslerp_row_wise": True}],
         "model_stock": [{"filter_wise": True}], "orthogonalise": [{"symmetric": True}],
-        "pcgrad": [{"shuffle": True}], "ties": [{"rescale": True}, {"merge_max": True, "normalize": False}],
+        "pca": [{"components": 1, "center": True}], "pcgrad": [{"shuffle": True}], "ties": [{"rescale": True}, {"merge_max": True, "normalize": False}],
         "dare_ties": [{"rescale": False}], "della": [{"rescale": False}], "emr": [{"task": 1}, {"task": 1, "tensor_means": True}],
         "tall": [{"task": 1}, {"agree": 2}], "incremental": [{"from_base": True}],
         "breadcrumbs": [{"rescale": True}], "multislerp": [{"normalize_weights": False}],

@@ -49,7 +49,7 @@ def main() -> None:
     for wrong in (["-n", "0", "dare"], ["-r", "x", "dare"], [], ["-q", "dare"]):
         check(run(folder, *wrong).returncode == 2, f"run {' '.join(wrong)} is refused")
     check(sorted(p.stem for p in PAPER.glob("*.yml") if "experiment:" in p.read_text()) ==
-          sorted("one-epoch budget gradients plane optimizer post-hoc dare twenty".split()),
+          sorted("one-epoch budget gradients plane optimizer post-hoc dare twenty methods".split()),
           "`all` has every recipe of an experiment")
     finish(folder)
 

@@ -238,6 +238,9 @@ EXPERIMENTS = {
     "dare": "--set iterate.curve=yes --set iterate.methods=[{\"merge_method\":\"task_arithmetic\"},"
             "{\"merge_method\":\"dare_linear\",\"parameters\":{\"density\":0.2}}]",
     "post_hoc": "--set iterate.start=one_shot --set iterate.split=validation --set iterate.curve=yes",
+    "methods": "--set one_shot.epochs=[4] --set one_shot.methods=[{\"name\":\"average\",\"merge_method\":\"linear\"},"
+               "{\"merge_method\":\"task_arithmetic\"},{\"merge_method\":\"iso_c\",\"alphas\":[0.1,1.0]},"
+               "{\"merge_method\":\"ties\",\"parameters\":{\"density\":[0.2,0.9],\"normalize\":[yes,no]}}]",
     "plane": "--set iterate.keep=0 --set plane.grid=6 --set gradients.epochs=4",
 }
 
@@ -314,6 +317,31 @@ def check_post_hoc() -> None:
     check(text.startswith(verdict(minus(after, before), 0, True)), f"post hoc: verdict of {text}")
 
 
+def check_methods() -> None:
+    page, results = experiment("methods")
+    table = next(t for c, t in tables(page).items() if c.startswith("Merges, mean over the tasks"))
+    by_task = next(t for c, t in tables(page).items() if c.startswith("Test accuracy in percent, by task"))
+    reference, base, own = (rows_of(results, k) for k in ("one_shot_task_arithmetic_4", "base", "individual"))
+    for method, is_above in (("average", False), ("iso_c", True), ("ties", True)):
+        values = rows_of(results, f"one_shot_{method}_4")
+        text = claims(page, f"{method} reaches")
+        for what in (values, minus(values, reference)):
+            says(text, what, 2, method)
+        check(text.startswith(verdict(minus(values, reference), 0, is_above)), f"{method}: verdict of {text}")
+        shares = [100 * (v - b) / (i - b) for v, b, i in zip(values, base, own) if i > b]
+        row = table[method]
+        check(near(row[0], mean_error(values), 2) and near(row[1], mean_error(minus(values, reference)), 2) and
+              (len(shares) < 2 or near(row[2], mean_error(shares), 0)), f"{method}: {row}")
+        first = [100 * next(r for r in result["rows"] if r["key"] == f"one_shot_{method}_4")["task_accuracy"][0]
+                 for result in results]
+        check(near(by_task[method][0], mean_error(first), 1), f"{method}, first task: {by_task[method][0]}")
+    chosen = [next(r for r in result["rows"] if r["key"] == "one_shot_ties_4") for result in results]
+    told = (", ".join(f"{r['alpha']:g}" for r in chosen) + "; density " +
+            ", ".join(f"{r['searched']['density']:g}" for r in chosen) + "; normalize " +
+            ", ".join("yes" if r["searched"]["normalize"] else "no" for r in chosen))
+    check(any("".join(cell.itertext()) == told for cell in page.iter("td")), f"what was chosen: no cell is {told!r}")
+
+
 def check_plane() -> None:
     page, results = experiment("plane")
     far, line, step = [], [], []
@@ -374,6 +402,20 @@ def make_hostile(source: Path, target: Path) -> None:
     (target / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
 
 
+def check_missing_row(runs: list[Path]) -> None:
+    """A row that the first seed does not have (its merges diverged, say) has the mean of the others."""
+    shutil.copytree(runs[0], folder / "less")
+    result = json.loads((folder / "less/result.json").read_text())
+    result["rows"] = [r for r in result["rows"] if r["key"] != "joint"]
+    (folder / "less/result.json").write_text(json.dumps(result))
+    run(f"report less {runs[1].name} {runs[2].name} -o less.html")
+    table = next(t for c, t in tables(parse("less.html")).items() if c.startswith("Test accuracy"))
+    joint = [next(r for r in json.loads((x / "result.json").read_text())["rows"] if r["key"] == "joint") for x in runs]
+    wanted = mean_error([100 * r["test_accuracy"] for r in joint[1:]])
+    got = table.get(joint[0]["name"], [None])[-1]
+    check(got is not None and near(got, wanted, 2), f"joint training of two of three seeds: {got}, not {wanted}")
+
+
 def check_general() -> None:
     for seed in SEEDS:
         run(f"iterate suite.yml -o s{seed} --set seed={seed}")
@@ -387,6 +429,7 @@ def check_general() -> None:
           f"what is told: {told}")
     check(len(text) < 100_000, f"the page is small: {len(text)} bytes")
     check_iterate(parse("s.html"), runs)
+    check_missing_row(runs)
     run("report s9 s7/ s8 -o other.html", 3)
     check((folder / "other.html").read_bytes() == text, "the same bytes on 3 ranks and in another order")
     run("report s7 -o s.html", 2, code=73)
@@ -413,7 +456,7 @@ def check_general() -> None:
 
 
 PARTS = {"general": [check_general],
-         "pages": [check_one_epoch, check_budget, check_dare, check_post_hoc, check_plane, check_optimizer]}
+         "pages": [check_one_epoch, check_budget, check_dare, check_post_hoc, check_methods, check_plane, check_optimizer]}
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`allmerge plan` against what training takes: mlp, cnn, vit and gpt, trained on 1 and 2 ranks, the state
-of the optimiser whole and sharded, and iterative runs and runs of theory. The peak of the largest process is within
+of the optimiser whole and sharded, and iterative runs (also with statistics of the models, and with a plane) and runs of theory. The peak of the largest process is within
 a tenth of the plan's, which holds a constant for MPI and libraries; with norms or spectra, whose products are as
 many as it takes, no more than a tenth above it.
 usage: train_memory.py [PRESET]...
@@ -29,6 +29,17 @@ finetune: {{optimizer: adamw, lr: 0.0001, batch: {batch}, micro_batches: 2, epoc
 one_shot: {{epochs: [1], alphas: [0.5]}}
 iterate: {{rounds: 2, alphas: [0.5]}}
 joint: {{epochs: 1}}
+"""
+# Statistics of the models that are merged take most of it.
+STATISTICS = """
+model: {widths: [1536, 1536]}
+data: {folder: sets, tasks: [a, b]}
+heads: {epochs: 1}
+finetune: {lr: 0.0001, batch: 64, micro_batches: 2}
+one_shot: {methods: [{merge_method: fisher}, {merge_method: regmean}]}
+stats: {batch: 64, micro_batches: 2}
+iterate: {rounds: 1, methods: [{merge_method: regmean}]}
+joint: {run: no}
 """
 THEORY = """
 dtype: float64
@@ -61,7 +72,7 @@ def write_sets(folder: Path) -> None:
 
 def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "", is_most: bool = False) -> None:
     what = f"{preset}: {job} on {ranks} ranks {sets}"
-    name = f"{preset}-{job}-{ranks}{'-sharded' if sets else ''}"
+    name = f"{preset}-{job}-{ranks}{'-more' if sets else ''}"
     task = f"--task {'t' if preset == 'gpt' else 'a'}" if job == "train" else ""
     result = rankrun.run(f"{job} {preset}.yml -o {name} {task} {sets}".split(), ranks, folder, timeout=240)
     result.expect_code(0)
@@ -86,7 +97,12 @@ def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "", is_
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="am_train_memory."))
     write_sets(folder / "sets")
-    for preset in sys.argv[1:] or [*MODELS, "theory"]:
+    for preset in sys.argv[1:] or [*MODELS, "statistics", "theory"]:
+        if preset == "statistics":
+            (folder / "statistics.yml").write_text(STATISTICS)
+            compare(folder, preset, "iterate", 1)
+            compare(folder, preset, "iterate", 2)
+            continue
         if preset == "theory":
             wide = "{preset: mlp, widths: [1024, 512], activation: tanh}"
             (folder / "theory.yml").write_text(THEORY.replace("MODEL", wide).replace("PARTS", "4"))
@@ -108,6 +124,9 @@ def main() -> None:
         if preset in ("mlp", "lora"):
             compare(folder, preset, "iterate", 1)
             compare(folder, preset, "iterate", 2)
+        if preset == "mlp": # whose Gram matrix of all models takes most
+            compare(folder, preset, "iterate", 1, "--set model.widths=[1024,1024] --set iterate.rounds=60 "
+                    "--set iterate.keep=0 --set plane.grid=2 --set data.limit.train=8")
     shutil.rmtree(folder)
     sys.exit(failures > 0)
 

@@ -49,6 +49,22 @@ def merge_into(out: str) -> Scenario:
                     kept_at_75=[f"{out}.partial*", f"{out}.journal*"])
 
 
+def grid_inputs(folder: Path) -> None:
+    """Three checkpoints with matrices for a grid of two ranks, beside which the third idles, and a recipe."""
+    for seed, name in enumerate(("base", "ft0", "ft1"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors",
+                        *[f"{s}:{seed}" for s in ("a=120x90:f32", "b=90x110:f32", "c=30x40:f32", "d=90:f32")]],
+                       check=True)
+    (folder / "recipe.yml").write_text(
+        "merge_method: tsv\nbase_model: base.safetensors\nmodels: [{model: ft0.safetensors}, {model: ft1.safetensors}]\n"
+        "grid: {shape: [2, 1], above: 50, block: 16}\n")
+
+
+MERGE_GRID = Scenario(
+    prepare=grid_inputs, arguments=["merge", "recipe.yml", "-o", "out.h5", "--save-every", "0"],
+    results=["out.h5"], steady=["out.h5"], kept=["out.h5.partial*", "out.h5.journal*"], must_leave="out.h5.journal/*")
+
+
 def merge_saving(out: str) -> Scenario:
     """Every block is saved as it is done: a failed run leaves its partial output and its journal."""
     return Scenario(prepare=merge_inputs,
@@ -144,6 +160,7 @@ REGMEAN = Scenario(
 SCENARIOS = {
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
+    "merge_grid": MERGE_GRID,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),

@@ -247,6 +247,22 @@ def loewdin(w: list[float], scale: float) -> Callable:
     return f
 
 
+def pca(w: list[float], scale: float, components: int = 0, energy: float = 0.9,
+        center: bool = False) -> Callable:
+    def f(base: np.ndarray, *x: np.ndarray) -> np.ndarray:
+        taus = np.array([y - base for y in x])
+        middle = center * taus.mean(axis=0)
+        u, s, v = np.linalg.svd(taus - middle, full_matrices=False)
+        share = np.cumsum(s ** 2) / max((s ** 2).sum(), 1e-300)
+        kept = min(int(np.sum(share < energy * (1 - 1e-12))) + 1, components or len(s))
+        while 0 < kept < len(s) and s[kept] >= s[kept - 1] * (1 - 1e-10):
+            kept += 1
+        kept = min(kept, int(np.sum(s > 1e-6 * max(s[0], 1e-300))))
+        left = (taus - middle) @ v[:kept].T @ v[:kept] + middle
+        return base + scale * sum(a * tau for a, tau in zip(w, left))
+    return f
+
+
 # ---- recipes ----
 
 NAMES = ["base", *[f"m{i}" for i in range(MODELS)]]
@@ -338,6 +354,25 @@ def check_orthogonalise(c: list[Tensors]) -> None:
         ({"weight": weight, "lambda": 0.4}, gram_schmidt(weight, 0.4)),
         ({"symmetric": True}, loewdin([1] * 4, 1)),
         ({"symmetric": True, "weight": weight, "lambda": 0.4}, loewdin(weight, 0.4))])
+
+
+def check_pca(c: list[Tensors]) -> None:
+    weight = [0.5, 1.0, -0.3, 0.8]
+    check_sums("pca", c, [
+        ({}, pca([1] * 4, 1)),
+        ({"weight": weight, "lambda": 0.4, "components": 1}, pca(weight, 0.4, 1, 1)),
+        ({"weight": weight, "energy": 0.5}, pca(weight, 1, 0, 0.5)),
+        ({"weight": weight, "components": 2, "center": True}, pca(weight, 1, 2, 0.9, True)),
+        ({"energy": 1}, pca([1] * 4, 1, 0, 1))])
+    # components that are equally strong stay together
+    square = np.linalg.qr(normal(4, 4))[0]
+    base = {"w": np.zeros((2, 2))}
+    save("o.safetensors", base)
+    taus = [{"w": row.reshape(2, 2)} for row in square]
+    for i, tau in enumerate(taus):
+        save(f"o{i}.safetensors", tau)
+    check(recipe("pca", [f"o{i}" for i in range(4)], "o", components=1, weight=weight),
+          {"w": sum(a * tau["w"] for a, tau in zip(weight, taus))})
 
 
 def check_lines(c: list[Tensors]) -> None:

@@ -231,7 +231,8 @@ static void same_bytes_for_any_cut_all(void)
                  {"model_stock", "filter_wise", "filter_wise", 1, 1, 3, true},
                  {"metagpt", "lambda", "lambda", .7, .7, 3, false},
                  {"pcgrad", "weight", "lambda", .5, .7, 3, false},
-                 {"orthogonalise", "weight", "symmetric", .5, 1, 3, false}};
+                 {"orthogonalise", "weight", "symmetric", .5, 1, 3, false},
+                 {"pca", "weight", "components", .5, 2, 3, false}};
     static const int64_t shape[3][2] = {{4, 5000}, {700, 6}, {5, 1}};
     static const int64_t blocks[] = {1, 4097, 1 << 20}, units[] = {100, 4096, 1000};
     static double reals[4][BIG], out[2][BIG];

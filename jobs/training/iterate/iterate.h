@@ -21,6 +21,7 @@
 typedef struct am_run am_run;                       /* parts.h */
 typedef struct am_gradient_epoch am_gradient_epoch; /* gradients.h */
 typedef struct am_plane am_plane;                   /* plane.h */
+typedef struct am_model_stats am_model_stats;       /* model_stats.h */
 
 /* Mean over the individual models of some number of epochs, on validation data. */
 typedef struct am_individual {
@@ -34,6 +35,7 @@ typedef struct am_iterate {
     am_suite suite;
     am_saver saver; /* of all calls of training */
     am_model_pool *pool;
+    am_model_stats *stats;       /* owned: of the models in the pool; NULL: no merge needs any */
     void *base, *merged, *final; /* trunks, equal on all ranks; final: the chosen iterative model */
     void **trunk;                /* [tasks] own group's tasks, NULL elsewhere */
     void **best;                 /* [tasks] likewise: individual model with the best validation */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/suite/train.h"
 #include "jobs/training/suite/scores.h"
@@ -31,26 +32,42 @@ static int keep_individuals_all(am_iterate *it, int64_t epochs, am_table_choice 
     return rc;
 }
 
-/* The best merge of what the pool holds by one method, over all alphas. */
-static int best_merge_all(am_iterate *it, const am_train_merge *merge, int64_t epochs,
+/* A merge of what the pool holds at every alpha. variant: of `merge`, which it is. */
+static int try_alphas_all(am_iterate *it, const am_train_merge *merge, int variant, int64_t epochs,
                           am_choice *best)
 {
     const am_comparison *one_shot = &it->recipe->one_shot;
-    char text[AM_CHOICE_TEXT];
+    const am_train_merge one = am_train_merge_variant(merge, variant);
     int rc = AM_OK;
-    best->is_set = false;
     for (int a = 0; a < am_comparison_alphas(one_shot, merge); a++) {
         am_table_choice how = {.phase = "one_shot",
                                .method = merge->name,
+                               .merge = merge,
+                               .variant = variant,
                                .alpha = am_comparison_alpha(one_shot, merge, a),
                                .epochs = epochs,
                                .round = -1};
-        AM_TRY(am_iterate_merge_all(it, merge, how.alpha, 0, it->merged));
+        AM_TRY(am_iterate_merge_all(it, &one, how.alpha, 0, it->merged));
         AM_TRY(am_iterate_validate_all(it, "one_shot", it->merged, &how));
         am_choice_offer(it, best, it->merged, how);
     }
-    am_info("one-shot merge of %lld-epoch models by %s: validation %s at alpha %g",
-            (long long)epochs, merge->name, am_choice_text(it, &best->how, text), best->how.alpha);
+cleanup:
+    return rc;
+}
+
+/* The best merge of what the pool holds by one method, over all that is searched. */
+static int best_merge_all(am_iterate *it, const am_train_merge *merge, int64_t epochs,
+                          am_choice *best)
+{
+    char text[AM_CHOICE_TEXT], searched[AM_SEARCHED_TEXT];
+    int rc = AM_OK;
+    best->is_set = false;
+    for (int v = 0; v < am_train_merge_variants(merge); v++) {
+        AM_TRY(try_alphas_all(it, merge, v, epochs, best));
+    }
+    am_info("one-shot merge of %lld-epoch models by %s: validation %s at alpha %g%s",
+            (long long)epochs, merge->name, am_choice_text(it, &best->how, text), best->how.alpha,
+            am_train_merge_searched_text(merge, best->how.variant, searched));
 cleanup:
     return rc;
 }
@@ -145,6 +162,7 @@ int am_iterate_one_shot_all(am_iterate *it)
     const am_train_recipe *recipe = it->recipe;
     am_choice best = {0}, overall = {0};
     int64_t done = 0;
+    char end[32];
     am_table_choice individual[AM_RECIPE_MAX_TASKS] = {0};
     int rc = am_choice_new(it, &best);
     AM_KEEP(am_choice_new(it, &overall));
@@ -160,6 +178,9 @@ int am_iterate_one_shot_all(am_iterate *it)
         AM_TRY(keep_individuals_all(it, done, individual));
         AM_TRY(am_model_pool_fill_all(it->pool, it->base, it->trunk));
         AM_TRY(am_iterate_vectors_all(it, "one_shot", NAN, done, NULL));
+        snprintf(end, sizeof end, "epochs-%03lld", (long long)done);
+        AM_TRY(am_iterate_stats_all(it, recipe->one_shot.method, recipe->one_shot.n_methods,
+                                    "stats", end));
         AM_TRY(compare_all(it, done, &best, &overall));
     }
     if (overall.is_set) {

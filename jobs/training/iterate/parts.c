@@ -1,4 +1,5 @@
 /* What the phases of iterate share. SPDX-License-Identifier: BSD-3-Clause */
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/iterate/plane.h"
 
@@ -111,6 +112,7 @@ void am_iterate_close_all(am_iterate *it)
     free(it->merged);
     free(it->final);
     am_model_pool_free(&it->pool);
+    am_iterate_stats_free(it);
     am_runs_free(it);
     free(it->gradient);
     am_plane_free(it);
@@ -170,6 +172,8 @@ int am_iterate_merge_all(am_iterate *it, const am_train_merge *merge, double alp
                                .semantics = merge->semantics,
                                .param = param,
                                .model_param = merge->param,
+                               .aux = it->stats != NULL ? it->stats->fisher : NULL,
+                               .gram = it->stats != NULL ? it->stats->gram : NULL,
                                .seed = round > 0 ? am_hash64(&round, sizeof round, seed) : seed};
     return am_model_pool_merge_all(it->pool, &how, out);
 }
@@ -225,6 +229,9 @@ static void report_scores(const am_suite *suite, const char *phase, am_table_cho
         am_json_string(&json, "method", how.method);
     }
     am_json_real(&json, "alpha", how.alpha);
+    if (how.merge != NULL) {
+        am_train_merge_searched(how.merge, how.variant, &json);
+    }
     am_json_int(&json, "epochs", how.epochs);
     am_json_int(&json, "round", how.round);
     if (how.round >= 0) {

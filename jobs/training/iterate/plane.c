@@ -20,6 +20,26 @@
 enum { ORIGIN, AXIS_X, AXIS_Y, VECTORS = AM_PLANE_VECTORS };
 enum { READ_AHEAD = 1 << 20 }; /* bytes a model */
 
+int64_t am_plane_models(const am_train_recipe *r)
+{
+    const am_comparison *one_shot = &r->one_shot, *iterate = &r->iterate;
+    int64_t n = 1 + (int64_t)one_shot->n_epochs * (one_shot->n_methods + r->n_tasks);
+    n += r->run_joint ? am_train_recipe_joint_epochs(r) : 0;
+    for (int e = 0; e < iterate->n_epochs; e++) {
+        const int64_t rounds = am_train_recipe_rounds(r, iterate->epochs[e]);
+        const int64_t kept = 2 * r->keep + 1;
+        n += iterate->n_methods * (r->keep == 0 || kept > rounds ? rounds : kept);
+    }
+    return n;
+}
+
+int64_t am_plane_gram_bytes(const am_train_recipe *r, int64_t real)
+{
+    const int64_t models = am_plane_models(r), read = AM_CHUNK * real;
+    const int64_t n = models < AM_MAX_MODELS ? models : AM_MAX_MODELS; /* more are refused */
+    return am_gram_bytes((int)n) + n * read + 2 * n * n * (int64_t)sizeof(double);
+}
+
 int am_plane_keep_all(const am_iterate *it, const char *key, const void *trunk,
                       const am_table_choice *how)
 {

@@ -26,6 +26,10 @@ struct am_plane {
     double *loss;  /* [grid][grid] owned: a row for each y */
 };
 
+/** Models that the plane of a run may have to draw, before the run makes them. */
+int64_t am_plane_models(const am_train_recipe *recipe);
+/** Bytes that their Gram matrix takes on a rank, of values of `real` bytes. */
+int64_t am_plane_gram_bytes(const am_train_recipe *recipe, int64_t real);
 /** Save a merge that the plane is to show, as RUN/plane/KEY.h5, if the recipe asks for a plane.
  * Collective [it->suite.comm]. */
 int am_plane_keep_all(const am_iterate *it, const char *key, const void *trunk,

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "io/commit/manifest.h"
+#include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/measured.h"
 #include "jobs/training/suite/train.h"
@@ -21,6 +22,9 @@
 static const char best_round_key[] = "allmerge.best_round",
                   best_validation_key[] = "allmerge.best_validation",
                   best_loss_key[] = "allmerge.best_validation_loss";
+
+/* Statistics of the models of a round, while they are merged. */
+static const char round_stats[] = "round-stats";
 
 /* A run at one alpha. */
 typedef struct line {
@@ -263,7 +267,12 @@ static int round_all(const line *r, int64_t round, am_point *point)
     AM_TRY(am_suite_finetune_all(&it->suite, it->trunk, &options));
     AM_TRY(am_model_pool_fill_all(it->pool, r->current, it->trunk));
     AM_TRY(am_iterate_vectors_all(it, "iterate", r->alpha, round, &energy));
+    AM_TRY(am_iterate_stats_all(it, run->merge, 1, round_stats, "round"));
     AM_TRY(am_iterate_merge_all(it, run->merge, alpha, round, r->current));
+    if (it->stats != NULL) { /* the same on all ranks */
+        am_iterate_stats_free(it);
+        AM_TRY(am_run_folder_remove_all(it->suite.comm, it->folder, round_stats));
+    }
     AM_TRY(am_iterate_noise_all(it, run->merge, alpha, round, energy, r->current, point));
 cleanup:
     return rc;

@@ -44,12 +44,16 @@ static const char *const lists[] = {"methods", "epochs", "alphas", NULL};
 
 int am_comparison_alphas(const am_comparison *comparison, const am_train_merge *merge)
 {
-    return merge->lambda < 0 || comparison->n_alphas == 0 ? 1 : comparison->n_alphas;
+    return merge->lambda < 0          ? 1
+           : merge->n_alphas > 0      ? merge->n_alphas
+           : comparison->n_alphas > 0 ? comparison->n_alphas
+                                      : 1;
 }
 
 double am_comparison_alpha(const am_comparison *comparison, const am_train_merge *merge, int a)
 {
     return merge->lambda < 0           ? NAN
+           : merge->n_alphas > 0       ? merge->alpha[a]
            : comparison->n_alphas == 0 ? merge->param[merge->lambda]
                                        : comparison->alpha[a];
 }
@@ -74,8 +78,8 @@ bool am_train_recipe_on_wholes(const am_train_recipe *recipe)
            (recipe->has_twin && wants_wholes(recipe->merge.method));
 }
 
-static int read_methods(const am_node *list, const char *what, const am_train_merge *fallback,
-                        am_comparison *out)
+static int read_methods(const am_node *list, const char *what, am_merge_choice choice,
+                        const am_train_merge *fallback, am_comparison *out)
 {
     int rc = AM_OK;
     out->method[0] = *fallback;
@@ -85,7 +89,7 @@ static int read_methods(const am_node *list, const char *what, const am_train_me
     }
     rc = am_recipe_list(list, what, AM_RECIPE_MAX_LIST);
     for (int i = 0; rc == AM_OK && i < list->n; i++) {
-        rc = am_train_merge_read(list->item[i], what, &out->method[i]);
+        rc = am_train_merge_read(list->item[i], what, choice, &out->method[i]);
         for (int k = 0; rc == AM_OK && k < i; k++) {
             if (strcmp(out->method[k].name, out->method[i].name) == 0) {
                 rc = am_node_fail(list->item[i], "%s: two merges are called %s: give each a name",
@@ -115,11 +119,11 @@ static int read_alphas(const am_node *node, const char *what, am_comparison *out
     return am_recipe_reals(node, what, -10, 10, AM_RECIPE_MAX_LIST, out->alpha, &out->n_alphas);
 }
 
-static int read_lists(const am_node *map, const char *const what[3], const am_train_merge *merge,
-                      int64_t epochs, am_comparison *out)
+static int read_lists(const am_node *map, const char *const what[3], am_merge_choice choice,
+                      const am_train_merge *merge, int64_t epochs, am_comparison *out)
 {
     const am_node *list = am_node_find(map, "epochs");
-    int rc = read_methods(am_node_find(map, "methods"), what[0], merge, out);
+    int rc = read_methods(am_node_find(map, "methods"), what[0], choice, merge, out);
     out->epochs[0] = epochs;
     out->n_epochs = 1;
     if (list != NULL) {
@@ -167,7 +171,8 @@ static int read_iterate(const am_node *map, am_train_recipe *out)
     static const char *const what[] = {"iterate.methods", "iterate.epochs", "iterate.alphas"};
     iterate_keys keys = {0};
     int rc = am_recipe_bind(map, iterate_table, lists, "iterate", &keys);
-    AM_KEEP(read_lists(map, what, &out->merge, out->finetune.epochs, &out->iterate));
+    AM_KEEP(
+        read_lists(map, what, AM_MERGE_ALPHAS, &out->merge, out->finetune.epochs, &out->iterate));
     out->rounds = keys.rounds;
     out->budget = keys.budget;
     out->patience = keys.patience;
@@ -186,7 +191,7 @@ int am_train_comparison_read(const am_node *root, am_train_recipe *out)
 {
     static const char *const what[] = {"one_shot.methods", "one_shot.epochs", "one_shot.alphas"};
     const am_node *one_shot = am_node_find(root, "one_shot");
-    int rc = am_train_merge_read(am_node_find(root, "merge"), "merge", &out->merge);
+    int rc = am_train_merge_read(am_node_find(root, "merge"), "merge", AM_MERGE_FIXED, &out->merge);
     AM_KEEP(one_shot == NULL ? AM_OK : am_node_map(one_shot, "one_shot"));
     if (one_shot != NULL) {
         AM_KEEP(am_recipe_check_keys(one_shot, NULL, lists, "one_shot"));
@@ -194,7 +199,7 @@ int am_train_comparison_read(const am_node *root, am_train_recipe *out)
     if (rc != AM_OK) {
         return rc;
     }
-    AM_KEEP(read_lists(one_shot, what, &out->merge, 1, &out->one_shot));
+    AM_KEEP(read_lists(one_shot, what, AM_MERGE_SEARCHED, &out->merge, 1, &out->one_shot));
     AM_KEEP(read_iterate(am_node_find(root, "iterate"), out));
     AM_KEEP(check_rows(root, out));
     return rc;

@@ -4,42 +4,89 @@
 #include <stdio.h>
 #include <string.h>
 #include "jobs/recipe/bind.h"
+#include "jobs/recipe/lists.h"
 #include "jobs/training/recipe/parts.h"
 #include "mpi/agree.h"
 #include "solver/merge/sparsify.h"
 
-static const char *const keys[] = {"name",  "merge_method", "parameters",
-                                   "scope", "semantics",    NULL};
+/* Without alphas: from the second on. */
+static const char *const keys[] = {"alphas",    "name", "merge_method", "parameters", "scope",
+                                   "semantics", NULL};
 static const char *const scopes[] = {"tensor", "global", NULL}; /* bits of am_scope */
 static const char *const semantics[] = {"paper", "mergekit", NULL};
 
-static int set_method_param(const am_method *method, const am_node *key, const am_node *value,
-                            double *param)
+/* One value of a parameter. */
+static int read_value(const am_method_param *p, const am_node *node, double *value)
 {
+    bool flag = false;
+    int rc = p->is_bool ? am_node_bool(node, p->key, &flag) : am_node_real(node, p->key, value);
+    if (p->is_bool) {
+        *value = flag ? 1.0 : 0.0;
+    }
+    if (rc == AM_OK && (p->low != 0.0 || p->high != 0.0) &&
+        !(*value >= p->low && *value <= p->high)) {
+        rc = am_node_fail(node, "%s: %g is outside %g to %g", p->key, *value, p->low, p->high);
+    }
+    return rc;
+}
+
+/* Values of parameter i that are tried. */
+static int read_list(const am_node *node, int i, am_merge_choice choice, am_train_merge *out)
+{
+    const am_method_param *p = &out->method->params[i];
+    am_train_list *list = &out->list[out->n_lists];
+    if (choice != AM_MERGE_SEARCHED) {
+        return am_node_fail(node,
+                            "%s: lists of values are searched in one_shot: methods alone: "
+                            "give one value",
+                            p->key);
+    }
+    if (i == out->lambda) {
+        return am_node_fail(node, "lambda: give the list as alphas, beside parameters");
+    }
+    if (out->n_lists == AM_MERGE_LISTS) {
+        return am_node_fail(node, "%s: %d parameters with lists are the most", p->key,
+                            AM_MERGE_LISTS);
+    }
+    int rc = am_recipe_list(node, p->key, AM_RECIPE_MAX_LIST);
+    *list = (am_train_list){.param = i};
+    for (int64_t k = 0; rc == AM_OK && k < node->n; k++) {
+        rc = read_value(p, node->item[k], &list->value[list->n++]);
+    }
+    out->n_lists++;
+    out->param[i] = list->value[0];
+    return rc;
+}
+
+static int set_method_param(const am_node *key, const am_node *value, am_merge_choice choice,
+                            am_train_merge *out)
+{
+    const am_method *method = out->method;
     const char *names[AM_METHOD_MAX_PARAMS + 1] = {0};
     for (int i = 0; method->params[i].key != NULL; i++) {
-        const am_method_param *p = &method->params[i];
-        names[i] = p->key;
-        if (strcmp(p->key, key->text) != 0) {
-            continue;
+        names[i] = method->params[i].key;
+        if (strcmp(method->params[i].key, key->text) == 0) {
+            return value->kind == AM_NODE_LIST
+                       ? read_list(value, i, choice, out)
+                       : read_value(&method->params[i], value, &out->param[i]);
         }
-        bool flag = false;
-        int rc = p->is_bool ? am_node_bool(value, p->key, &flag)
-                            : am_node_real(value, p->key, &param[i]);
-        if (p->is_bool) {
-            param[i] = flag ? 1.0 : 0.0;
-        }
-        if (rc == AM_OK && (p->low != 0.0 || p->high != 0.0) &&
-            !(param[i] >= p->low && param[i] <= p->high)) {
-            rc = am_node_fail(value, "%s: %g is outside %g to %g", p->key, param[i], p->low,
-                              p->high);
-        }
-        return rc;
     }
     const char *nearest = am_nearest(names, key->text);
     return am_node_fail(key, "method %s has no parameter '%s'%s%s%s", method->name, key->text,
                         nearest ? "; did you mean '" : "", nearest ? nearest : "",
                         nearest ? "'?" : "");
+}
+
+/* Its own alphas. */
+static int read_alphas(const am_node *map, am_train_merge *out)
+{
+    const am_node *node = am_node_find(map, "alphas");
+    if (node != NULL && out->lambda < 0) {
+        return am_node_fail(node, "alphas: method %s has no lambda to search", out->method->name);
+    }
+    return node == NULL ? AM_OK
+                        : am_recipe_reals(node, "alphas", -10, 10, AM_RECIPE_MAX_LIST, out->alpha,
+                                          &out->n_alphas);
 }
 
 static int find_method(const am_node *map, am_train_merge *out)
@@ -123,14 +170,15 @@ double am_train_merge_drops(const am_train_merge *merge)
     return merge->method->drops_at_random && density > 0 && density < 1 ? 1 - density : 0;
 }
 
-int am_train_merge_read(const am_node *map, const char *what, am_train_merge *out)
+int am_train_merge_read(const am_node *map, const char *what, am_merge_choice choice,
+                        am_train_merge *out)
 {
     const am_node *given = am_node_find(map, "parameters");
     unsigned scope = 0, meaning = 0;
     *out = (am_train_merge){.lambda = -1};
     int rc = map == NULL ? AM_OK : am_node_map(map, what);
     if (map != NULL) {
-        AM_KEEP(am_recipe_check_keys(map, NULL, keys, what));
+        AM_KEEP(am_recipe_check_keys(map, NULL, choice == AM_MERGE_FIXED ? keys + 1 : keys, what));
     }
     AM_KEEP(find_method(map, out));
     if (rc != AM_OK) {
@@ -144,7 +192,13 @@ int am_train_merge_read(const am_node *map, const char *what, am_train_merge *ou
     out->semantics = (am_semantics)meaning;
     AM_KEEP(given == NULL ? AM_OK : am_node_map(given, "parameters"));
     for (int64_t i = 0; rc == AM_OK && given != NULL && i < given->n; i++) {
-        rc = set_method_param(out->method, given->key[i], given->item[i], out->param);
+        rc = set_method_param(given->key[i], given->item[i], choice, out);
+    }
+    AM_KEEP(read_alphas(map, out));
+    if (rc == AM_OK && am_train_merge_variants(out) > AM_MERGE_VARIANTS) {
+        rc =
+            am_node_fail(given, "the lists of %s have more than %d combinations: give fewer values",
+                         out->name, AM_MERGE_VARIANTS);
     }
     return rc;
 }
@@ -164,6 +218,33 @@ void am_train_merge_print_own(const am_train_merge *merge, am_json *json)
     print_bit(json, "semantics", semantics, merge->semantics);
 }
 
+static void print_value(const am_method_param *p, const char *key, double value, am_json *json)
+{
+    if (p->is_bool) {
+        am_json_bool(json, key, value != 0.0);
+    } else {
+        am_json_real(json, key, value);
+    }
+}
+
+static void print_param(const am_train_merge *merge, int i, am_json *json)
+{
+    const am_method_param *p = &merge->method->params[i];
+    const am_train_list *list = NULL;
+    for (int k = 0; k < merge->n_lists; k++) {
+        list = merge->list[k].param == i ? &merge->list[k] : list;
+    }
+    if (list == NULL) {
+        print_value(p, p->key, merge->param[i], json);
+        return;
+    }
+    am_json_array(json, p->key);
+    for (int k = 0; k < list->n; k++) {
+        print_value(p, NULL, list->value[k], json);
+    }
+    am_json_end_array(json);
+}
+
 void am_train_merge_print(const am_train_merge *merge, const char *key, am_json *json)
 {
     am_json_object(json, key);
@@ -171,13 +252,67 @@ void am_train_merge_print(const am_train_merge *merge, const char *key, am_json 
     am_json_string(json, "merge_method", merge->method->name);
     am_json_object(json, "parameters");
     for (int i = 0; merge->method->params[i].key != NULL; i++) {
-        if (merge->method->params[i].is_bool) {
-            am_json_bool(json, merge->method->params[i].key, merge->param[i] != 0.0);
-        } else {
-            am_json_real(json, merge->method->params[i].key, merge->param[i]);
-        }
+        print_param(merge, i, json);
     }
     am_json_end_object(json);
+    if (merge->n_alphas > 0) {
+        am_json_array(json, "alphas");
+        for (int i = 0; i < merge->n_alphas; i++) {
+            am_json_real(json, NULL, merge->alpha[i]);
+        }
+        am_json_end_array(json);
+    }
     am_train_merge_print_own(merge, json);
     am_json_end_object(json);
+}
+
+/* ---- variants ---- */
+
+int am_train_merge_variants(const am_train_merge *merge)
+{
+    int n = 1;
+    for (int i = 0; i < merge->n_lists; i++) {
+        n *= merge->list[i].n; /* at most 32^4 */
+    }
+    return n;
+}
+
+am_train_merge am_train_merge_variant(const am_train_merge *merge, int v)
+{
+    am_train_merge out = *merge;
+    for (int i = merge->n_lists - 1; i >= 0; v /= merge->list[i--].n) {
+        out.param[merge->list[i].param] = merge->list[i].value[v % merge->list[i].n];
+    }
+    return out;
+}
+
+void am_train_merge_searched(const am_train_merge *merge, int v, am_json *json)
+{
+    const am_train_merge one = am_train_merge_variant(merge, v);
+    if (merge->n_lists > 0) {
+        am_json_object(json, "searched");
+        for (int i = 0; i < merge->n_lists; i++) {
+            const int p = merge->list[i].param;
+            print_value(&merge->method->params[p], merge->method->params[p].key, one.param[p],
+                        json);
+        }
+        am_json_end_object(json);
+    }
+}
+
+const char *am_train_merge_searched_text(const am_train_merge *merge, int v, char *text)
+{
+    const am_train_merge one = am_train_merge_variant(merge, v);
+    text[0] = '\0';
+    for (int i = 0; i < merge->n_lists; i++) {
+        const am_method_param *p = &merge->method->params[merge->list[i].param];
+        const double value = one.param[merge->list[i].param];
+        const size_t at = strlen(text);
+        if (p->is_bool) {
+            snprintf(text + at, AM_SEARCHED_TEXT - at, " %s %s", p->key, value != 0 ? "yes" : "no");
+        } else {
+            snprintf(text + at, AM_SEARCHED_TEXT - at, " %s %g", p->key, value);
+        }
+    }
+    return text;
 }

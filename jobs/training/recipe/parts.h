@@ -3,7 +3,7 @@
  *   sections.c     base, heads, finetune, joint: what is trained and how
  *   merge.c        a merge: method and parameters
  *   comparison.c   merge, one_shot, iterate: what is merged and how often
- *   measures.c     gradients, plane: what is measured of a run beside its table
+ *   measures.c     gradients, plane, stats: what is measured of a run beside its table
  *   twin.c         twin: Twin-Merging
  *   regmean.c      regmean: RegMean++
  *
@@ -21,15 +21,23 @@ void am_train_sections_print(const am_train_recipe *recipe, am_json *json);
 /** joint with all its values. */
 void am_train_joint_print(const am_train_recipe *recipe, am_json *json);
 
+/* What a merge may leave to validation data. */
+typedef enum am_merge_choice {
+    AM_MERGE_FIXED,   /* nothing of its own */
+    AM_MERGE_ALPHAS,  /* alpha */
+    AM_MERGE_SEARCHED /* and parameters */
+} am_merge_choice;
+
 /** A merge; map NULL: the default one. what: names it in messages. */
-int am_train_merge_read(const am_node *map, const char *what, am_train_merge *out);
+int am_train_merge_read(const am_node *map, const char *what, am_merge_choice choice,
+                        am_train_merge *out);
 void am_train_merge_print(const am_train_merge *merge, const char *key, am_json *json);
 
 /** merge, one_shot and iterate; `finetune` has been read. */
 int am_train_comparison_read(const am_node *root, am_train_recipe *out);
 void am_train_comparison_print(const am_train_recipe *recipe, am_json *json);
 
-/** gradients and plane; `model` and one_shot have been read. */
+/** gradients, plane and stats; `model`, one_shot and iterate have been read. */
 int am_train_measures_read(const am_node *root, am_train_recipe *out);
 void am_train_measures_print(const am_train_recipe *recipe, am_json *json);
 

@@ -241,7 +241,8 @@ static int64_t larger(int64_t a, int64_t b)
 static int64_t spare_bytes(int64_t rows, int64_t cols, double alpha)
 {
     return am_matrix_bytes(rows, cols) +
-           larger(am_matrix_bytes(cols, cols), am_regression_solve_bytes(rows, cols, alpha));
+           larger(am_matrix_bytes(cols, cols),
+                  am_regression_solve_bytes_on(NULL, rows, cols, alpha));
 }
 
 static int begin_sums(work *k, int rank)
@@ -252,7 +253,7 @@ static int begin_sums(work *k, int rank)
     for (int i = 0; i < k->n; i++) {
         const weight *w = &k->w[i];
         if (w->owner == rank) {
-            bytes += am_regression_bytes(w->rows, w->cols);
+            bytes += am_regression_bytes_on(NULL, w->rows, w->cols);
             spare = larger(spare, spare_bytes(w->rows, w->cols, alpha));
         }
     }
@@ -260,7 +261,7 @@ static int begin_sums(work *k, int rank)
     for (int i = 0; rc == AM_OK && i < k->n; i++) {
         weight *w = &k->w[i];
         if (w->owner == rank) {
-            am_regression_begin(&k->arena, w->rows, w->cols, alpha, &w->sums);
+            am_regression_begin(&k->arena, am_matrix_of(w->rows, w->cols, NULL), alpha, &w->sums);
             for (int64_t e = 0; e < w->rows * w->cols; e++) {
                 w->sums.start.at[e] = get(suite, k->self->merged, w->offset + e);
             }
@@ -304,6 +305,20 @@ cleanup:
     return rc;
 }
 
+/* Sums in k->grams to means over the rows of so many samples; the statistics begin anew. */
+static void take_means(work *k, int64_t samples)
+{
+    am_statistics *statistics = &k->statistics;
+    const am_stats_layout *l = &statistics->layout;
+    for (int64_t t = 0; t < l->tensors.n; t++) {
+        const double rows = (double)(samples * l->rows[t]);
+        for (int64_t i = 0; i < l->tensors.t[t].numel; i++) {
+            k->grams[l->offset[t] + i] /= rows;
+        }
+    }
+    memset(statistics->sum, 0, (size_t)statistics->slice.elements * sizeof *statistics->sum);
+}
+
 /* Gram matrices of a task's samples, into k->grams on every rank. */
 static int grams_all(work *k, int task)
 {
@@ -321,7 +336,8 @@ static int grams_all(work *k, int task)
     for (int64_t b = 0; b < batches; b++) {
         AM_TRY(am_statistics_batch_all(&k->statistics, k->self->run, &of, b));
     }
-    AM_TRY(am_statistics_take_all(&k->statistics, of.train.n, k->grams));
+    AM_TRY(am_statistics_gather_all(&k->statistics, k->grams));
+    take_means(k, of.train.n);
 cleanup:
     return rc;
 }
@@ -434,7 +450,7 @@ static int step_need(const am_net *net, const am_train_ops *ops, const am_regmea
     const int rc = am_statistics_bytes(ops, net, &options, n, classes, ranks, sums, leaf);
     for (int i = step->first; i < step->last; i++) {
         if (weight_of(net, i, &rows, &cols) >= 0) {
-            *sums += am_regression_bytes(rows, cols);
+            *sums += am_regression_bytes_on(NULL, rows, cols);
             spare = larger(spare, spare_bytes(rows, cols, section->alpha));
             grams += am_matrix_bytes(cols, cols);
         }
