@@ -13,8 +13,6 @@
 
 enum { LARGEST_CONFIG = 1 << 20, LARGEST_RANK = 1 << 16 };
 
-static const char config_name[] = "adapter_config.json";
-static const char factors_name[] = "adapter_model.safetensors";
 static const char prefix[] = "base_model.model.";
 
 /* The configuration, as far as it changes numbers. */
@@ -344,11 +342,11 @@ static int slurp_config(const char *folder, const char *config_path, const char 
         return am_fail(AM_E_NOINPUT, "%s: no such adapter folder", folder);
     }
     if (stat(config_path, &st) != 0) {
-        return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s", folder, config_name);
+        return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s", folder, AM_ADAPTER_CONFIG);
     }
     if (stat(factors_path, &st) != 0) {
         return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s (other forms are not read)", folder,
-                       factors_name);
+                       AM_ADAPTER_FACTORS);
     }
     return am_file_slurp(config_path, LARGEST_CONFIG, text, n);
 }
@@ -361,8 +359,8 @@ int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table
     char *text = NULL;
     config c = {0};
     am_adapter *adapter = am_new(1, sizeof *adapter, "an adapter");
-    char *config_path = am_text("%s/%s", folder, config_name);
-    char *factors_path = am_text("%s/%s", folder, factors_name);
+    char *config_path = am_text("%s/%s", folder, AM_ADAPTER_CONFIG);
+    char *factors_path = am_text("%s/%s", folder, AM_ADAPTER_FACTORS);
     AM_KEEP(adapter != NULL && config_path != NULL && factors_path != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
     MPI_Comm_rank(comm, &rank);
