@@ -38,6 +38,7 @@ void am_adapter_close(am_adapter **adapter); /* accepts a pointer to NULL */
 
 #define AM_ADAPTER_CONFIG  "adapter_config.json"
 #define AM_ADAPTER_FACTORS "adapter_model.safetensors"
+enum { AM_ADAPTER_CONFIG_MOST = 64 << 20 }; /* bytes of a configuration */
 
 /* What adapter_config.json of an adapter to be written says. */
 typedef struct am_adapter_config {
@@ -50,7 +51,7 @@ typedef struct am_adapter_config {
 } am_adapter_config;
 
 /** The text of adapter_config.json: begin, each module by the name of its weight, end. The last one
- * returns AM_E_NOMEM if memory ran out on the way. Local. */
+ * returns AM_E_NOMEM if memory ran out on the way, AM_E_DATA for more than is read. Local. */
 void am_adapter_config_begin(const am_adapter_config *config, am_json *json);
 void am_adapter_config_add(const char *weight, am_json *json);
 int am_adapter_config_end(am_json *json);

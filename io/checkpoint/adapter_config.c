@@ -47,7 +47,13 @@ int am_adapter_config_end(am_json *json)
 {
     am_json_end_array(json);
     am_json_end_object(json);
-    return am_json_finish(json);
+    const int rc = am_json_finish(json);
+    return rc == 0 && strlen(json->text) > AM_ADAPTER_CONFIG_MOST
+               ? am_fail(AM_E_DATA,
+                         "the adapter's " AM_ADAPTER_CONFIG " would have more than %d MiB, which "
+                         "is not read: give fewer modules factors",
+                         AM_ADAPTER_CONFIG_MOST >> 20)
+               : rc;
 }
 
 int am_adapter_folder_make(const char *folder)
