@@ -13,7 +13,8 @@ if(NOT BLAS_FOUND)
   find_package(BLAS REQUIRED)
 endif()
 find_package(LAPACK REQUIRED) # of the same vendor; OpenBLAS has both
-pkg_search_module(SCALAPACK REQUIRED IMPORTED_TARGET scalapack-openmpi scalapack)
+# Not by pkg-config, which would bring in the system's default BLAS in front of the one found above.
+find_library(SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack REQUIRED)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)

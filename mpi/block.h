@@ -36,6 +36,12 @@ typedef struct am_source {
      * copy: *raw [n], n <= AM_BORROW, valid until the next call; or NULL: there are none, since
      * values are computed. May be NULL. */
     int (*borrow)(void *self, int64_t tensor, int64_t lo, int64_t n, const void **raw);
+    /* What a matrix [first dimension, the others] has beyond that of the source with the label
+     * `over`, where it is known as a product left [rows, rank] right [rank, cols]: its rank, -1: it
+     * is not (pure); and both factors. over NULL: no tensor is. */
+    const char *over; /* borrowed */
+    int64_t (*rank)(const void *self, int64_t tensor);
+    int (*factors)(void *self, int64_t tensor, double *left, double *right);
 } am_source;
 
 enum { AM_BORROW = 4096 };

@@ -58,14 +58,18 @@ static int load_transposed(am_product *p, int64_t factor, int64_t rows, int64_t 
     return 0;
 }
 
-static int load_right(am_product *p, const am_product_part *part)
+/* A factor [rows, cols] that lies so, or transposed. */
+static int load_factor(am_product *p, int64_t factor, bool is_transposed, int64_t rows,
+                       int64_t cols, double *dst)
 {
-    int rc = 0;
-    if (part->is_transposed) {
-        rc = load_transposed(p, part->right, part->cols, part->rank, p->right);
-    } else {
-        rc = p->factors.load(p->factors.self, part->right, 0, part->rank * part->cols, p->right);
-    }
+    return is_transposed ? load_transposed(p, factor, cols, rows, dst)
+                         : p->factors.load(p->factors.self, factor, 0, rows * cols, dst);
+}
+
+/* right [rank, cols] with weights, without scale. */
+static int load_right(am_product *p, const am_product_part *part, double *right)
+{
+    int rc = load_factor(p, part->right, part->is_transposed, part->rank, part->cols, right);
     if (rc != 0 || part->weight < 0) {
         return rc;
     }
@@ -73,7 +77,7 @@ static int load_right(am_product *p, const am_product_part *part)
     AM_TRY(p->factors.load(p->factors.self, part->weight, 0, part->rank, p->weight));
     for (int64_t k = 0; k < part->rank; k++) {
         for (int64_t j = 0; j < part->cols; j++) {
-            p->right[k * part->cols + j] *= p->weight[k];
+            right[k * part->cols + j] *= p->weight[k];
         }
     }
 cleanup:
@@ -90,7 +94,7 @@ static int need_right(am_product *p, int64_t key, const am_product_part *part)
     p->n_rows = 0;
     AM_TRY(grow(&p->right, &p->right_capacity, part->rank * part->cols));
     AM_TRY(grow(&p->left, &p->left_capacity, ROWS * part->rank));
-    AM_TRY(load_right(p, part));
+    AM_TRY(load_right(p, part, p->right));
     p->key = key;
 cleanup:
     return rc;
@@ -164,6 +168,16 @@ int am_product_add(am_product *product, int64_t key, const am_product_part *part
         at += step;
     }
 cleanup:
+    return rc;
+}
+
+int am_product_load(am_product *product, const am_product_part *part, double *left, double *right)
+{
+    int rc = load_factor(product, part->left, part->is_transposed, part->rows, part->rank, left);
+    AM_KEEP(load_right(product, part, right));
+    for (int64_t i = 0; rc == 0 && i < part->rank * part->cols; i++) {
+        right[i] *= part->scale;
+    }
     return rc;
 }
 

@@ -30,6 +30,9 @@ void am_product_free(am_product **product); /* accepts a pointer to NULL */
  * Local. Errors: the source's; AM_E_NOMEM. */
 int am_product_add(am_product *product, int64_t key, const am_product_part *part, int64_t lo,
                    int64_t n, double *dst);
+/** Both factors whole, in f64: left [rows, rank]; right [rank, cols] with weights and scale. Local.
+ * Errors: the source's; AM_E_NOMEM. */
+int am_product_load(am_product *product, const am_product_part *part, double *left, double *right);
 /** Bytes that it takes while it has the factors of a matrix; of none: rank 0. Pure. */
 int64_t am_product_bytes(int64_t rank, int64_t cols);
 

@@ -618,18 +618,28 @@ static int need_chunk(am_taskvec *tv, int64_t tensor, int64_t chunk)
     return rc;
 }
 
-static int add_factors(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst)
+static am_product_part product_of(const am_taskvec *tv, int64_t tensor)
 {
     const am_tv_tensor *form = &tv->form[tensor];
     const am_tensor *t = &tv->base->t[tensor];
-    const am_product_part part = {.left = form->u,
-                                  .right = form->vt,
-                                  .weight = form->s,
-                                  .rows = rows_of(t),
-                                  .cols = cols_of(t),
-                                  .rank = form->rank,
-                                  .scale = 1};
-    return am_product_add(tv->product, tensor, &part, lo, n, dst);
+    return (am_product_part){.left = form->u,
+                             .right = form->vt,
+                             .weight = form->s,
+                             .rows = rows_of(t),
+                             .cols = cols_of(t),
+                             .rank = form->rank,
+                             .scale = 1};
+}
+
+int64_t am_tv_rank(const am_taskvec *tv, int64_t tensor)
+{
+    return tv->form[tensor].is_stored ? tv->form[tensor].rank : -1;
+}
+
+int am_tv_factors(am_taskvec *tv, int64_t tensor, double *left, double *right)
+{
+    const am_product_part part = product_of(tv, tensor);
+    return am_product_load(tv->product, &part, left, right);
 }
 
 int am_tv_add(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst)
@@ -637,7 +647,8 @@ int am_tv_add(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst
     const am_tv_tensor *form = &tv->form[tensor];
     AM_ASSERT(form->is_stored);
     if (form->rank >= 0) {
-        return add_factors(tv, tensor, lo, n, dst);
+        const am_product_part part = product_of(tv, tensor);
+        return am_product_add(tv->product, tensor, &part, lo, n, dst);
     }
     for (int64_t at = lo; at < lo + n;) {
         const int64_t chunk = at / AM_CHUNK, end = (chunk + 1) * AM_CHUNK;

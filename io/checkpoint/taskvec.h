@@ -81,6 +81,10 @@ void am_tv_weigh(const am_taskvec *tv, int64_t tensor, int64_t n, int64_t *store
  * am_source.stage and am_source.hold. */
 int am_tv_stage(am_taskvec *tv, const am_span *spans, int64_t n);
 int am_tv_hold(am_taskvec *tv, const am_span *spans, int64_t n);
+/** Rank of the factors of a tensor, -1: it has none (pure); and both, left [rows, rank] and right
+ * [rank, columns] with singular values. Local. Errors: the source's. */
+int64_t am_tv_rank(const am_taskvec *tv, int64_t tensor);
+int am_tv_factors(am_taskvec *tv, int64_t tensor, double *left, double *right);
 /** dst[n] += differences [lo, lo+n) of a float tensor of the base. Local.
  * Errors: the source's; AM_E_DATA a damaged index, naming file and tensor. */
 int am_tv_add(am_taskvec *tv, int64_t tensor, int64_t lo, int64_t n, double *dst);

@@ -152,7 +152,6 @@ static int merge_all(job *j)
 {
     const am_pleas_request *r = j->request;
     int rc = AM_OK;
-    AM_TRY(load_all(j));
     AM_TRY(am_pair_sums_all(&j->recipe, j->trunk_path[0], j->trunk_path[1], &j->sums));
     const am_align_options how = {.by = (am_align_by)r->match,
                                   .cross = j->sums.cross,
@@ -340,6 +339,7 @@ int am_pleas_run_all(const am_args *args, const am_pleas_request *request)
     AM_AGREE(am_world());
     AM_TRY(am_train_fit_all(am_world(), &j.recipe, AM_JOB_ALIGN, am_world_size(),
                             request->on.memory, NULL, NULL));
+    AM_TRY(load_all(&j)); /* what is wrong with it is known before a folder is made */
     AM_TRY(am_run_folder_open_all(am_world(), request->output, j.text, j.wide_recipe,
                                   (const char *const *)j.inputs, request->overwrite, &j.folder));
     if (j.folder.is_finished) { /* the same on all ranks */

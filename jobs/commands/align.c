@@ -102,7 +102,8 @@ typedef struct job {
     am_align align;
     double *base_block, *model_block; /* [align.n] */
     am_pair_sums sums;                /* of activations; zeroed by weights alone */
-    char *text;                       /* owned: the command and the recipe, for the manifest */
+    char *text;                       /* owned: the command with what changes the output */
+    char *all;                        /* owned: that and the recipe, for the manifest */
     am_align_result result;
 } job;
 
@@ -137,14 +138,14 @@ static int describe(job *j)
                       " --micro-batches %" PRId64,
                       split[o->on.split], o->on.samples, o->on.batch, o->on.micro_batches);
     if (samples != NULL) {
-        j->text =
-            am_text("align --match %s --seed %" PRId64 " --sweeps %" PRId64
-                    " --start %s --features %" PRId64 "%s\n%s",
-                    by[o->match], o->seed, o->sweeps, o->start == START_GIVEN ? "given" : "known",
-                    o->features, samples, j->recipe.text);
+        j->text = am_text("align --match %s --seed %" PRId64 " --sweeps %" PRId64
+                          " --start %s --features %" PRId64 "%s",
+                          by[o->match], o->seed, o->sweeps,
+                          o->start == START_GIVEN ? "given" : "known", o->features, samples);
     }
     free(samples);
-    return j->text == NULL ? AM_E_NOMEM : AM_OK;
+    j->all = j->text != NULL ? am_text("%s\n%s", j->text, j->recipe.text) : NULL;
+    return j->all == NULL ? AM_E_NOMEM : AM_OK;
 }
 
 static int open_heads_all(MPI_Comm comm, job *j)
@@ -279,14 +280,32 @@ static int write_tensors(const am_align *a, int first, am_ckpt *ckpt, am_ckpt_wr
     return rc;
 }
 
+/* The attributes of the input, and how the output is made of it. */
+static int describe_output(const job *j, const am_meta *from, am_meta *out)
+{
+    int rc = AM_OK;
+    for (int64_t i = 0; i < from->n; i++) {
+        AM_KEEP(am_meta_set(out, from->key[i], from->value[i]));
+    }
+    AM_KEEP(am_meta_set(out, "align.command", j->text));
+    AM_KEEP(am_meta_set(out, "align.recipe", j->recipe.text));
+    return rc;
+}
+
 static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *path,
                       am_ckpt_writer **writer)
 {
     const align_options *o = j->given; /* without heads the list ends there */
     const char *inputs[] = {j->model_path, o->to, o->heads, o->heads_to, NULL};
+    am_meta meta = {0};
     const am_ckpt_options write = {
-        .overwrite = o->overwrite, .meta = am_ckpt_meta(ckpt), .recipe = j->text, .inputs = inputs};
-    return am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer);
+        .overwrite = o->overwrite, .meta = &meta, .recipe = j->all, .inputs = inputs};
+    int rc = describe_output(j, am_ckpt_meta(ckpt), &meta);
+    AM_AGREE(comm);
+    AM_TRY(am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer));
+cleanup:
+    am_meta_free(&meta);
+    return rc;
 }
 
 static int match_all(MPI_Comm comm, job *j)
@@ -403,6 +422,7 @@ static void job_free(job *j)
     am_align_free(&j->align);
     am_pair_sums_free(&j->sums);
     free(j->text);
+    free(j->all);
     free(j->base_block);
     free(j->model_block);
 }

@@ -185,7 +185,8 @@ const am_command am_command_eval = {
         "A model is a trunk of the recipe's shape, trained or merged, in any format; heads are not "
         "merged and come from the run that made them. With --twins the folder of a `twin` run is "
         "evaluated, by the recipe of that run, each sample with the model that the router gives "
-        "it. Prints a table and one JSON line.",
+        "it; of validation data the second half, from which the router has not learnt. Prints a "
+        "table and one JSON line.",
     .min_positional = 1,
     .max_positional = -1,
     .options = options,

@@ -1,6 +1,7 @@
 /* allmerge iterate RECIPE -o RUN/: iterative task arithmetic and what it is compared with.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include <stddef.h>
+#include <string.h>
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/job.h"
 #include "jobs/training/room.h"
@@ -28,20 +29,13 @@ static const am_param options[] = {
     {0},
 };
 
-/* Methods that take what a run has: one model a task. */
 static int check_methods(const am_comparison *comparison, const char *section, int n_tasks)
 {
+    int rc = AM_OK;
     for (int i = 0; i < comparison->n_methods; i++) {
-        const am_method *method = comparison->method[i].method;
-        const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
-        if (n_tasks < method->min_models || n_tasks > most) {
-            return am_fail(AM_E_RECIPE,
-                           "%s: merge_method %s takes %d to %d models, the recipe has "
-                           "%d tasks: choose another",
-                           section, method->name, method->min_models, most, n_tasks);
-        }
+        AM_KEEP(am_train_merge_check(&comparison->method[i], section, n_tasks));
     }
-    return AM_OK;
+    return rc;
 }
 
 static int check_plane(const am_train_recipe *r)
@@ -55,11 +49,34 @@ static int check_plane(const am_train_recipe *r)
                          (long long)n, AM_MAX_MODELS);
 }
 
+/* Twins are of the models that the run tunes. */
+static int check_twin(const am_train_recipe *r)
+{
+    if (r->has_twin && r->twin.models != NULL) {
+        return am_fail(AM_E_RECIPE, "twin.models: iterate makes twins of the models that it tunes: "
+                                    "leave it out, or use allmerge twin");
+    }
+    if (r->has_twin && r->model.linearised) {
+        return am_fail(AM_E_RECIPE, "twins are of models as they are: set model.linearised to no");
+    }
+    int rc = r->has_twin ? am_train_merge_check_shared(&r->merge, r->n_tasks) : AM_OK;
+    for (int i = 0; rc == AM_OK && r->has_twin && i < r->one_shot.n_methods; i++) {
+        if (strcmp(r->one_shot.method[i].name, AM_TWIN_ROW) == 0) {
+            return am_fail(AM_E_RECIPE,
+                           "one_shot: a merge is called %s, as the row of the section "
+                           "twin is: give it another name",
+                           AM_TWIN_ROW);
+        }
+    }
+    return rc;
+}
+
 static int check(const am_train_recipe *recipe)
 {
     int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
     AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
     AM_KEEP(check_plane(recipe));
+    AM_KEEP(check_twin(recipe));
     return rc;
 }
 

@@ -50,8 +50,9 @@ const am_command am_command_twin = {
     .help = "Takes a model of every task (twin: models:), the base and the heads they were tuned "
             "with. What the section merge makes of them with twin.lambda is the shared model; a "
             "twin is what a task's model has beside it, cut to its leading singular directions or "
-            "its largest elements; the router learns from validation data which task a sample is "
-            "of, by what the heads get of the shared model. Test data is evaluated with shared + "
+            "its largest elements; the router learns from one half of the validation data "
+            "which task a sample is of, by what the heads get of the shared model; scores on "
+            "validation data are of the other half. Test data is evaluated with shared + "
             "sum of weight times twin, weights by the router for each sample (twin.route: soft), "
             "or with the twin of the likeliest task (top1). The same bytes for any number of "
             "ranks. `eval --twins RUN/` evaluates the folder again.",

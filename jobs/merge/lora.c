@@ -44,6 +44,20 @@ static int load(void *self, int64_t tensor, int64_t lo, int64_t n, double *dst)
     return am_product_add(l->product, tensor, &part, lo, n, dst);
 }
 
+static int64_t rank_of(const void *self, int64_t tensor)
+{
+    const am_lora *l = self;
+    const am_adapter_part *p = &l->adapter->part[tensor];
+    return p->is_whole ? -1 : p->a < 0 ? 0 : p->rank;
+}
+
+static int factors(void *self, int64_t tensor, double *left, double *right)
+{
+    const am_lora *l = self;
+    const am_product_part part = part_of(&l->adapter->part[tensor]);
+    return part.right < 0 ? 0 : am_product_load(l->product, &part, left, right);
+}
+
 /* The adapter's numbers rounded once to the tensor's own type; other tensors as they are. */
 static int load_raw(void *self, int64_t tensor, int64_t lo, int64_t n, void *dst)
 {
@@ -102,7 +116,10 @@ int am_lora_create(const am_source *model, const am_adapter *adapter, am_lora **
                        .hold = hold,
                        .weigh = weigh,
                        .load = load,
-                       .load_raw = load_raw};
+                       .load_raw = load_raw,
+                       .over = model->label,
+                       .rank = rank_of,
+                       .factors = factors};
     return rc;
 }
 

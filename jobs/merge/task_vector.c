@@ -130,6 +130,18 @@ static void weigh(const void *self, int64_t tensor, int64_t n, int64_t *stored, 
     am_tv_weigh(b->tv, tensor, n, stored, staged);
 }
 
+static int64_t rank_of(const void *self, int64_t tensor)
+{
+    const am_based_tv *b = self;
+    return am_tv_rank(b->tv, tensor);
+}
+
+static int factors(void *self, int64_t tensor, double *left, double *right)
+{
+    const am_based_tv *b = self;
+    return am_tv_factors(b->tv, tensor, left, right);
+}
+
 int am_based_tv_create(am_shared_base *base, am_taskvec *tv, const char *label, am_based_tv **made,
                        am_source *out)
 {
@@ -146,7 +158,10 @@ int am_based_tv_create(am_shared_base *base, am_taskvec *tv, const char *label, 
                        .hold = hold,
                        .weigh = weigh,
                        .load = load,
-                       .load_raw = load_raw};
+                       .load_raw = load_raw,
+                       .over = b->base->label,
+                       .rank = rank_of,
+                       .factors = factors};
     return 0;
 }
 

@@ -43,9 +43,8 @@
 #include "solver/theory/sweep.h"
 
 enum {
-    ROOM = 12 << 20,    /* bytes: packing of BLAS, messages, threads, HDF5 */
-    EVAL_SAMPLES = 256, /* that are evaluated together */
-    MERGE_EXTRA = 3     /* chunks of doubles of the engine beside one a model */
+    ROOM = 12 << 20, /* bytes: packing of BLAS, messages, threads, HDF5 */
+    MERGE_EXTRA = 3  /* chunks of doubles of the engine beside one a model */
 };
 
 /* A network and the reals of its trunk: all, and those that are not frozen. */
@@ -257,18 +256,24 @@ static int prepare_phases(planner *p, am_train_need *out)
     return rc;
 }
 
-static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_train_need *out)
+static int offer_forward(const planner *p, const char *phase, int64_t reals, int64_t state,
+                         am_train_need *out)
 {
     int rc = AM_OK;
     for (int i = 0; i < p->recipe->n_tasks && rc == AM_OK; i++) {
         const am_dataset_shape *s = &p->shape[i];
         const int64_t n = most(s->n[AM_VALIDATION], s->n[AM_TEST]);
         am_train_need need = {.optimizer = state};
-        rc = p->ops->activation_bytes(&p->plain.net, n < EVAL_SAMPLES ? n : EVAL_SAMPLES,
+        rc = p->ops->activation_bytes(&p->plain.net, n < AM_EVAL_GROUP ? n : AM_EVAL_GROUP,
                                       s->classes, false, &need.activations);
-        offer(p, "evaluate", reals, need, out);
+        offer(p, phase, reals, need, out);
     }
     return rc;
+}
+
+static int offer_evaluation(const planner *p, int64_t reals, int64_t state, am_train_need *out)
+{
+    return offer_forward(p, "evaluate", reals, state, out);
 }
 
 static int train_phases(planner *p, am_train_need *out)
@@ -351,6 +356,52 @@ static int plane_phase(const planner *p, int64_t reals, am_train_need *out)
     return offer_evaluation(p, reals + frame / p->real, 0, out);
 }
 
+/* ---- twins ---- */
+
+static int twin_need(const planner *p, am_twins_need *out)
+{
+    const int T = p->recipe->n_tasks;
+    int64_t *validation = am_new(T, sizeof *validation, "a plan");
+    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
+    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
+    for (int i = 0; rc == AM_OK && i < T; i++) {
+        const int64_t *n = p->shape[i].n;
+        validation[i] = n[AM_VALIDATION];
+        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
+    }
+    AM_KEEP(
+        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
+    free(validation);
+    free(evaluated);
+    return rc;
+}
+
+/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
+static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
+                           am_train_need *out)
+{
+    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
+}
+
+/* Twins and router are made, and evaluated. */
+static int twin_steps(const planner *p, int64_t reals, const am_twins_need *twins,
+                      am_train_need *out)
+{
+    offer(p, "compress", reals, (am_train_need){.parameters = twins->kept + twins->compress}, out);
+    offer(p, "route", reals, (am_train_need){.parameters = twins->kept + twins->route}, out);
+    int rc = offer_forward(p, "route", reals + (twins->kept + twins->features) / p->real, 0, out);
+    AM_KEEP(twin_evaluation(p, reals, twins, out));
+    return rc;
+}
+
+static int twins_of_models(const planner *p, int64_t reals, am_train_need *out)
+{
+    am_twins_need twins = {0};
+    int rc = twin_need(p, &twins);
+    AM_KEEP(twin_steps(p, reals, &twins, out));
+    return rc;
+}
+
 /* Statistics of the models of a group. */
 static int model_stats_phase(const planner *p, const int *owner, int group, int size, int64_t reals,
                              am_train_need *out)
@@ -421,6 +472,9 @@ static int group_phases(planner *p, const int *owner, int group, int size, am_tr
     const am_train_need merge = {.parameters = most(P * p->real, engine)};
     offer(p, "merge", shared + 2 * P, merge, out);
     AM_KEEP(offer_evaluation(p, shared + 2 * P, 0, out));
+    if (r->has_twin) {
+        AM_KEEP(twins_of_models(p, shared + 2 * P, out));
+    }
     const int64_t epochs = am_train_recipe_joint_epochs(r);
     if (r->run_joint) {
         const call c = {trained(p), &r->joint, p->shape, r->n_tasks, true, false, p->ranks, false};
@@ -536,51 +590,27 @@ static int align_phases(const planner *p, am_train_need *out)
         both += head_reals(p, p->shape[i].classes);
     }
     both *= 2 * wide;
+    if (p->recipe->stats.what.pair != NULL) {
+        am_stats_layout layout = {0};
+        rc = am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout);
+        sums = layout.n * wide;
+        am_stats_layout_free(&layout);
+    }
     for (int i = 0; i < p->recipe->n_tasks && p->recipe->stats.what.pair != NULL && rc == AM_OK;
          i++) {
         am_train_need need = {.parameters = both};
         rc = am_statistics_bytes(p->ops, &p->plain.net, &p->recipe->stats,
                                  p->shape[i].n[p->recipe->stats_split], p->shape[i].classes,
                                  p->ranks, &need.gradients, &need.activations);
+        need.gradients += sums; /* all of them on every rank, in the end */
         offer(p, "statistics", 2 * P, need, out);
-    }
-    if (p->recipe->stats.what.pair != NULL) {
-        am_stats_layout layout = {0};
-        AM_KEEP(am_stats_layout_make(&p->plain.net, &p->recipe->stats.what, &layout));
-        sums = layout.n * wide;
-        am_stats_layout_free(&layout);
     }
     const am_train_need match = {.parameters = both + p->recipe->align_bytes, .gradients = sums};
     offer(p, "match", 0, match, out);
     return rc;
 }
 
-/* ---- twins ---- */
-
-static int twin_need(const planner *p, am_twins_need *out)
-{
-    const int T = p->recipe->n_tasks;
-    int64_t *validation = am_new(T, sizeof *validation, "a plan");
-    int64_t *evaluated = am_new(T, sizeof *evaluated, "a plan");
-    int rc = validation == NULL || evaluated == NULL ? AM_E_NOMEM : AM_OK;
-    for (int i = 0; rc == AM_OK && i < T; i++) {
-        const int64_t *n = p->shape[i].n;
-        validation[i] = n[AM_VALIDATION];
-        evaluated[i] = most(n[AM_TRAIN], most(n[AM_VALIDATION], n[AM_TEST]));
-    }
-    AM_KEEP(
-        am_twins_need_of(&p->plain.net, p->ops, &p->recipe->twin, T, validation, evaluated, out));
-    free(validation);
-    free(evaluated);
-    return rc;
-}
-
-/* Samples are evaluated with `reals` of trunks beside twins and what expands them. */
-static int twin_evaluation(const planner *p, int64_t reals, const am_twins_need *twins,
-                           am_train_need *out)
-{
-    return offer_evaluation(p, reals + (twins->kept + twins->evaluate) / p->real, 0, out);
-}
+/* ---- the job twin ---- */
 
 /* The largest group's tasks, in one group each where there are ranks enough. */
 static int64_t most_tasks_of_a_group(const planner *p)
@@ -601,9 +631,7 @@ static int twin_phases(const planner *p, am_train_need *out)
                                                    (int64_t)sizeof(double) +
                                                p->plain.matrices};
     offer(p, "share", reals, share, out);
-    offer(p, "compress", reals, (am_train_need){.parameters = twins.kept + twins.compress}, out);
-    offer(p, "route", reals, (am_train_need){.parameters = twins.kept + twins.route}, out);
-    AM_KEEP(twin_evaluation(p, reals, &twins, out));
+    AM_KEEP(twin_steps(p, reals, &twins, out));
     return rc;
 }
 

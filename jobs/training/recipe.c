@@ -220,10 +220,13 @@ static int read_root(const am_node *root, am_train_recipe *out)
     AM_KEEP(am_model_read(am_node_find(root, "model"), &out->model));
     AM_KEEP(read_data(root, out));
     AM_KEEP(am_train_sections_read(root, out));
+    AM_KEEP(am_train_twin_read(root, out));
     AM_KEEP(am_train_comparison_read(root, out));
+    if (rc == AM_OK) {
+        am_train_twin_lambda(root, out);
+    }
     AM_KEEP(am_train_measures_read(root, out));
     AM_KEEP(am_theory_section_read(am_node_find(root, "theory"), out->n_tasks, &out->theory));
-    AM_KEEP(am_train_twin_read(root, out));
     AM_KEEP(am_train_recipe_resolve(out));
     return rc;
 }

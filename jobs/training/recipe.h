@@ -88,6 +88,9 @@ typedef struct am_stats_section {
  */
 typedef enum am_twin_route { AM_TWIN_SOFT, AM_TWIN_TOP1 } am_twin_route;
 
+/* What the row of twins among one-shot merges is called. */
+#define AM_TWIN_ROW "twin"
+
 /* Twin-Merging: twin/twin.h. */
 typedef struct am_twin_section {
     char *models;  /* owned: path of each task's model, with {task} for its name; NULL: not given */
@@ -158,6 +161,11 @@ int am_train_recipe_read_all(MPI_Comm comm, const char *path, char *const *set, 
 /** Models are chosen by loss, not by accuracy: as the recipe says, or for tasks that are all text.
  * Pure. */
 bool am_train_recipe_by_loss(const am_train_recipe *recipe, bool is_text);
+/** Does the merge take what a run has, one model a task? section: names it in the message. Errors:
+ * AM_E_RECIPE. Pure. */
+int am_train_merge_check(const am_train_merge *merge, const char *section, int n_tasks);
+/** The same of what makes the shared model of twins, which goes without statistics. */
+int am_train_merge_check_shared(const am_train_merge *merge, int n_tasks);
 /** Members scope and semantics, where they are given. */
 void am_train_merge_print_own(const am_train_merge *merge, am_json *json);
 /** Share of the elements of the task vectors that a merge drops at random; 0: none. Pure. */

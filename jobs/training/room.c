@@ -112,11 +112,9 @@ static int64_t bytes_there(const am_run_folder *folder, const char *sub)
 
 static int check(const am_run_folder *folder, int64_t bytes)
 {
-    static const char *const subs[] = {".",     "rounds", "tuned", "joint",      "plane",
-                                       "state", "work",   "stats", "round-stats"};
     struct statvfs fs;
-    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
-        bytes -= bytes_there(folder, subs[i]);
+    for (const char *const *sub = am_run_folder_subs; *sub != NULL; sub++) {
+        bytes -= bytes_there(folder, *sub);
     }
     if (statvfs(folder->path, &fs) != 0) {
         return am_fail_errno(AM_E_IO, errno, "cannot look at the file system of %s", folder->path);

@@ -25,6 +25,10 @@
 enum { LOCK_STEP_MS = 100, LOCK_STEPS = 30 };
 static const int64_t most_text = (int64_t)64 << 20;
 
+const char *const am_run_folder_subs[] = {".",     "rounds",      "tuned", "joint",
+                                          "plane", "state",       "work",  "units",
+                                          "stats", "round-stats", "twins", NULL};
+
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
 {
     int at = snprintf(out, AM_RUN_PATH, "%s/", folder->path);
@@ -181,18 +185,16 @@ static bool is_ours(const char *name)
  * bring it back, and a finished run looks at no model again that would take it along. */
 static void tidy_locks(const am_run_folder *folder)
 {
-    static const char *const subs[] = {".", "rounds", "tuned", "joint", "plane", "stats"};
     static const char suffix[] = ".lock";
     char path[AM_RUN_PATH];
-    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
+    for (const char *const *sub = am_run_folder_subs; *sub != NULL; sub++) {
         DIR *open_folder =
-            am_run_folder_file(folder, path, "%s", subs[i]) == AM_OK ? opendir(path) : NULL;
+            am_run_folder_file(folder, path, "%s", *sub) == AM_OK ? opendir(path) : NULL;
         for (struct dirent *entry = open_folder != NULL ? readdir(open_folder) : NULL;
              entry != NULL; entry = readdir(open_folder)) {
             const int model = (int)(strlen(entry->d_name) - strlen(suffix));
             if (fnmatch("*.h5.lock", entry->d_name, 0) == 0 &&
-                am_run_folder_file(folder, path, "%s/%.*s", subs[i], model, entry->d_name) ==
-                    AM_OK) {
+                am_run_folder_file(folder, path, "%s/%.*s", *sub, model, entry->d_name) == AM_OK) {
                 am_publish_tidy(path, false);
             }
         }
@@ -226,16 +228,14 @@ static int remove_ours(const am_run_folder *folder, const char *sub)
 /* Begin again. job.json goes first and comes last: whatever is found without it is not trusted. */
 static int start_over(const am_run_folder *folder, const char *recipe, const char *identity)
 {
-    static const char *const subs[] = {".",     "rounds", "tuned", "joint", "plane",
-                                       "state", "work",   "units", "stats", "round-stats"};
     char path[AM_RUN_PATH];
     int rc = am_run_folder_file(folder, path, "job.json");
     if (rc == AM_OK && unlink(path) != 0 && errno != ENOENT) {
         rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", path);
     }
     AM_KEEP(am_file_sync_folder(path));
-    for (size_t i = 0; i < sizeof subs / sizeof *subs; i++) {
-        AM_KEEP(remove_ours(folder, subs[i]));
+    for (const char *const *sub = am_run_folder_subs; *sub != NULL; sub++) {
+        AM_KEEP(remove_ours(folder, *sub));
     }
     AM_KEEP(write_text(folder, "recipe.yml", recipe));
     AM_KEEP(write_text(folder, "job.json", identity));

@@ -17,6 +17,10 @@ typedef struct am_run_folder {
     int lock;         /* rank 0: file descriptor of RUN/.lock, else -1 */
 } am_run_folder;
 
+/** Where a run may have files of its own, "." the folder itself; NULL-terminated. What starts over
+ * removes, and what counts on the disk counts, all of them: a job's new sub folder belongs here. */
+extern const char *const am_run_folder_subs[];
+
 /** Make or enter the folder, lock it, write recipe.yml and job.json, open events.jsonl.
  *
  * Collective [comm]; arguments [same]. job: the command; recipe: JSON; inputs: NULL-terminated

@@ -61,8 +61,9 @@ int64_t am_grid_room_bytes(int64_t elements)
 
 int64_t am_grid_besides(const am_layout *on, int64_t longest)
 {
+    const int64_t libraries = 4 << 20; /* BLACS, and what MPI holds for its messages */
     const int64_t side = am_layout_most(on, longest, on->rows < on->cols ? on->rows : on->cols);
-    return 12 * side * on->block * (int64_t)sizeof(double) + am_blas_bytes(longest);
+    return libraries + 8 * side * on->block * (int64_t)sizeof(double) + am_blas_bytes(side);
 }
 
 /* ---- operations ---- */
@@ -141,18 +142,19 @@ static const am_grid_ops scalapack = {.add = add_all,
 
 /* Fortran's rows are our columns: its grid has layout->cols rows, and is filled column by column.
  */
-void am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid)
+int am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid)
 {
     const int ranks = layout->rows * layout->cols;
-    int rank = 0, size = 1, yes = 1;
+    int rank = 0, size = 1, yes = 1, rc = 0;
     char order[] = "Col";
     MPI_Comm_rank(comm, &rank);
     MPI_Comm_size(comm, &size);
     AM_ASSERT(layout->rows > 0 && layout->cols > 0 && layout->block > 0 && ranks <= size);
     *grid = (am_grid){.layout = *layout, .comm = MPI_COMM_NULL, .rank = rank, .ops = &scalapack};
-    MPI_Comm_split(comm, rank < ranks ? 0 : MPI_UNDEFINED, rank, &grid->comm);
-    if (grid->comm == MPI_COMM_NULL) {
-        return;
+    rc = am_mpi_code(MPI_Comm_split(comm, rank < ranks ? 0 : MPI_UNDEFINED, rank, &grid->comm),
+                     "MPI_Comm_split");
+    if (rc != 0 || grid->comm == MPI_COMM_NULL) {
+        return rc;
     }
     grid->row = rank / layout->cols;
     grid->col = rank % layout->cols;
@@ -162,13 +164,14 @@ void am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid)
     Cfree_blacs_system_handle(handle); /* the grid has a communicator of its own */
     Cblacs_set(grid->context, BLACS_REPEATABLE, &yes);
     Cblacs_set(grid->context, BLACS_COHERENT, &yes);
+    return 0;
 }
 
 void am_grid_close_all(am_grid *grid)
 {
     if (am_grid_is_mine(grid)) {
         Cblacs_gridexit(grid->context);
-        MPI_Comm_free(&grid->comm);
+        AM_ASSERT(MPI_Comm_free(&grid->comm) == MPI_SUCCESS);
     }
     *grid = (am_grid){0};
 }

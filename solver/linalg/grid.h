@@ -43,7 +43,7 @@ struct am_grid {
  *
  * Collective [comm]; layout [same]. Fewer ranks are a bug (callers refuse them, naming their key).
  * grid must not be moved: matrices point to it. */
-void am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid);
+int am_grid_open_all(MPI_Comm comm, const am_layout *layout, am_grid *grid);
 /** Collective [its ranks]. A zeroed grid is fine. */
 void am_grid_close_all(am_grid *grid);
 /** Whether this rank is one of the grid's. */
@@ -53,6 +53,8 @@ bool am_grid_is_mine(const am_grid *grid);
 int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n);
 int64_t am_grid_eigen_bytes(const am_layout *on, int64_t n);
 int64_t am_grid_qr_bytes(const am_layout *on, int64_t m, int64_t n);
+/** What ScaLAPACK itself allocates for singular values of m x n. */
+int64_t am_grid_svd_besides(const am_layout *on, int64_t m, int64_t n);
 /** Bytes that PBLAS and BLACS take besides, for matrices with sides of at most `longest`. */
 int64_t am_grid_besides(const am_layout *on, int64_t longest);
 

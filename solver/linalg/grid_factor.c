@@ -11,12 +11,13 @@
 #include "solver/linalg/checked.h"
 
 extern void pdpotrf_(const char *triangle, const int *n, double *a, const int *ia, const int *ja,
-                     const int *desca, int *info);
+                     const int *desca, int *info, size_t length);
 extern void pdtrtri_(const char *triangle, const char *diagonal, const int *n, double *a,
-                     const int *ia, const int *ja, const int *desca, int *info);
+                     const int *ia, const int *ja, const int *desca, int *info, size_t length_t,
+                     size_t length_d);
 extern void pdpotrs_(const char *triangle, const int *n, const int *nrhs, const double *a,
                      const int *ia, const int *ja, const int *desca, double *b, const int *ib,
-                     const int *jb, const int *descb, int *info);
+                     const int *jb, const int *descb, int *info, size_t length);
 extern void pdgeqrf_(const int *m, const int *n, double *a, const int *ia, const int *ja,
                      const int *desca, double *tau, double *work, const int *lwork, int *info);
 extern void pdorgqr_(const int *m, const int *n, const int *k, double *a, const int *ia,
@@ -25,7 +26,7 @@ extern void pdorgqr_(const int *m, const int *n, const int *k, double *a, const 
 extern void pdsyevd_(const char *job, const char *triangle, const int *n, double *a, const int *ia,
                      const int *ja, const int *desca, double *w, double *z, const int *iz,
                      const int *jz, const int *descz, double *work, const int *lwork, int *iwork,
-                     const int *liwork, int *info);
+                     const int *liwork, int *info, size_t length_j, size_t length_t);
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -57,7 +58,7 @@ int am_grid_cholesky_all(am_matrix a)
     const am_described at = am_describe(a);
     const int n = am_int(a.rows);
     int info = 0;
-    pdpotrf_("U", &n, a.at, &at.i, &at.j, at.at, &info);
+    pdpotrf_("U", &n, a.at, &at.i, &at.j, at.at, &info, 1);
     clear_upper(a);
     return am_agree_all(a.grid->comm, am_lapack_info("Cholesky factorisation", "pdpotrf", info,
                                                      "the matrix is not positive definite"));
@@ -68,7 +69,7 @@ int am_grid_cholesky_invert_all(am_matrix l)
     const am_described at = am_describe(l);
     const int n = am_int(l.rows);
     int info = 0;
-    pdtrtri_("U", "N", &n, l.at, &at.i, &at.j, at.at, &info);
+    pdtrtri_("U", "N", &n, l.at, &at.i, &at.j, at.at, &info, 1, 1);
     return am_agree_all(l.grid->comm, am_lapack_info("inverse of Cholesky factors", "pdtrtri", info,
                                                      "the matrix is singular"));
 }
@@ -78,7 +79,8 @@ int am_grid_cholesky_solve_all(am_matrix l, am_matrix b)
     const am_described at = am_describe(l), right = am_describe(b);
     const int n = am_int(l.rows), nrhs = am_int(b.rows);
     int info = 0;
-    pdpotrs_("U", &n, &nrhs, l.at, &at.i, &at.j, at.at, b.at, &right.i, &right.j, right.at, &info);
+    pdpotrs_("U", &n, &nrhs, l.at, &at.i, &at.j, at.at, b.at, &right.i, &right.j, right.at, &info,
+             1);
     return am_agree_all(l.grid->comm, am_lapack_info("solution by Cholesky factors", "pdpotrs",
                                                      info, "no solution"));
 }
@@ -219,11 +221,11 @@ static int eigen_factors_all(am_arena *work, am_matrix a, double *values, am_mat
     double answer = 0, *space = am_arena_take(work, (size_t)room * sizeof *space);
     int *whole = am_arena_take(work, (size_t)liwork * sizeof *whole), info = 0, integers = 0;
     pdsyevd_("V", "U", &n, a.at, &at.i, &at.j, at.at, values, z.at, &to.i, &to.j, to.at, &answer,
-             &query, &integers, &liwork, &info);
+             &query, &integers, &liwork, &info, 1, 1);
     AM_ASSERT(info == 0);
     const int lwork = am_grid_room(answer, room);
     pdsyevd_("V", "U", &n, a.at, &at.i, &at.j, at.at, values, z.at, &to.i, &to.j, to.at, space,
-             &lwork, whole, &liwork, &info);
+             &lwork, whole, &liwork, &info, 1, 1);
     int rc = am_lapack_info("eigenvalues", "pdsyevd", info, "no convergence");
     AM_AGREE(g->comm);
     rc = am_bcast_all(g->comm, 0, values, n * (int64_t)sizeof *values);

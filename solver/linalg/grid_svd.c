@@ -16,7 +16,8 @@
 extern void pdgesvd_(const char *job_u, const char *job_vt, const int *m, const int *n, double *a,
                      const int *ia, const int *ja, const int *desca, double *s, double *u,
                      const int *iu, const int *ju, const int *descu, double *vt, const int *ivt,
-                     const int *jvt, const int *descvt, double *work, const int *lwork, int *info);
+                     const int *jvt, const int *descvt, double *work, const int *lwork, int *info,
+                     size_t length_u, size_t length_vt);
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -49,6 +50,17 @@ int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n)
     return checks + most(am_grid_room_bytes(workspace(on, m, n)), am_grid_fix_signs_bytes(k));
 }
 
+/* pdgesvd hands both factors from rows of them to blocks by PDGEMR2D: one at a time, with a buffer
+ * for each form and a message of BLACS. */
+int64_t am_grid_svd_besides(const am_layout *on, int64_t m, int64_t n)
+{
+    const int64_t k = least(m, n), longer = most(m, n), ranks = (int64_t)on->rows * on->cols;
+    const int64_t by_rows = (longer + ranks - 1) / ranks * k;
+    const int64_t left = am_layout_most(on, m, on->rows) * am_layout_most(on, k, on->cols);
+    const int64_t right = am_layout_most(on, k, on->rows) * am_layout_most(on, n, on->cols);
+    return (by_rows + 2 * most(left, right)) * (int64_t)sizeof(double);
+}
+
 /* a to its factors; a power of two keeps squares from overflowing. */
 static int factorise_all(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
 {
@@ -59,11 +71,11 @@ static int factorise_all(am_arena *work, am_matrix a, am_matrix u, double *s, am
     double answer = 0, *space = am_arena_take(work, (size_t)room * sizeof *space);
     int info = 0;
     pdgesvd_("V", "V", &m, &n, a.at, &from.i, &from.j, from.at, s, vt.at, &right.i, &right.j,
-             right.at, u.at, &left.i, &left.j, left.at, &answer, &query, &info);
+             right.at, u.at, &left.i, &left.j, left.at, &answer, &query, &info, 1, 1);
     AM_ASSERT(info == 0);
     const int lwork = am_grid_room(answer, room);
     pdgesvd_("V", "V", &m, &n, a.at, &from.i, &from.j, from.at, s, vt.at, &right.i, &right.j,
-             right.at, u.at, &left.i, &left.j, left.at, space, &lwork, &info);
+             right.at, u.at, &left.i, &left.j, left.at, space, &lwork, &info, 1, 1);
     int rc = am_lapack_info("singular values", "pdgesvd", info,
                             info == k + 1 ? "processes disagree" : "no convergence");
     AM_AGREE(g->comm);
@@ -72,20 +84,39 @@ cleanup:
     return rc;
 }
 
-/* |kept - u diag(s) vt| is rounding; product and scaled: room of the sizes of a and vt. */
+/* |a^T a - 1|, of columns or of rows; room: k x k. */
+static double skewness(am_matrix a, bool is_by_rows, am_matrix room)
+{
+    const am_turn left = is_by_rows ? AM_AS_IS : AM_TRANSPOSED;
+    const am_matrix here = am_matrix_local(room);
+    am_multiply(1, a, left, a, is_by_rows ? AM_TRANSPOSED : AM_AS_IS, 0, room);
+    for (int64_t i = 0; i < here.rows; i++) {
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] -= am_matrix_row(room, i) == am_matrix_col(room, j);
+        }
+    }
+    return am_matrix_norm(room);
+}
+
+/* |kept - u diag(s) vt| is rounding, and so is what u and vt lack to be orthonormal, which decides
+ * where small singular values count as large ones do. kept, scaled: room of the sizes of a and vt.
+ */
 static int check_all(am_matrix kept, am_matrix u, const double *s, am_matrix vt, am_matrix scaled)
 {
     const double length = am_matrix_norm(kept), size = (double)most(kept.rows, kept.cols);
+    const double limit = 64 * size * DBL_EPSILON;
     am_matrix_copy(vt, scaled);
     am_matrix_scale_rows(scaled, s);
     am_multiply(-1, u, AM_AS_IS, scaled, AM_AS_IS, 1, kept);
     const double rest = am_matrix_norm(kept);
-    const int rc = rest <= 64 * size * DBL_EPSILON * length
+    const am_matrix square = am_matrix_part(kept, 0, 0, vt.rows, vt.rows);
+    const double left = skewness(u, false, square), right = skewness(vt, true, square);
+    const int rc = rest <= limit * length && left <= limit && right <= limit
                        ? 0
                        : am_fail(AM_E_NUMERIC,
                                  "singular values: ScaLAPACK's answer is wrong: what is left is "
-                                 "%g of the matrix",
-                                 rest / length);
+                                 "%g of the matrix, vectors are orthogonal to %g and %g",
+                                 length > 0 ? rest / length : rest, left, right);
     return am_agree_all(kept.grid->comm, rc);
 }
 

@@ -22,13 +22,15 @@ int64_t am_layout_place(const am_layout *layout, int64_t i, int index, int parts
 }
 
 /* Workspaces have at most some blocks of rows or columns and 6 times the matrix: of singular values
- * a part of both factors for each rank, of eigenvalues two squares. Offsets and counts are of 32
- * bits. */
+ * a part of both factors for each rank (by whole rows of them, which are as long as the shorter
+ * side), of eigenvalues two squares. Offsets and counts are of 32 bits. */
 bool am_layout_fits(const am_layout *layout, int64_t rows, int64_t cols)
 {
     const int64_t m = am_layout_most(layout, rows, layout->rows);
     const int64_t n = am_layout_most(layout, cols, layout->cols);
-    const int64_t longer = rows > cols ? rows : cols;
+    const int64_t longer = rows > cols ? rows : cols, shorter = rows > cols ? cols : rows;
+    const int64_t ranks = (int64_t)layout->rows * layout->cols, each = (longer + ranks - 1) / ranks;
     return longer <= INT_MAX / 64 && (m == 0 || n <= INT_MAX / 8 / m) &&
+           (each == 0 || shorter <= INT_MAX / 8 / each) &&
            longer <= INT_MAX / 8 / (2 * layout->block + 16);
 }

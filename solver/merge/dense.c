@@ -1,11 +1,13 @@
 /* Matrices on one rank: gathered batch by batch, merged, stored.
  *
  *   base, delta_1 .. delta_T, out, Gram matrices | workspace of the method
+ *   (or base, left_1, right_1 .. right_T, out: task vectors that are known as products)
  *                                                         one arena, for the largest matrix
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/merge/dense.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,16 +54,16 @@ static int check_size(const am_engine *e, int64_t tensor, const am_unit *unit, b
         }
         if (is_spread ? !am_layout_fits(&e->job->grid->layout, rows, cols)
                       : !am_lapack_fits(rows, cols)) {
-            return am_fail(AM_E_DATA,
-                           "%s: tensor '%s' %s a matrix of %lld x %lld, too large for %s; leave it "
-                           "out with `spectral: false` for its name%s",
-                           e->method->name, e->job->sink->tensors->t[tensor].name,
-                           i == 0 ? "is" : "needs", (long long)rows, (long long)cols,
-                           is_spread ? "ScaLAPACK's 32-bit integers on this grid"
-                                     : "LAPACK's 32-bit integers",
-                           is_spread            ? ", or give it a larger grid"
-                           : e->method->on_grid ? ", or spread it over ranks with `grid`"
-                                                : "");
+            return am_fail(
+                AM_E_DATA, "%s: tensor '%s' %s a matrix of %lld x %lld, too large for %s; %s%s",
+                e->method->name, e->job->sink->tensors->t[tensor].name, i == 0 ? "is" : "needs",
+                (long long)rows, (long long)cols,
+                is_spread ? "ScaLAPACK's 32-bit integers on this grid" : "LAPACK's 32-bit integers",
+                e->method->needs_gram ? "leave its layer out of the statistics"
+                                      : "leave it out with `spectral: false` for its name",
+                is_spread            ? ", or give it a larger grid"
+                : e->method->on_grid ? ", or spread it over ranks with `grid`"
+                                     : "");
         }
     }
     return 0;
@@ -114,11 +116,23 @@ bool am_is_spread(const am_engine *e, int64_t tensor)
 
 /* ---- what it takes ---- */
 
+/* All task vectors. */
+static int64_t vector_bytes(const am_unit *unit, int64_t rows, int64_t cols)
+{
+    int64_t bytes = 0;
+    for (int t = 0; t < unit->models; t++) {
+        bytes += unit->factor_rank == NULL ? am_matrix_bytes_on(unit->on, rows, cols)
+                                           : am_matrix_bytes(rows, unit->factor_rank[t]) +
+                                                 am_matrix_bytes(unit->factor_rank[t], cols);
+    }
+    return bytes;
+}
+
 int64_t am_dense_unit_bytes(const am_method *method, const am_unit *unit)
 {
     const int64_t rows = unit->outer, cols = unit->n / rows;
     const int64_t grams = method->needs_gram ? unit->models : 0;
-    return (unit->models + 2) * am_matrix_bytes_on(unit->on, rows, cols) +
+    return 2 * am_matrix_bytes_on(unit->on, rows, cols) + vector_bytes(unit, rows, cols) +
            grams * am_matrix_bytes_on(unit->on, cols, cols) + method->dense_bytes(unit);
 }
 
@@ -182,7 +196,12 @@ void am_dense_open(am_engine *e, const am_span *span)
     am_arena_release(&d->arena, 0);
     d->base = am_matrix_take(&d->arena, u->outer, u->n / u->outer);
     for (int t = 0; t < u->models; t++) {
-        d->delta[t] = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
+        if (u->factor_rank == NULL) {
+            d->delta[t] = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
+        } else {
+            d->left[t] = am_matrix_take(&d->arena, d->base.rows, u->factor_rank[t]);
+            d->right[t] = am_matrix_take(&d->arena, u->factor_rank[t], d->base.cols);
+        }
     }
     d->out = am_matrix_take(&d->arena, d->base.rows, d->base.cols);
     for (int t = 0; t < u->models && e->method->needs_gram; t++) {
@@ -197,7 +216,7 @@ void am_dense_gather(am_engine *e, const am_tile *tile)
     for (int64_t i = 0; i < tile->n; i++) {
         base[i] = tile->base != NULL ? tile->base[i] : 0;
     }
-    for (int t = 0; t < tile->models; t++) {
+    for (int t = 0; t < tile->models && e->local.unit.factor_rank == NULL; t++) {
         double *to = d->delta[t].at + tile->lo;
         for (int64_t i = 0; i < tile->n; i++) {
             to[i] = tile->x[t][i] - base[i];
@@ -225,6 +244,35 @@ static int load_grams(am_engine *e, int64_t tensor)
     return rc;
 }
 
+/* A factor of which a value is not finite would hang LAPACK; the message names its file. */
+static int check_factor(const am_source *source, int64_t tensor, am_matrix factor)
+{
+    for (int64_t i = 0; i < factor.rows * factor.cols; i++) {
+        if (!isfinite(factor.at[i])) {
+            return am_fail(AM_E_DATA, "%s: tensor '%s': a factor of its task vector is not finite",
+                           source->label, source->tensors->t[tensor].name);
+        }
+    }
+    return 0;
+}
+
+/* The products of all models that have the tensor. */
+static int load_factors(am_engine *e, int64_t tensor)
+{
+    am_dense_run *d = &e->dense;
+    int rc = 0;
+    am_bind(e, tensor);
+    for (int t = 0; t < e->bound.models && rc == 0; t++) {
+        const am_merge_input *input = &e->job->models[e->bound.index[t]];
+        const am_source *source = input->source;
+        const int64_t at = input->tensor[tensor];
+        rc = source->factors(source->self, at, d->left[t].at, d->right[t].at);
+        AM_KEEP(check_factor(source, at, d->left[t]));
+        AM_KEEP(check_factor(source, at, d->right[t]));
+    }
+    return rc;
+}
+
 /* base + what the method made of the task vectors, part by part. */
 static int store(am_engine *e, int64_t tensor)
 {
@@ -247,6 +295,8 @@ int am_dense_merge(am_engine *e)
     const char *name = e->job->sink->tensors->t[e->local.tensor].name;
     const am_dense matrix = {.unit = &e->local.unit,
                              .delta = d->delta,
+                             .left = d->left,
+                             .right = d->right,
                              .gram = d->gram,
                              .out = d->out,
                              .work = &d->arena};
@@ -264,6 +314,7 @@ int am_dense_finish(am_engine *e)
 {
     am_alive("merge");
     int rc = e->method->needs_gram ? load_grams(e, e->local.tensor) : 0;
+    AM_KEEP(e->local.unit.factor_rank != NULL ? load_factors(e, e->local.tensor) : 0);
     AM_KEEP(am_dense_merge(e));
     AM_KEEP(store(e, e->local.tensor));
     return rc;
@@ -301,8 +352,10 @@ double am_dense_seconds(const am_engine *e)
     double longest = 0;
     for (int64_t i = 0; i < e->job->sink->tensors->n; i++) {
         /* pdgesvd turns both factors as it goes, step by step: ten times as many operations */
-        const double seconds = each * (am_is_spread(e, i) ? 10 : 1) * (double)cost_of(e, i);
-        longest = am_is_dense(e, i) && seconds > longest ? seconds : longest;
+        const double times =
+            am_is_spread(e, i) ? 10.0 / (e->job->grid->layout.rows * e->job->grid->layout.cols) : 1;
+        const double seconds = am_is_dense(e, i) ? each * times * (double)cost_of(e, i) : 0;
+        longest = seconds > longest ? seconds : longest;
     }
     return longest;
 }

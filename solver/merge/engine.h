@@ -47,6 +47,7 @@ typedef struct am_unit_run {
     int64_t tensor; /* its first */
     const double *model_param[AM_MAX_MODELS];
     am_rng rng[AM_MAX_MODELS];
+    int64_t factor_rank[AM_MAX_MODELS];
     am_room sum, cut, state, before, seen;
     int n_sums, n_cuts; /* of the passes that are done */
     int count, cuts;    /* of the pass under way */
@@ -59,7 +60,7 @@ typedef struct am_binding {
     int64_t tensor;             /* -1: none */
     int models;                 /* T */
     int index[AM_MAX_MODELS];   /* [T] of the job's models */
-    bool absent[AM_MAX_MODELS]; /* [T] stands in by the base (scope global) */
+    bool absent[AM_MAX_MODELS]; /* [T] stands in by the base (scope global; a product) */
     const double *model_param[AM_MAX_MODELS];
     am_rng rng[AM_MAX_MODELS];
     int64_t tile, cols, layer; /* tile: elements */
@@ -104,6 +105,7 @@ typedef enum am_visit {
 typedef struct am_dense_run {
     am_arena arena;
     am_matrix base, out, delta[AM_MAX_MODELS], gram[AM_MAX_MODELS];
+    am_matrix left[AM_MAX_MODELS], right[AM_MAX_MODELS];
 } am_dense_run;
 
 typedef struct am_engine {
@@ -149,6 +151,8 @@ typedef struct am_engine {
 
     bool *is_dense;  /* [tensors] those that are merged as matrices; NULL: none */
     bool *is_spread; /* [tensors] and of these, those on a grid */
+    am_span
+        *staged; /* [2 * (base, models, Gram matrices)] what sources were told of them, by turns */
     am_dense_run dense;
 
     am_merge_result result;
@@ -187,6 +191,9 @@ bool am_is_reduced(const am_engine *e, int64_t tensor);
 void am_bind(am_engine *e, int64_t tensor);
 /** A run of the unit of one tensor, or with scope global of all, before its first pass. */
 void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run);
+/** Whether the method gets a tensor's task vectors as products (am_unit.factor_rank): the models'
+ * elements are not read then. Pure. */
+bool am_is_factored(const am_engine *e, int64_t tensor);
 void am_unit_free(am_unit_run *run);
 /** Whether every tensor has what the method needs; pure in what is the same on all ranks. Errors:
  * AM_E_DATA. */

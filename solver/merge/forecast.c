@@ -212,7 +212,7 @@ static am_bytes weigh_inputs(const am_forecast *f, int64_t tensor, int64_t n)
     if (f->e.has_base) {
         add_input(job->base, tensor, n, &sum);
     }
-    for (int t = 0; t < job->n_models; t++) {
+    for (int t = 0; t < job->n_models && !am_is_factored(&f->e, tensor); t++) {
         add_input(&job->models[t], tensor, n, &sum);
         if (f->e.method->needs_aux) {
             add_input(&job->aux[t], tensor, n, &sum);

@@ -150,7 +150,8 @@ const am_merge_input *am_copy_input(const am_merge_job *job, int64_t tensor)
     return NULL;
 }
 
-/* What one input is asked for: everything merged, and what is copied from it. raw [n of batch].
+/* What one input is asked for: everything merged, of a model but products, and what is copied from
+ * it. raw [n of batch].
  * Returns how many. */
 static int64_t ask_input(const am_engine *e, const am_batch *batch, const am_merge_input *input,
                          bool is_merged)
@@ -158,7 +159,8 @@ static int64_t ask_input(const am_engine *e, const am_batch *batch, const am_mer
     int64_t n = 0;
     for (int64_t i = 0; i < batch->n; i++) {
         const int64_t tensor = batch->pieces[i].tensor;
-        if (e->job->copy[tensor] ? am_copy_input(e->job, tensor) == input : is_merged) {
+        const bool is_read = is_merged && (input == e->job->base || !am_is_factored(e, tensor));
+        if (e->job->copy[tensor] ? am_copy_input(e->job, tensor) == input : is_read) {
             batch->raw[n++] = batch->pieces[i];
         }
     }
@@ -634,6 +636,7 @@ void am_engine_close(am_engine *e)
     free(e->order);
     free(e->is_dense);
     free(e->is_spread);
+    free(e->staged);
     am_arena_destroy(&e->dense.arena);
 }
 

@@ -78,6 +78,10 @@ typedef struct am_unit {
     int64_t inner;       /* scope tensor: product of the dimensions after the second; else 1 */
     int models;          /* T: models that have the tensor */
     const am_layout *on; /* pattern M: the grid that the matrix is spread over; NULL: whole */
+    /* [T] ranks of the task vectors that are known as products (adapters, stored directions), for
+     * methods that take factors, of matrices whose task vectors all are and have fewer directions
+     * together than the matrix; NULL else */
+    const int64_t *factor_rank;
     bool has_gram;       /* scope tensor: every model has a Gram matrix of what it multiplies */
     am_dtype narrow;     /* what mergekit decides in (solver/merge/narrow.h); F64: not rounded */
     const double *param; /* of the unit's first tensor */
@@ -120,10 +124,13 @@ typedef struct am_tile {
 typedef struct am_dense {
     const am_unit *unit; /* shape, models, parameters, generators */
     am_matrix *delta;    /* [T] task vectors, or models without a base; may be overwritten */
-    am_matrix *gram;     /* [T] of the inputs, [cols, cols], where needs_gram; may be overwritten */
-    am_matrix out;       /* the merged task vector, that comes on top of the base, or the merged
-                            model; undefined yet */
-    am_arena *work;      /* dense_bytes of it are free; what is taken lies as `out` does */
+    /* [T] in place of delta where unit->factor_rank is not NULL: left [rows, rank] right [rank,
+     * cols]; may be overwritten */
+    am_matrix *left, *right;
+    am_matrix *gram; /* [T] of the inputs, [cols, cols], where needs_gram; may be overwritten */
+    am_matrix out;   /* the merged task vector, that comes on top of the base, or the merged
+                        model; undefined yet */
+    am_arena *work;  /* dense_bytes of it are free; what is taken lies as `out` does */
 } am_dense;
 
 /* One pass over the data before combine. Callbacks are local and pure. */
@@ -176,7 +183,8 @@ typedef struct am_method {
     /* Rows and columns of the largest matrix that is factorised, where that is not the tensor;
      * NULL: it is. */
     void (*largest)(const am_unit *unit, int64_t *rows, int64_t *cols);
-    bool on_grid; /* merge_dense makes no difference between whole and spread matrices */
+    bool takes_factors; /* merge_dense works on products where it gets them */
+    bool on_grid;       /* merge_dense makes no difference between whole and spread matrices */
     /* out from the task vectors. Local, pure. Errors: AM_E_NUMERIC; the engine names the tensor. */
     int (*merge_dense)(const am_dense *matrix);
 } am_method;

@@ -20,7 +20,6 @@ typedef struct am_spread_run {
     am_engine *e;
     am_grid grid;
     am_mover mover;
-    am_span *staged; /* [2 * (base, models, Gram matrices)] what sources were told of, by turns */
     int turn;
 } am_spread_run;
 
@@ -55,17 +54,30 @@ int64_t am_spread_bytes(const am_engine *e, int rank)
     return bytes;
 }
 
+/* Of a matrix of rows x cols. Methods with Gram matrices take no singular values on a grid. */
+static int64_t besides_of(const am_engine *e, const am_layout *on, int64_t rows, int64_t cols)
+{
+    return am_grid_besides(on, most(rows, cols)) +
+           (e->method->needs_gram ? 0 : am_grid_svd_besides(on, rows, cols));
+}
+
 int64_t am_spread_besides(const am_engine *e, int rank)
 {
     const am_layout *on = e->job->grid != NULL ? &e->job->grid->layout : NULL;
-    int64_t longest = 0;
+    int64_t bytes = 0;
     for (int64_t i = 0; on != NULL && i < e->job->sink->tensors->n; i++) {
         if (am_is_spread(e, i) && rank < on->rows * on->cols) {
-            const am_tensor *t = &e->job->sink->tensors->t[i];
-            longest = most(longest, most(t->shape[0], t->numel / t->shape[0]));
+            am_unit_run run = {0};
+            am_unit_open(e, i, &run);
+            int64_t rows = run.unit.outer, cols = run.unit.n / rows;
+            bytes = most(bytes, besides_of(e, on, rows, cols));
+            if (e->method->largest != NULL) {
+                e->method->largest(&run.unit, &rows, &cols);
+                bytes = most(bytes, besides_of(e, on, rows, cols));
+            }
         }
     }
-    return longest > 0 ? am_grid_besides(on, longest * e->job->n_models) : 0;
+    return bytes;
 }
 
 /* ---- parts ---- */
@@ -98,7 +110,7 @@ static int load_part(am_spread_run *s, const am_merge_input *input, int number, 
     }
     am_source_weigh(input->source, input->tensor[tensor], run.hi - run.lo, &stored, &held);
     s->e->result.bytes_read += stored;
-    rc = am_input_stage(input, &piece, 1, &s->staged[2 * number + (s->turn ^= 1)]);
+    rc = am_input_stage(input, &piece, 1, &s->e->staged[2 * number + (s->turn ^= 1)]);
     for (int64_t lo = run.lo; rc == 0 && lo < run.hi; lo += AM_PART) {
         rc = am_input_load(input, tensor, lo, least(AM_PART, run.hi - lo),
                            !is_gram && s->e->job->allow_nonfinite, s->mover.mine + (lo - run.lo));
@@ -133,9 +145,6 @@ static int store_part(am_spread_run *s, int64_t tensor)
         }
         rc = am_store_part(e, &(am_span){.tensor = tensor, .lo = lo, .hi = hi});
     }
-    if (rc == 0 && e->job->sink->flush != NULL) {
-        rc = e->job->sink->flush(e->job->sink->self);
-    }
     e->result.elements += run.hi - run.lo;
     if (e->job->progress != NULL) {
         am_progress_add(&e->progress, run.hi - run.lo);
@@ -143,22 +152,26 @@ static int store_part(am_spread_run *s, int64_t tensor)
     return rc;
 }
 
+/* No stop in between: the matrix would be lost, which may have taken hours. */
 static int store_all(am_spread_run *s, int64_t tensor, am_matrix from)
 {
+    const am_sink *sink = s->e->job->sink;
     int rc = 0;
     for (int64_t round = 0; aim(s, from.rows * from.cols, round); round++) {
         am_alive("merge");
         AM_TRY(am_mover_collect_all(&s->mover, from));
         rc = store_part(s, tensor);
-        AM_TRY(am_agree_step_all(s->grid.comm, rc));
+        AM_AGREE(s->grid.comm);
     }
+    rc = sink->flush != NULL ? sink->flush(sink->self) : 0;
+    AM_AGREE(s->grid.comm);
 cleanup:
     return rc;
 }
 
 /* ---- one matrix ---- */
 
-static void open(am_spread_run *s, int64_t tensor)
+static void lay_out(am_spread_run *s, int64_t tensor)
 {
     am_engine *e = s->e;
     am_dense_run *d = &e->dense;
@@ -207,7 +220,7 @@ static int merge_one_all(am_spread_run *s, int64_t tensor)
 {
     const am_dense_run *d = &s->e->dense;
     int rc = 0;
-    open(s, tensor);
+    lay_out(s, tensor);
     AM_TRY(gather_all(s, tensor));
     AM_TRY(am_dense_merge(s->e)); /* agreed: what it calls is */
     am_matrix_add(1, d->base, d->out);
@@ -245,12 +258,12 @@ int am_spread_run_all(MPI_Comm comm, am_engine *e, const am_slice *slice)
         return 0; /* the same on all ranks */
     }
     is_left = am_new(n + 1, sizeof *is_left, "matrices on a grid");
-    s.staged = am_new(2 * (2 * (int64_t)e->job->n_models + 1), sizeof *s.staged, "inputs");
-    rc = is_left != NULL && s.staged != NULL ? 0 : AM_E_NOMEM;
+    e->staged = am_new(2 * (2 * (int64_t)e->job->n_models + 1), sizeof *e->staged, "inputs");
+    rc = is_left != NULL && e->staged != NULL ? 0 : AM_E_NOMEM;
     AM_AGREE(comm);
     AM_TRY(find_left_all(comm, e, slice, is_left, &any));
     if (any) {
-        am_grid_open_all(comm, &e->job->grid->layout, &s.grid);
+        AM_TRY(am_grid_open_all(comm, &e->job->grid->layout, &s.grid));
     }
     for (int64_t i = 0; i < n; i++) {
         if (is_left[i] != 0) {
@@ -262,6 +275,5 @@ cleanup:
     am_grid_close_all(&s.grid);
     e->bound.tensor = e->local.tensor = -1; /* nothing of a grid stays */
     free(is_left);
-    free(s.staged);
     return rc;
 }

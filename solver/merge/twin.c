@@ -1,7 +1,6 @@
 /* Compressed twins: see twin.h. SPDX-License-Identifier: BSD-3-Clause */
 #include "solver/merge/twin.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "mpi/error.h"
@@ -17,16 +16,18 @@ static am_twin_form form_of(const am_tensor *tensor, am_twin_way way, double den
 {
     const bool is_matrix = tensor->ndim >= 2 && tensor->numel > 0;
     const int64_t m = is_matrix ? tensor->shape[0] : 1;
-    am_twin_form f = {
-        .way = is_matrix && density < 1 ? way : AM_TWIN_WHOLE, .m = m, .n = tensor->numel / m};
+    am_twin_form f = {.way = is_matrix ? way : AM_TWIN_WHOLE, .m = m, .n = tensor->numel / m};
     if (f.way == AM_TWIN_SVD) {
         f.kept = am_spectral_directions(density, least(f.m, f.n));
         f.values = f.kept * (f.m + f.n + 1);
     } else if (f.way == AM_TWIN_MAGNITUDE) {
         f.kept = am_spectral_directions(density, tensor->numel);
         f.values = f.indices = f.kept;
-    } else {
+    }
+    if (f.way == AM_TWIN_WHOLE || f.values + f.indices >= tensor->numel) {
+        f.way = AM_TWIN_WHOLE; /* cutting would save nothing */
         f.kept = f.values = tensor->numel;
+        f.indices = 0;
     }
     return f;
 }
@@ -53,6 +54,7 @@ int am_twin_layout_make(const am_tensor_table *tensors, am_twin_way way, double 
         out->indices += f->indices;
         const int64_t work = work_bytes(f);
         out->work_bytes = work > out->work_bytes ? work : out->work_bytes;
+        out->largest = tensors->t[i].numel > out->largest ? tensors->t[i].numel : out->largest;
     }
     return out->form != NULL ? AM_OK : AM_E_NOMEM;
 }
@@ -98,42 +100,50 @@ static void expand_svd(am_arena *work, const am_twin_form *f, const double *valu
 
 /* ---- largest elements ---- */
 
-typedef struct element {
-    double size;
-    int64_t index;
-} element;
-
-static int by_size(const void *a, const void *b)
+/* Bits of the magnitude: they order as the magnitudes do. */
+static uint64_t size_of(double x)
 {
-    const element *x = a, *y = b;
-    return x->size != y->size ? (x->size < y->size) - (x->size > y->size)
-                              : (x->index > y->index) - (x->index < y->index);
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & ~(UINT64_C(1) << 63);
 }
 
-static int by_index(const void *a, const void *b)
+/* The kept-th largest magnitude, by its digits from the first on: nothing is copied or moved.
+ * ties: elements of this magnitude that stay. */
+static uint64_t find_cut(const double *delta, int64_t n, int64_t kept, int64_t *ties)
 {
-    const element *x = a, *y = b;
-    return (x->index > y->index) - (x->index < y->index);
+    enum { BITS = 8, DIGITS = 1 << BITS };
+    uint64_t cut = 0;
+    *ties = kept;
+    for (int shift = 64 - BITS; shift >= 0; shift -= BITS) {
+        int64_t count[DIGITS] = {0};
+        for (int64_t i = 0; i < n; i++) {
+            const uint64_t at = size_of(delta[i]) >> shift;
+            if (at >> BITS == cut) {
+                count[at & (DIGITS - 1)]++;
+            }
+        }
+        int digit = DIGITS - 1;
+        while (count[digit] < *ties) {
+            *ties -= count[digit--];
+        }
+        cut = cut << BITS | (uint64_t)digit;
+    }
+    return cut;
 }
 
-static int compress_magnitude(const am_twin_form *f, const double *delta, double *value,
-                              int64_t *index)
+static void compress_magnitude(const am_twin_form *f, const double *delta, double *value,
+                               int64_t *index)
 {
-    element *e = am_new(f->m * f->n, sizeof *e, "the elements of a tensor");
-    if (e == NULL) {
-        return AM_E_NOMEM;
+    int64_t ties, at = 0;
+    const uint64_t cut = find_cut(delta, f->m * f->n, f->kept, &ties);
+    for (int64_t i = 0; at < f->kept; i++) {
+        const uint64_t size = size_of(delta[i]);
+        if (size > cut || (size == cut && ties-- > 0)) {
+            index[at] = i;
+            value[at++] = delta[i];
+        }
     }
-    for (int64_t i = 0; i < f->m * f->n; i++) {
-        e[i] = (element){.size = fabs(delta[i]), .index = i};
-    }
-    qsort(e, (size_t)(f->m * f->n), sizeof *e, by_size);
-    qsort(e, (size_t)f->kept, sizeof *e, by_index);
-    for (int64_t i = 0; i < f->kept; i++) {
-        index[i] = e[i].index;
-        value[i] = delta[e[i].index];
-    }
-    free(e);
-    return AM_OK;
 }
 
 /* ---- a tensor ---- */
@@ -145,9 +155,10 @@ int am_twin_compress(am_arena *work, const am_twin_form *form, double *delta, do
         return compress_svd(work, form, delta, value);
     }
     if (form->way == AM_TWIN_MAGNITUDE) {
-        return compress_magnitude(form, delta, value, index);
+        compress_magnitude(form, delta, value, index);
+    } else {
+        memcpy(value, delta, (size_t)form->values * sizeof *value);
     }
-    memcpy(value, delta, (size_t)form->values * sizeof *value);
     return AM_OK;
 }
 

@@ -1,6 +1,7 @@
 /* Twins: what a task's model has beside the shared one, theta_t - theta*, compressed. A tensor of
  * two or more dimensions, as a matrix [first dimension, all others], keeps its leading singular
- * directions or its largest elements; vectors are kept whole. Everything is local and pure: a rank
+ * directions or its largest elements; vectors are kept whole, and a matrix of which these (numbers
+ * and indices) are no less than all. Everything is local and pure: a rank
  * that has a tensor compresses it. Source: Lu et al. 2024 (arXiv:2406.15479), section 3.2;
  * differs: one direction, and one element, stays at least.
  * SPDX-License-Identifier: BSD-3-Clause */
@@ -26,6 +27,7 @@ typedef struct am_twin_layout {
     int64_t n;               /* tensors */
     am_twin_form *form;      /* [n] owned */
     int64_t values, indices; /* of all tensors */
+    int64_t largest;         /* elements of the largest tensor */
     int64_t work_bytes;      /* that compress and expand take of an arena at most */
 } am_twin_layout;
 
@@ -36,7 +38,7 @@ int am_twin_layout_make(const am_tensor_table *tensors, am_twin_way way, double 
 void am_twin_layout_free(am_twin_layout *layout); /* accepts a zeroed one */
 
 /** Compress delta [m n], which is destroyed, into value [values] and index [indices]. Equal
- * magnitudes: the first ones stay. Errors: those of am_svd, AM_E_NOMEM. */
+ * magnitudes: the first ones stay. Errors: those of am_svd. */
 int am_twin_compress(am_arena *work, const am_twin_form *form, double *delta, double *value,
                      int64_t *index);
 /** What was kept, as delta [m n]. */

@@ -67,6 +67,40 @@ static bool has_grams(const am_engine *e, int64_t tensor)
     return has;
 }
 
+/* Ranks of a tensor's task vectors, if each is known as a product on top of this base, and they
+ * have fewer directions together than the matrix. rank [T]. */
+static bool find_ranks(const am_engine *e, int64_t tensor, int64_t *rank)
+{
+    const am_merge_job *job = e->job;
+    const am_tensor *t = &job->sink->tensors->t[tensor];
+    int64_t sum = 0;
+    int n = 0;
+    if (!e->method->takes_factors || !e->has_base || t->ndim < 2 || t->numel == 0) {
+        return false;
+    }
+    for (int m = 0; m < job->n_models; m++) {
+        const am_source *source = job->models[m].source;
+        if (!has_model(e, tensor, m)) {
+            continue;
+        }
+        if (source->over == NULL || strcmp(source->over, job->base->source->label) != 0) {
+            return false;
+        }
+        rank[n] = source->rank(source->self, job->models[m].tensor[tensor]);
+        if (rank[n] < 0) {
+            return false;
+        }
+        sum += rank[n++];
+    }
+    return sum < t->shape[0] && sum < t->numel / t->shape[0];
+}
+
+bool am_is_factored(const am_engine *e, int64_t tensor)
+{
+    int64_t rank[AM_MAX_MODELS];
+    return am_is_dense(e, tensor) && !am_is_spread(e, tensor) && find_ranks(e, tensor, rank);
+}
+
 void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
 {
     const am_tensor_table *tensors = e->job->sink->tensors;
@@ -94,6 +128,9 @@ void am_unit_open(const am_engine *e, int64_t tensor, am_unit_run *run)
     } else {
         am_unit_shape(e->method, &tensors->t[tensor], u);
         u->on = am_is_spread(e, tensor) ? &e->job->grid->layout : NULL;
+        if (u->on == NULL && find_ranks(e, tensor, run->factor_rank)) {
+            u->factor_rank = run->factor_rank;
+        }
         u->has_gram = has_grams(e, tensor);
         u->narrow = e->job->work == NULL
                         ? AM_DTYPE_F64
@@ -140,8 +177,9 @@ void am_bind(am_engine *e, int64_t tensor)
     b->models = models_of(e, tensor, b->model_param, b->rng, b->index);
     b->tile = am_tile_cut(e, tensor, &b->by_rows, &b->cols);
     b->layer = e->job->layer != NULL ? e->job->layer[tensor] : -1;
+    const bool is_factored = am_is_factored(e, tensor);
     for (int k = 0; k < b->models; k++) {
-        b->absent[k] = !has_model(e, tensor, b->index[k]);
+        b->absent[k] = is_factored || !has_model(e, tensor, b->index[k]);
     }
 }
 

@@ -3,6 +3,8 @@
 #include <float.h>
 #include <math.h>
 #include <stddef.h>
+#include "mpi/error.h"
+#include "solver/linalg/qr.h"
 #include "solver/linalg/svd.h"
 #include "solver/merge/spectral.h"
 
@@ -32,12 +34,42 @@ static int64_t narrow(const am_spectral_size *s)
     return s->m < s->models * s->n ? s->m : s->models * s->n;
 }
 
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Directions of all task vectors that are products. */
+static int64_t sum_ranks(const am_unit *unit)
+{
+    int64_t sum = 0;
+    for (int t = 0; t < unit->models; t++) {
+        sum += unit->factor_rank[t];
+    }
+    return sum;
+}
+
+/* Of decompose_products, q directions together. */
+static int64_t product_bytes(const am_unit *unit, const am_spectral_size *s, int64_t q)
+{
+    int64_t steps = most(am_qr_bytes(s->m, q), am_svd_bytes(q, q));
+    for (int t = 0; t < unit->models; t++) {
+        const int64_t r = unit->factor_rank[t];
+        steps =
+            most(steps, am_matrix_bytes(s->n, r) + am_matrix_bytes(r, r) + am_qr_bytes(s->n, r));
+    }
+    return 2 * am_matrix_bytes(s->m, q) + am_matrix_bytes(s->n, q) + 4 * am_matrix_bytes(q, q) +
+           steps;
+}
+
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    const int64_t all = s.models * s.n, k = narrow(&s);
-    return am_matrix_bytes(s.m, all) + am_directions_bytes(NULL, s.m, all, k) +
-           am_matrix_bytes(k, s.n) + am_svd_bytes(s.m, all);
+    const int64_t all = s.models * s.n;
+    const int64_t k = unit->factor_rank != NULL ? sum_ranks(unit) : narrow(&s);
+    return am_directions_bytes(NULL, s.m, all, k) + am_matrix_bytes(k, s.n) +
+           (unit->factor_rank != NULL ? product_bytes(unit, &s, k)
+                                      : am_matrix_bytes(s.m, all) + am_svd_bytes(s.m, all));
 }
 
 static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
@@ -130,29 +162,89 @@ static double consensus(const double *blocks, int models, int64_t stride, bool e
     return !elects ? sum : n > 0 ? agreeing / n : 0;
 }
 
+/* d = singular values and vectors of [delta_1 .. delta_T]. */
+static int decompose(const am_dense *matrix, const am_spectral_size *s, const am_directions *d)
+{
+    const am_matrix side = am_matrix_take(matrix->work, s->m, s->models * s->n);
+    for (int t = 0; t < s->models; t++) {
+        am_matrix_copy(matrix->delta[t], am_matrix_part(side, 0, t * s->n, s->m, s->n));
+    }
+    return am_svd(matrix->work, side, d->left, d->value, d->right);
+}
+
+/* right^T = basis triangle: basis [n,r] orthonormal, and small = left triangle^T. */
+static int turn_right(am_arena *work, am_matrix right, am_matrix basis, am_matrix left,
+                      am_matrix small)
+{
+    const size_t mark = am_arena_mark(work);
+    const am_matrix turned = am_matrix_take(work, right.cols, right.rows);
+    const am_matrix triangle = am_matrix_take(work, right.rows, right.rows);
+    am_matrix_transpose(right, turned);
+    const int rc = am_qr(work, turned, basis, triangle, NULL);
+    if (rc == 0) {
+        am_multiply(1, left, AM_AS_IS, triangle, AM_TRANSPOSED, 0, small);
+    }
+    am_arena_release(work, mark);
+    return rc;
+}
+
+/* The same of delta_t = B_t A_t, which is never formed: with [B_1 .. B_T] = Q R and A_t^T = Q_t
+ * R_t, [delta_1 .. delta_T] = Q [R^1 R_1^T .. R^T R_T^T] diag(Q_1^T .. Q_T^T), R^t the columns of R
+ * that belong to B_t; and the matrix in between is small. */
+static int decompose_products(const am_dense *matrix, const am_spectral_size *s, int64_t q,
+                              const am_directions *d)
+{
+    am_arena *work = matrix->work;
+    const am_matrix side = am_matrix_take(work, s->m, q), basis = am_matrix_take(work, s->m, q);
+    const am_matrix bases = am_matrix_take(work, s->n, q), r = am_matrix_take(work, q, q);
+    const am_matrix small = am_matrix_take(work, q, q), u = am_matrix_take(work, q, q);
+    const am_matrix vt = am_matrix_take(work, q, q);
+    int64_t at = 0;
+    for (int t = 0; t < s->models; at += matrix->left[t++].cols) {
+        am_matrix_copy(matrix->left[t], am_matrix_part(side, 0, at, s->m, matrix->left[t].cols));
+    }
+    int rc = am_qr(work, side, basis, r, NULL);
+    at = 0;
+    for (int t = 0; rc == 0 && t < s->models; at += matrix->left[t++].cols) {
+        const int64_t n = matrix->left[t].cols;
+        rc = turn_right(work, matrix->right[t], am_matrix_part(bases, 0, at, s->n, n),
+                        am_matrix_part(r, 0, at, q, n), am_matrix_part(small, 0, at, q, n));
+    }
+    AM_KEEP(am_svd(work, small, u, d->value, vt));
+    if (rc != 0) {
+        return rc;
+    }
+    am_multiply(1, basis, AM_AS_IS, u, AM_AS_IS, 0, d->left);
+    at = 0;
+    for (int t = 0; t < s->models; at += matrix->left[t++].cols) {
+        const int64_t n = matrix->left[t].cols;
+        am_multiply(1, am_matrix_part(vt, 0, at, q, n), AM_AS_IS,
+                    am_matrix_part(bases, 0, at, s->n, n), AM_TRANSPOSED, 0,
+                    am_matrix_part(d->right, 0, t * s->n, q, s->n));
+    }
+    return 0;
+}
+
 /* [delta_1 .. delta_T] = U S [V_1 .. V_T]^T: out = lambda U merge(S V_1^T, .., S V_T^T). */
 static int merge_dense(const am_dense *matrix)
 {
     const am_spectral_size s = am_spectral_size_of(matrix->unit);
     const double *param = matrix->unit->param;
-    const int64_t all = s.models * s.n, k = narrow(&s);
-    const am_matrix side = am_matrix_take(matrix->work, s.m, all);
+    const bool is_factored = matrix->unit->factor_rank != NULL;
+    const int64_t all = s.models * s.n, k = is_factored ? sum_ranks(matrix->unit) : narrow(&s);
     const am_directions d = am_directions_take(matrix->work, matrix->out, s.m, all, k);
     const am_matrix room = am_matrix_take(matrix->work, k, s.n);
-    int64_t rank = 0;
-    for (int t = 0; t < s.models; t++) {
-        am_matrix_copy(matrix->delta[t], am_matrix_part(side, 0, t * s.n, s.m, s.n));
-    }
-    const int rc = am_svd(matrix->work, side, d.left, d.value, d.right);
+    const int rc = is_factored ? decompose_products(matrix, &s, k, &d) : decompose(matrix, &s, &d);
     if (rc != 0) {
         return rc;
     }
-    while (rank < am_svd_rank(s.m, all, d.value) && d.value[rank] > param[SMALLEST]) {
+    const double rounding = k > 0 ? (double)most(s.m, all) * DBL_EPSILON * d.value[0] : 0;
+    int64_t rank = 0;
+    while (rank < k && d.value[rank] > rounding && d.value[rank] > param[SMALLEST]) {
         rank++;
     }
     am_matrix_scale_rows(am_matrix_part(d.right, 0, 0, rank, all), d.value);
-    clear_rounding(am_matrix_part(d.right, 0, 0, rank, all),
-                   rank > 0 ? (double)(s.m > all ? s.m : all) * DBL_EPSILON * d.value[0] : 0);
+    clear_rounding(am_matrix_part(d.right, 0, 0, rank, all), rounding);
     for (int t = 0; t < s.models; t++) {
         trim(am_matrix_part(d.right, 0, t * s.n, rank, s.n), param[DENSITY], room.at);
     }
@@ -177,5 +269,6 @@ const am_method am_method_knots = {
     .params = params,
     .dense_bytes = dense_bytes,
     .largest = largest,
+    .takes_factors = true,
     .merge_dense = merge_dense,
 };

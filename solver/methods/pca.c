@@ -130,7 +130,7 @@ const am_method am_method_pca = {
     .needs_base = true,
     .min_models = 1,
     .max_models = MOST,
-    .properties = AM_PROP_ORDER_INVARIANT | AM_PROP_EQUAL_IDENTITY,
+    .properties = AM_PROP_ORDER_INVARIANT,
     .params = params,
     .default_scope = AM_SCOPE_GLOBAL,
     AM_GRAM_METHOD(solve),

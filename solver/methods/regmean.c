@@ -48,6 +48,13 @@ static int64_t dense_bytes(const am_unit *unit)
            (is_shrunk(unit) ? 0 : am_least_squares_bytes_on(unit->on, cols, cols, rows));
 }
 
+/* The Gram matrix, where layers have more inputs than outputs. */
+static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
+{
+    *cols = unit->n / unit->outer;
+    *rows = unit->outer > *cols ? unit->outer : *cols;
+}
+
 /* out = sum_t w_t x_t / sum_t w_t, from the first model on, so that equal models stay as they are
  */
 static void mean(const am_dense *matrix, am_matrix out)
@@ -155,5 +162,6 @@ const am_method am_method_regmean = {
     .combine = combine,
     .is_dense = is_dense,
     .dense_bytes = dense_bytes,
+    .largest = largest,
     .merge_dense = merge_dense,
 };

@@ -31,6 +31,14 @@ static int64_t dense_bytes(const am_unit *unit)
     return am_directions_bytes(s.on, s.m, s.n, room) + (add > turn ? add : turn);
 }
 
+/* All directions side by side, of the longer side. */
+static void largest(const am_unit *unit, int64_t *rows, int64_t *cols)
+{
+    const am_spectral_size s = am_spectral_size_of(unit);
+    *rows = s.m > s.n ? s.m : s.n;
+    *cols = kept(unit, &s) * s.models;
+}
+
 /* With delta_t = U_t S_t V_t^T cut to r directions: U = [U_1 .. U_T], V likewise,
  * out = lambda polar(U) diag(S_1 .. S_T) polar(V)^T. */
 static int merge_dense(const am_dense *matrix)
@@ -55,5 +63,6 @@ const am_method am_method_tsv = {
     .params = params,
     .on_grid = true,
     .dense_bytes = dense_bytes,
+    .largest = largest,
     .merge_dense = merge_dense,
 };

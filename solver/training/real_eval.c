@@ -13,8 +13,6 @@
 #include "solver/linalg/blas.h"
 #include "solver/training/real_pass.h"
 
-enum { AM_EVAL_GROUP = 256 }; /* samples: fixes the shape of every product, so never a setting */
-
 int AM_R(am_train_init)(const am_param_layout *layout, uint64_t seed, const char *purpose,
                         void *params)
 {
@@ -194,6 +192,22 @@ static int64_t am_eval_largest(const am_eval_parts *parts)
     return most < AM_EVAL_GROUP ? most : AM_EVAL_GROUP;
 }
 
+/* The group at hand, by the trunk of its part. */
+static int am_eval_part(am_pass *pass, const am_eval_groups *g, const void *head, int64_t classes,
+                        const am_samples *samples, bool is_next, am_exact *loss, int64_t *counts,
+                        am_score *score)
+{
+    const void *trunk = NULL;
+    int rc = g->parts->trunk(g->parts->self, g->part, &trunk);
+    AM_KEEP(am_eval_group(pass, trunk, head, classes, samples, g->parts->order, g->lo, g->hi,
+                          is_next ? g->hi + AM_EVAL_GROUP : g->hi, loss, counts));
+    if (rc == 0) {
+        am_score_add(score, pass, g->hi - g->lo);
+    }
+    am_alive("evaluate");
+    return rc;
+}
+
 int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
                             const void *head, int64_t classes, const am_samples *samples,
                             am_eval_result *result)
@@ -213,20 +227,22 @@ int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_part
     AM_KEEP(AM_R(am_pass_make)(net, am_eval_largest(parts), classes, false, &pass));
     AM_KEEP(am_score_make(classes, &score));
     am_part_range(groups.n, size, rank, &lo, &hi);
-    for (int64_t group = 0; rc == 0 && group < hi; group++) {
-        const void *trunk = NULL;
+    for (int64_t group = 0; group < lo; group++) {
         am_eval_group_next(&groups);
-        if (group < lo) {
-            continue;
+    }
+    if (parts->may_stop) { /* all ranks take as many steps */
+        AM_AGREE(comm);
+    }
+    const int64_t steps = am_part_units(groups.n, size);
+    for (int64_t step = 0; rc == 0 && step < steps; step++) {
+        if (lo + step < hi) {
+            am_eval_group_next(&groups);
+            rc = am_eval_part(&pass, &groups, head, classes, samples, lo + step + 1 < hi, &loss,
+                              counts, &score);
         }
-        rc = parts->trunk(parts->self, groups.part, &trunk);
-        AM_KEEP(am_eval_group(&pass, trunk, head, classes, samples, parts->order, groups.lo,
-                              groups.hi, group + 1 < hi ? groups.hi + AM_EVAL_GROUP : groups.hi,
-                              &loss, counts));
-        if (rc == 0) {
-            am_score_add(&score, &pass, groups.hi - groups.lo);
+        if (parts->may_stop) {
+            rc = am_agree_step_all(comm, rc);
         }
-        am_alive("evaluate");
     }
     AM_AGREE(comm);
     AM_TRY(am_exact_sum_all(comm, &loss, 1));

@@ -11,8 +11,6 @@
 #include "solver/training/real_pass.h"
 #include "solver/training/real_train.h"
 
-enum { AM_OUTPUT_GROUP = 256 }; /* samples: fixes the shape of every product */
-
 typedef struct am_outputs {
     const am_net *net;
     const real *trunk, *head; /* head NULL: its inputs are wanted */
@@ -74,7 +72,7 @@ static int am_outputs_share_all(MPI_Comm comm, const am_outputs *o)
 {
     int size, rc = 0;
     MPI_Comm_size(comm, &size);
-    const int64_t n = o->samples->n, units = am_part_units(n, AM_OUTPUT_GROUP);
+    const int64_t n = o->samples->n, units = am_part_units(n, AM_EVAL_GROUP);
     int64_t *bytes = am_new(size, sizeof *bytes, "outputs");
     int64_t *at = am_new(size, sizeof *at, "outputs");
     rc = bytes == NULL || at == NULL ? AM_E_NOMEM : 0;
@@ -82,8 +80,8 @@ static int am_outputs_share_all(MPI_Comm comm, const am_outputs *o)
     for (int r = 0; r < size; r++) {
         int64_t lo, hi;
         am_part_range(units, size, r, &lo, &hi);
-        lo = lo * AM_OUTPUT_GROUP < n ? lo * AM_OUTPUT_GROUP : n;
-        hi = hi * AM_OUTPUT_GROUP < n ? hi * AM_OUTPUT_GROUP : n;
+        lo = lo * AM_EVAL_GROUP < n ? lo * AM_EVAL_GROUP : n;
+        hi = hi * AM_EVAL_GROUP < n ? hi * AM_EVAL_GROUP : n;
         at[r] = lo * am_output_bytes(o);
         bytes[r] = (hi - lo) * am_output_bytes(o);
     }
@@ -104,18 +102,17 @@ static int am_outputs_all(MPI_Comm comm, am_outputs *o)
     MPI_Comm_size(comm, &size);
     am_blas_single_thread();
     rc = AM_R(am_train_check)(o->net, o->samples, o->classes);
-    AM_KEEP(AM_R(am_pass_make)(o->net, n < AM_OUTPUT_GROUP ? n : AM_OUTPUT_GROUP, o->classes, false,
+    AM_KEEP(AM_R(am_pass_make)(o->net, n < AM_EVAL_GROUP ? n : AM_EVAL_GROUP, o->classes, false,
                                &pass));
     if (o->head == NULL) {
         pass.see = am_outputs_see;
         pass.see_self = o;
         pass.end = o->net->n;
     }
-    am_part_range(am_part_units(n, AM_OUTPUT_GROUP), size, rank, &lo, &hi);
+    am_part_range(am_part_units(n, AM_EVAL_GROUP), size, rank, &lo, &hi);
     for (int64_t group = lo; rc == 0 && group < hi; group++) {
-        const int64_t from = group * AM_OUTPUT_GROUP;
-        rc = am_outputs_group(o, &pass, from,
-                              n - from < AM_OUTPUT_GROUP ? n : from + AM_OUTPUT_GROUP);
+        const int64_t from = group * AM_EVAL_GROUP;
+        rc = am_outputs_group(o, &pass, from, n - from < AM_EVAL_GROUP ? n : from + AM_EVAL_GROUP);
         am_alive("outputs");
     }
     AM_AGREE(comm);

@@ -73,6 +73,9 @@ typedef struct am_eval_result {
         *of_class; /* [classes][2] in: borrowed or NULL; out: labels of a class, of these right */
 } am_eval_result;
 
+/* Samples that are run forward at once: fixes the shape of every product, so never a setting. */
+enum { AM_EVAL_GROUP = 256 };
+
 /* Samples in an order, cut into parts, each evaluated with a trunk of its own. */
 typedef struct am_eval_parts {
     int64_t n;
@@ -81,6 +84,7 @@ typedef struct am_eval_parts {
     /* The trunk of a part, until the next call; parts come in rising order. Local. */
     int (*trunk)(void *self, int64_t part, const void **trunk);
     void *self;
+    bool may_stop; /* a stop request ends the evaluation after any group */
 } am_eval_parts;
 
 typedef struct am_train_ops {
@@ -119,7 +123,7 @@ typedef struct am_train_ops {
                     int64_t classes, const am_samples *samples, am_eval_result *result);
 
     /** The same where parts of the samples have trunks of their own; parts are cut into the groups.
-     * Errors too: those of parts->trunk. */
+     * Errors too: those of parts->trunk; AM_E_STOPPED. */
     int (*eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_parts *parts,
                           const void *head, int64_t classes, const am_samples *samples,
                           am_eval_result *result);

@@ -297,6 +297,24 @@ def check_copy(name: str, folder: Path) -> None:
     check(same(read(folder / "merged.h5"), base), f"{name}: the merged model is the base")
 
 
+def check_activations(name: str, folder: Path) -> None:
+    """By activations the copy does what the base does, unit by unit; of relu there may be units that never work, which
+    only weights tell apart. The same bytes on any number of ranks, and the manifest says how it was made."""
+    for match in "activations", "both":
+        digests = set()
+        for ranks in 1, 3:
+            told = json.loads(run(f"align r.yml copy.h5 --to base.h5 -o like.h5 --overwrite --match {match} --heads "
+                                  "copy_heads.h5 --heads-to heads.h5 --heads-output like_heads.h5", folder, ranks).out)
+            digests.add(hashlib.sha256((folder / "like.h5").read_bytes()).hexdigest())
+        check(len(digests) == 1, f"{name}: by {match}: the same bytes on any number of ranks")
+        check(abs(told["activation_cosine_after"] - 1) < 1e-6 and told["activation_cosine_before"] < 0.9, f"{name}: {told}")
+        check(near(loss(folder, "like.h5", "like_heads.h5"), loss(folder, "base.h5", "heads.h5")), f"{name}: by {match}")
+        with h5py.File(folder / "like.h5") as file:
+            made = {key: str(file.attrs[key]) for key in file.attrs}
+        check(f"--match {match} --seed 0 " in str(made) and "tasks" in made.get("align.recipe", ""), f"{name}: {made}")
+    check(same(read(folder / "like.h5"), read(folder / "base.h5")), f"{name}: by both: the base bit by bit")
+
+
 def check_other(name: str, folder: Path) -> None:
     """A network of its own: the same function, the same weights, more like the base than it was."""
     other = read(folder / "other.h5")
@@ -338,6 +356,7 @@ def check_network(name: str, folder: Path) -> None:
     write(folder / "copy.h5", copy)
     write(folder / "copy_heads.h5", heads)
     check_copy(name, folder)
+    check_activations(name, folder)
     check_other(name, folder)
 
 

@@ -44,6 +44,7 @@ one_shot:
   - {merge_method: iso_cts, parameters: {common_fraction: [0.5, 0.8]}}
   - {merge_method: knots, parameters: {density: [0.2, 1.0]}, alphas: [1.0]}
   - {merge_method: wudi, parameters: {closed_form: [yes, no]}}
+twin: {hidden: 8, epochs: 2}
 stats: {fisher: exact, samples: 50, batch: 8, micro_batches: 4}
 iterate:
   rounds: 2
@@ -123,7 +124,7 @@ def merge_of(row: dict) -> str:
 def check_rows(top: Path) -> None:
     """Each row against a merge of the tuned models; what was chosen is the best of all that was tried."""
     rows = [r for r in json.loads((top / "one/result.json").read_text())["rows"]
-            if r["key"].startswith("one_shot_")]
+            if r["key"].startswith("one_shot_") and r["method"] != "twin"]
     tried = [e for e in map(json.loads, (top / "one/events.jsonl").read_text().splitlines())
              if e["event"] == "validation" and e["phase"] == "one_shot"]
     counts = {"ties": 8, "fisher": 2, "regmean": 3, "tsv": 3, "iso_c": 2, "iso_cts": 4, "knots": 2, "wudi": 4}
@@ -143,6 +144,25 @@ def check_rows(top: Path) -> None:
         check(got["task_accuracy"] == row["task_accuracy"] and got["task_loss_nats"] == row["task_loss_nats"],
               f"{row['key']}: merge and eval give {got['task_loss_nats']}, the row is {row['task_loss_nats']}")
     check("density" in (top / "one/table.txt").read_text(), "the table tells what was searched")
+
+
+def check_twins(top: Path) -> None:
+    """The row of twins: the shared model is the best merge on validation data, and twins are what the command makes of the same models."""
+    row = next(r for r in json.loads((top / "one/result.json").read_text())["rows"] if r["key"] == "one_shot_twin_3")
+    tried = [e for e in map(json.loads, (top / "one/events.jsonl").read_text().splitlines())
+             if e["event"] == "validation" and e["phase"] == "shared" and e["epochs"] == 3]
+    best = max(tried, key=lambda e: e["validation_accuracy"])
+    check([e["alpha"] for e in tried] == [0.3, 0.6] and best["alpha"] == row["alpha"], f"twins: {tried}, row {row}")
+    (top / "t.yml").write_text("""seed: 7
+model: {widths: [24, 16], label_smoothing: 0.1, freeze: ["layers.0.bias"]}
+data: {folder: tasks, tasks: [a, b, c]}
+base: {checkpoint: one/base.h5}
+heads: {checkpoint: one/heads.h5}
+""" + f"twin: {{hidden: 8, epochs: 2, models: 'one/tuned/{{task}}-epochs-003.h5', lambda: {row['alpha']}}}\n")
+    run(top, "twin t.yml -o twins", 2)
+    got = next(r for r in json.loads((top / "twins/result.json").read_text())["rows"] if r["key"] == "twin_soft")
+    check(got["task_loss_nats"] == row["task_loss_nats"] and got["task_accuracy"] == row["task_accuracy"],
+          f"twins: the command gives {got['task_loss_nats']}, the row is {row['task_loss_nats']}")
 
 
 def check_rounds(top: Path) -> None:
@@ -184,6 +204,7 @@ def main() -> None:
               f"the same bytes on {ranks} ranks: {rankrun.changes(wanted, files(top / f'ranks{ranks}'))}")
     check_statistics(top)
     check_rows(top)
+    check_twins(top)
     check_rounds(top)
     check_stops(top, wanted)
     finish(top)

@@ -2,7 +2,7 @@
 """pleas: a network and a copy in another order become the network again; at a budget of 2 the trunk gives what
 both networks give; at 1.5 the weights of an MLP are those of numpy's least squares on its activations; the same
 bytes on any number of ranks; what cannot grow stays or is refused.
-usage: pleas.py NETWORK... | oracle
+usage: pleas.py NETWORK... | oracle | memory
 SPDX-License-Identifier: BSD-3-Clause
 """
 import hashlib
@@ -240,10 +240,46 @@ def check_oracle(folder: Path) -> None:
             terms, inputs = rows, merged_inputs(A[i + 1], B[i + 1], *rows)
 
 
+def check_memory(folder: Path) -> None:
+    """9 MB of samples: a plan tells what it takes, a budget that does not do is refused, and one that does is kept, with samples in
+    pages, to the same bytes."""
+    (folder / "tasks").mkdir()
+    rng = np.random.default_rng(1)
+    with h5py.File(folder / "tasks/a.h5", "w") as file:
+        for split, n in ("train", 12000), ("validation", 9), ("test", 9):
+            file[f"{split}/x"] = rng.integers(0, 256, (n, 784)).astype("u1")
+            file[f"{split}/y"] = rng.integers(0, 3, n).astype("i4")
+    (folder / "r.yml").write_text("model: {widths: [60, 40]}\ndata: {folder: tasks, tasks: [a]}\n")
+    shapes = {"layers.0.weight": (60, 784), "layers.0.bias": (60,), "layers.1.weight": (40, 60), "layers.1.bias": (40,)}
+    for seed, name in (1, "one"), (2, "two"):
+        model_folder(folder / name, random_model(shapes, seed), heads_of("a", 40, 3, seed))
+    plan = json.loads(run("plan r.yml --job pleas --json", folder).out)
+    smaller = json.loads(run("plan r.yml --job align --json", folder).out)
+    check(smaller["peak_bytes"] < plan["peak_bytes"], f"align takes less: {smaller}, {plan}")
+    run("pleas r.yml one two -o whole --budget 2", folder)
+    peak = {}
+    for name in "whole", "paged":
+        if name == "paged":
+            refused = run("pleas r.yml one two -o paged --budget 2 --memory 1M", folder, 1, 2)
+            least = next(w for w in refused.err.split() if w.endswith("MiB") and w[:-3].isdigit())
+            run(f"pleas r.yml one two -o paged --budget 2 --memory {least}", folder)
+        events = [json.loads(line) for line in (folder / name / "events.jsonl").read_text().splitlines()]
+        peak[name] = next(e["peak_bytes"] for e in events if e["event"] == "memory")
+    check(peak["whole"] <= plan["peak_bytes"] <= 1.25 * peak["whole"], f"plan {plan}, taken {peak}")
+    check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 5e6, f"--memory {least}: {peak}")
+    check(digest(folder / "whole") == digest(folder / "paged"), "pages: the same bytes")
+
+
+CHECKS = {"oracle": check_oracle, "memory": check_memory}
+
+
 def main() -> int:
-    for name in sys.argv[1:] or [*GROWS, "oracle"]:
+    for name in sys.argv[1:] or [*GROWS, *CHECKS]:
         with tempfile.TemporaryDirectory() as folder:
-            check_oracle(Path(folder)) if name == "oracle" else check_network(name, Path(folder))
+            if name in CHECKS:
+                CHECKS[name](Path(folder))
+            else:
+                check_network(name, Path(folder))
     return 1 if failures() else 0
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`allmerge plan` against what training takes: mlp, cnn, vit and gpt, trained on 1 and 2 ranks, the state
-of the optimiser whole and sharded, and iterative runs (also with statistics of the models, and with a plane) and runs of theory. The peak of the largest process is within
+of the optimiser whole and sharded, and iterative runs, one with a plane, one with statistics of the models, runs of
+theory and of twins, cut to directions and to elements. The peak of the largest process is within
 a tenth of the plan's, which holds a constant for MPI and libraries; with norms or spectra, whose products are as
 many as it takes, no more than a tenth above it.
 usage: train_memory.py [PRESET]...
@@ -48,6 +49,13 @@ data: {folder: sets, tasks: [a, b]}
 heads: {random: yes}
 theory: {k: [1, 2], eta: [1.0e-3], eigen: no, parts: PARTS}
 """
+TWIN = """
+model: {widths: [1024, 1536]}
+data: {folder: sets, tasks: [a, b]}
+base: {checkpoint: base.h5}
+heads: {random: yes}
+twin: {models: 'model-{task}.h5', epochs: 2}
+"""
 failures = 0
 
 
@@ -68,6 +76,15 @@ def write_sets(folder: Path) -> None:
                 else:
                     file[f"{split}/x"] = rng.integers(0, 256, (n, 28, 28)).astype("u1")
                     file[f"{split}/y"] = np.arange(n, dtype="i4") % 10
+
+
+def write_models(folder: Path) -> None:
+    rng = np.random.default_rng(6)
+    for name in ("base", "model-a", "model-b"):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            for i, (m, n) in enumerate(((1024, 784), (1536, 1024))):
+                file[f"layers.{i}.weight"] = rng.normal(0, 0.02, (m, n)).astype("f4")
+                file[f"layers.{i}.bias"] = np.zeros(m, "f4")
 
 
 def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "", is_most: bool = False) -> None:
@@ -97,11 +114,17 @@ def compare(folder: Path, preset: str, job: str, ranks: int, sets: str = "", is_
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="am_train_memory."))
     write_sets(folder / "sets")
-    for preset in sys.argv[1:] or [*MODELS, "statistics", "theory"]:
+    for preset in sys.argv[1:] or [*MODELS, "statistics", "theory", "twin"]:
         if preset == "statistics":
             (folder / "statistics.yml").write_text(STATISTICS)
             compare(folder, preset, "iterate", 1)
             compare(folder, preset, "iterate", 2)
+            continue
+        if preset == "twin":
+            (folder / "twin.yml").write_text(TWIN)
+            write_models(folder)
+            compare(folder, preset, "twin", 1)
+            compare(folder, preset, "twin", 2, "--set twin.compress=magnitude --set twin.route=top1")
             continue
         if preset == "theory":
             wide = "{preset: mlp, widths: [1024, 512], activation: tanh}"

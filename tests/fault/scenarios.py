@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 SUPPORT = Path(__file__).resolve().parent.parent / "support"
 MAKE_CKPT = SUPPORT / "make_ckpt.py"
 
@@ -47,6 +50,22 @@ def merge_into(out: str) -> Scenario:
     return Scenario(prepare=merge_inputs, arguments=["merge", "recipe.yml", "-o", out],
                     results=[out], steady=[out],
                     kept_at_75=[f"{out}.partial*", f"{out}.journal*"])
+
+
+def grid_inputs(folder: Path) -> None:
+    """Three checkpoints with matrices for a grid of two ranks, beside which the third idles, and a recipe."""
+    for seed, name in enumerate(("base", "ft0", "ft1"), start=1):
+        subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors",
+                        *[f"{s}:{seed}" for s in ("a=120x90:f32", "b=90x110:f32", "c=30x40:f32", "d=90:f32")]],
+                       check=True)
+    (folder / "recipe.yml").write_text(
+        "merge_method: tsv\nbase_model: base.safetensors\nmodels: [{model: ft0.safetensors}, {model: ft1.safetensors}]\n"
+        "grid: {shape: [2, 1], above: 50, block: 16}\n")
+
+
+MERGE_GRID = Scenario(
+    prepare=grid_inputs, arguments=["merge", "recipe.yml", "-o", "out.h5", "--save-every", "0"],
+    results=["out.h5"], steady=["out.h5"], kept=["out.h5.partial*", "out.h5.journal*"], must_leave="out.h5.journal/*")
 
 
 def merge_saving(out: str) -> Scenario:
@@ -113,6 +132,36 @@ STATS = Scenario(
                "--batch", "32", "--save-every", "0"],
     results=["out.h5"], steady=["out.h5"], kept=["out.h5.sums*"], must_leave="out.h5.sums-*.h5")
 
+
+def align_inputs(folder: Path) -> None:
+    """Two networks with their heads, as train leaves them, and a small task."""
+    subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60"], check=True)
+    (folder / "recipe.yml").write_text("model: {widths: [12]}\ndata: {folder: tasks, tasks: [a]}\n")
+    for seed, name in enumerate(("one", "two"), start=1):
+        rng = np.random.default_rng(seed)
+        (folder / name).mkdir()
+        for file, shapes in (("trunk", {"layers.0.weight": (12, 36), "layers.0.bias": (12,)}),
+                             ("heads", {"a.head.weight": (3, 12), "a.head.bias": (3,)})):
+            with h5py.File(folder / name / f"{file}.h5", "w") as out:
+                for tensor, shape in shapes.items():
+                    out[tensor] = rng.normal(size=shape).astype("f4")
+
+
+# The heads are there before the trunk.
+ALIGN = Scenario(
+    prepare=align_inputs,
+    arguments=["align", "recipe.yml", "two/trunk.h5", "--to", "one/trunk.h5", "-o", "out.h5", "--match", "both",
+               "--batch", "32", "--heads", "two/heads.h5", "--heads-to", "one/heads.h5", "--heads-output",
+               "heads.h5", "--overwrite"],
+    results=["out.h5"], steady=["out.h5", "heads.h5"], kept=["heads.h5", "heads.h5.manifest.json"])
+PLEAS = Scenario(
+    prepare=align_inputs,
+    arguments=["pleas", "recipe.yml", "one", "two", "-o", "run", "--budget", "1.5", "--batch", "32"],
+    results=["run/result.json"], steady=["run/*.h5", "run/result.json"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/*.h5",
+          "run/*.h5.manifest.json"])
+
+
 def twin_inputs(folder: Path) -> None:
     """Two small tasks, a base, a model of each, their heads."""
     subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
@@ -134,11 +183,14 @@ TWIN = Scenario(
           "run/*.h5.manifest.json", "run/twins", "run/twins/*"], seconds=1.0)
 
 SCENARIOS = {
+    "align": ALIGN,
     "iterate": ITERATE,
     "iterate_saving": ITERATE_SAVING,
+    "merge_grid": MERGE_GRID,
     "merge_h5": merge_into("out.h5"),
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),
+    "pleas": PLEAS,
     "stats": STATS,
     "theory": THEORY,
     "twin": TWIN,

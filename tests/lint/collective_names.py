@@ -9,7 +9,7 @@ COLLECTIVE = re.compile(
     r"|Comm_(?:dup|split|create|free|idup|spawn)\w*|Init\w*|Finalize"
     r"|File_(?:open|close|sync|set_size|set_view|preallocate|\w+_all)|Win_(?:create|free|fence)\w*)"
     r"\s*\(|\bAM_AGREE\s*\(|\bC?blacs_(?:gridinit|gridexit|gridmap|barrier)_?\s*\("
-    r"|\w+_all\s*\)?\s*\(")
+    r"|\bpd[a-z]+_\s*\(|\w+_all\s*\)?\s*\(")  # pd: ScaLAPACK
 NOT_RUNNING = {"MPI_Initialized", "MPI_Finalized"}
 TALKS = re.compile(r"\bMPI_(?:I?[bsr]?send|I?recv|Wait\w*)\s*\(", re.I)
 
@@ -55,6 +55,7 @@ PLANTED = [
     one("void f(void) { AM_AGREE(c); }\n"),
     one("void f(void) { x->run_all(1); }\n"),
     one("void f(void) { MPI_File_write_at_all (fh, 0); }\n"),
+    one("void f(void) { pdgemm_(\"N\"); }\n"),
     one("void f(void) { MPI_Comm_split(c, 0, 0, &d); }\n"),
     one("int AM_R(f)(int a)\n{\n    return MPI_Barrier(c);\n}\n"),
     one("int f(int a)\n{\n    return AM_R(am_train_all)(a);\n}\n"),

@@ -166,7 +166,7 @@ static am_matrix spread(am_arena *to, am_matrix whole)
     return a;
 }
 
-static am_matrix collect(am_matrix a)
+static am_matrix collect_all(am_matrix a)
 {
     const am_matrix whole = take(a.rows, a.cols), here = am_matrix_local(a);
     int64_t found = here.rows * here.cols;
@@ -192,32 +192,33 @@ static am_arena work_of(int64_t bytes)
 }
 
 /* On every layout that there are ranks for: body on the ranks of the grid, the others idle. */
-static void on_layouts(void (*body)(void))
+static void on_layouts_all(void (*body_all)(void))
 {
     for (int l = 0; l < LAYOUTS; l++) {
         on = &layouts[l];
         if (on->rows * on->cols > am_world_size()) {
             continue;
         }
-        am_grid_open_all(am_world(), on, &grid);
+        AM_CHECK_OK(am_grid_open_all(am_world(), on, &grid));
         if (am_grid_is_mine(&grid)) {
             AM_CHECK_OK(am_arena_create(&arena, 64 << 20, "the test"));
-            body();
+            body_all();
             am_arena_destroy(&arena);
         }
         am_grid_close_all(&grid);
     }
 }
 
-/* On more than two ranks, which share cores here, every fourth; the layouts take turns. */
-static void for_each_matrix(void (*check)(int shape, int kind))
+/* On several ranks, which share cores here, some of them; the layouts take turns. */
+static void for_each_matrix_all(void (*check_all)(int shape, int kind))
 {
-    const int number = (int)(on - layouts), step = on->rows * on->cols > 2 ? 4 : 1;
+    const int number = (int)(on - layouts), ranks = on->rows * on->cols;
+    const int step = ranks > 2 ? 6 : ranks == 2 ? 3 : 1;
     for (int shape = 0; shape < SHAPES; shape++) {
         for (int kind = 0; kind < SPECTRA; kind++) {
             am_arena_release(&arena, 0);
             if ((shape + kind + number) % step == 0) {
-                check(shape, kind);
+                check_all(shape, kind);
             }
         }
     }
@@ -225,7 +226,7 @@ static void for_each_matrix(void (*check)(int shape, int kind))
 
 /* ---- views and moves ---- */
 
-static void moves_body(void)
+static void moves_body_all(void)
 {
     const int ranks = on->rows * on->cols;
     am_arena room = work_of(am_mover_bytes(on));
@@ -244,7 +245,7 @@ static void moves_body(void)
             AM_CHECK_OK(am_mover_spread_all(&mover, a));
             memset(mover.mine, 0, (size_t)part * sizeof(double));
         }
-        is_near(collect(a), whole, 0, "spread");
+        is_near(collect_all(a), whole, 0, "spread");
         for (int r = 0; r < ranks; r++) {
             mover.run[r] = (am_run){.lo = r * all / ranks, .hi = (r + 1) * all / ranks};
         }
@@ -258,23 +259,23 @@ static void moves_body(void)
 
 static void moves(void)
 {
-    on_layouts(moves_body);
+    on_layouts_all(moves_body_all);
 }
 
 /* Views that begin in the middle of blocks. */
-static void views_body(void)
+static void views_body_all(void)
 {
     const am_matrix whole = draw(40, 49, 1), other = draw(40, 49, 2), inner = take(20, 20);
     const am_matrix a = spread(&arena, whole), b = spread(&arena, other);
     am_matrix_copy(am_matrix_part(whole, 3, 11, 17, 30), am_matrix_part(other, 9, 2, 17, 30));
     am_matrix_copy(am_matrix_part(a, 3, 11, 17, 30), am_matrix_part(b, 9, 2, 17, 30));
-    is_near(collect(b), other, 0, "copy");
+    is_near(collect_all(b), other, 0, "copy");
     am_matrix_add(-2, am_matrix_part(whole, 0, 1, 40, 20), am_matrix_part(other, 0, 29, 40, 20));
     am_matrix_add(-2, am_matrix_part(a, 0, 1, 40, 20), am_matrix_part(b, 0, 29, 40, 20));
-    is_near(collect(b), other, 1e-15 * 16, "sum");
+    is_near(collect_all(b), other, 1e-15 * 16, "sum");
     am_matrix_add(3, whole, other);
     am_matrix_add(3, a, b);
-    is_near(collect(b), other, 1e-15 * 64, "sum of all");
+    is_near(collect_all(b), other, 1e-15 * 64, "sum of all");
     AM_CHECK_NEAR(am_matrix_norm(am_matrix_part(a, 5, 6, 7, 40)),
                   am_matrix_norm(am_matrix_part(whole, 5, 6, 7, 40)), 1e-13);
     AM_CHECK_NEAR(am_matrix_inner(a, b), am_matrix_inner(whole, other), 1e-10);
@@ -287,12 +288,12 @@ static void views_body(void)
         am_multiply(2, x, turn_a, y, turn_b, 0, inner);
         am_multiply(2, am_matrix_part(a, 2, 5, 20, 20), turn_a, am_matrix_part(b, 11, 3, 20, 20),
                     turn_b, 0, z);
-        is_near(collect(z), inner, 1e-12, "product");
+        is_near(collect_all(z), inner, 1e-12, "product");
     }
     const am_matrix turned = take(49, 40), there = empty(&arena, 49, 40);
     am_matrix_transpose(whole, turned);
     am_matrix_transpose(a, there);
-    is_near(collect(there), turned, 0, "transposed");
+    is_near(collect_all(there), turned, 0, "transposed");
     const am_matrix none = am_matrix_part(a, 0, 0, 40, 0);
     am_multiply(1, none, AM_AS_IS, am_matrix_part(b, 0, 0, 0, 49), AM_AS_IS, 0, b);
     AM_CHECK(am_matrix_norm(b) == 0);
@@ -300,12 +301,12 @@ static void views_body(void)
 
 static void views(void)
 {
-    on_layouts(views_body);
+    on_layouts_all(views_body_all);
 }
 
 /* ---- factorisations ---- */
 
-static void check_svd(int shape, int kind)
+static void check_svd_all(int shape, int kind)
 {
     const am_matrix whole = make(shape, kind), expected = copied(whole);
     const int64_t m = whole.rows, n = whole.cols, k = least(m, n);
@@ -323,7 +324,7 @@ static void check_svd(int shape, int kind)
         AM_CHECK(i == 0 || s[i] <= s[i - 1]);
     }
     AM_CHECK_I64(am_svd_rank(m, n, s), am_svd_rank(m, n, one));
-    const am_matrix got_u = collect(u), got_vt = collect(vt);
+    const am_matrix got_u = collect_all(u), got_vt = collect_all(vt);
     check_orthonormal(got_u, false, "left vectors");
     check_orthonormal(got_vt, true, "right vectors");
     for (int64_t i = 0; i < k; i++) {
@@ -339,17 +340,17 @@ static void check_svd(int shape, int kind)
     is_near(again, expected, TOLERANCE * scale, "u diag(s) vt");
 }
 
-static void svd_body(void)
+static void svd_body_all(void)
 {
-    for_each_matrix(check_svd);
+    for_each_matrix_all(check_svd_all);
 }
 
 static void singular_values(void)
 {
-    on_layouts(svd_body);
+    on_layouts_all(svd_body_all);
 }
 
-static void check_polar(int shape, int kind)
+static void check_polar_all(int shape, int kind)
 {
     const am_matrix whole = make(shape, kind);
     const int64_t m = whole.rows, n = whole.cols, k = least(m, n);
@@ -363,27 +364,27 @@ static void check_polar(int shape, int kind)
         } else {
             AM_CHECK_OK(am_polar(&work, a, 0, (am_polar_way)way));
             AM_CHECK_OK(am_polar(&arena, expected, 0, AM_POLAR_SVD));
-            is_near(collect(a), expected, kind == SPREAD ? 1e-6 : TOLERANCE, "polar factor");
+            is_near(collect_all(a), expected, kind == SPREAD ? 1e-6 : TOLERANCE, "polar factor");
             if (is_full) {
-                check_orthonormal(collect(a), m < n, "polar factor");
+                check_orthonormal(collect_all(a), m < n, "polar factor");
             }
         }
         am_arena_destroy(&work);
     }
 }
 
-static void polar_body(void)
+static void polar_body_all(void)
 {
-    for_each_matrix(check_polar);
+    for_each_matrix_all(check_polar_all);
 }
 
 static void polar_factors(void)
 {
-    on_layouts(polar_body);
+    on_layouts_all(polar_body_all);
 }
 
 /* x a = b in the sense of least squares. */
-static void check_least_squares(int shape, int kind)
+static void check_least_squares_all(int shape, int kind)
 {
     const am_matrix whole = make(shape, kind);
     const int64_t n = whole.rows, m = whole.cols, wide = n > m ? n : m;
@@ -399,21 +400,21 @@ static void check_least_squares(int shape, int kind)
     am_arena_destroy(&work);
     AM_CHECK_OK(am_least_squares(&arena, whole, b, 1e-13, &one));
     AM_CHECK_I64(rank, one);
-    is_near(collect(am_matrix_part(there, 0, 0, 5, n)), am_matrix_part(b, 0, 0, 5, n),
+    is_near(collect_all(am_matrix_part(there, 0, 0, 5, n)), am_matrix_part(b, 0, 0, 5, n),
             10 * TOLERANCE / (scale > 0 ? scale : 1), "x");
 }
 
-static void least_squares_body(void)
+static void least_squares_body_all(void)
 {
-    for_each_matrix(check_least_squares);
+    for_each_matrix_all(check_least_squares_all);
 }
 
 static void least_squares(void)
 {
-    on_layouts(least_squares_body);
+    on_layouts_all(least_squares_body_all);
 }
 
-static void check_qr(int shape, int kind)
+static void check_qr_all(int shape, int kind)
 {
     const am_matrix whole = make(shape, kind), again = take(whole.rows, whole.cols);
     const int64_t m = whole.rows, n = whole.cols, k = least(m, n);
@@ -422,7 +423,7 @@ static void check_qr(int shape, int kind)
     am_arena work = work_of(am_grid_qr_bytes(on, m, n));
     AM_CHECK_OK(am_qr(&work, a, q, r, NULL));
     am_arena_destroy(&work);
-    const am_matrix got_q = collect(q), got_r = collect(r);
+    const am_matrix got_q = collect_all(q), got_r = collect_all(r);
     check_orthonormal(got_q, false, "q");
     am_multiply(1, got_q, AM_AS_IS, got_r, AM_AS_IS, 0, again);
     is_near(again, whole, TOLERANCE * scale, "q r");
@@ -434,18 +435,18 @@ static void check_qr(int shape, int kind)
     }
 }
 
-static void qr_body(void)
+static void qr_body_all(void)
 {
-    for_each_matrix(check_qr);
+    for_each_matrix_all(check_qr_all);
 }
 
 static void qr_factors(void)
 {
-    on_layouts(qr_body);
+    on_layouts_all(qr_body_all);
 }
 
 /* Symmetric, with eigenvalues that are the spectrum, every other one negative. */
-static void check_eigen(int shape, int kind)
+static void check_eigen_all(int shape, int kind)
 {
     const int64_t n = shapes[shape][0] + shapes[shape][1];
     const am_matrix q = orthonormal(n, n, 300 + shape), signs = copied(q), whole = take(n, n);
@@ -463,36 +464,36 @@ static void check_eigen(int shape, int kind)
     for (int64_t i = 0; i < n; i++) {
         AM_CHECK_NEAR(values[i], expected[i], TOLERANCE * scale);
     }
-    const am_matrix vectors = collect(a), scaled = copied(vectors);
+    const am_matrix vectors = collect_all(a), scaled = copied(vectors);
     check_orthonormal(vectors, true, "eigenvectors");
     am_matrix_scale_rows(scaled, values);
     am_multiply(1, vectors, AM_TRANSPOSED, scaled, AM_AS_IS, 0, again);
     is_near(again, whole, TOLERANCE * scale, "v^T diag v");
 }
 
-static void eigen_body(void)
+static void eigen_body_all(void)
 {
-    for_each_matrix(check_eigen);
+    for_each_matrix_all(check_eigen_all);
 }
 
 static void symmetric_eigenvalues(void)
 {
-    on_layouts(eigen_body);
+    on_layouts_all(eigen_body_all);
 }
 
-static void cholesky_body(void)
+static void cholesky_body_all(void)
 {
     const am_matrix q = orthonormal(45, 45, 400), whole = compose(q, PLAIN, q), one = copied(whole);
     const am_matrix b = draw(6, 45, 401), x = spread(&arena, b), l = spread(&arena, whole);
     AM_CHECK_OK(am_cholesky(one));
     AM_CHECK_OK(am_cholesky(l));
-    is_near(collect(l), one, TOLERANCE, "l");
+    is_near(collect_all(l), one, TOLERANCE, "l");
     AM_CHECK_OK(am_cholesky_solve(l, x));
     AM_CHECK_OK(am_cholesky_solve(one, b));
-    is_near(collect(x), b, TOLERANCE, "solution");
+    is_near(collect_all(x), b, TOLERANCE, "solution");
     AM_CHECK_OK(am_cholesky_invert(l));
     AM_CHECK_OK(am_cholesky_invert(one));
-    is_near(collect(l), one, TOLERANCE, "inverse");
+    is_near(collect_all(l), one, TOLERANCE, "inverse");
     whole.at[30 * 45 + 30] = -1;
     AM_CHECK_CODE(am_cholesky(spread(&arena, whole)), AM_E_NUMERIC);
     AM_CHECK_CONTAINS(am_error_message(), "not positive definite");
@@ -501,13 +502,13 @@ static void cholesky_body(void)
 
 static void cholesky_solves(void)
 {
-    on_layouts(cholesky_body);
+    on_layouts_all(cholesky_body_all);
 }
 
 /* ---- what is refused ---- */
 
 /* One element on one rank; all ranks get the code, and none waits. */
-static void refused_body(void)
+static void refused_body_all(void)
 {
     static const double bad[] = {INFINITY, -INFINITY, NAN};
     for (int i = 0; i < 3; i++) {
@@ -536,7 +537,7 @@ static void refused_body(void)
 
 static void what_is_not_finite_is_refused(void)
 {
-    on_layouts(refused_body);
+    on_layouts_all(refused_body_all);
 }
 
 static const am_test tests[] = {AM_TEST(moves),

@@ -2,13 +2,17 @@
 """allmerge twin against numpy: the shared model, twins cut to singular directions and to largest elements, the
 router's answers and the losses of samples that are routed (soft, top1), f64 to 1e-9; a router that tells tasks
 apart; twins that are not cut and routed right are the tuned models; eval --twins repeats the scores; the same
-bytes on any number of ranks, and after a run that was interrupted.        usage: test_twin.py mlp|more
+bytes on any number of ranks, and after a run that was interrupted or stopped among the scores; models that are tuned
+again; what is larger cut than whole.        usage: test_twin.py mlp|more|stop
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import h5py
@@ -20,11 +24,12 @@ import rankrun  # noqa: E402
 from checks import check, failures  # noqa: E402
 
 TASKS = {"a": 4, "b": 3, "c": 5}
+MANY = "c" # its samples are evaluated, and its features made, in more than one group of 256
 LAMBDA, DENSITY = 0.29, 0.3
 
 
-def run(command: str, ranks: int, folder: Path, code: int = 0) -> dict:
-    result = rankrun.run(command.split(), ranks, folder)
+def run(command: str, ranks: int, folder: Path, code: int = 0, during=None) -> dict:
+    result = rankrun.run(command.split(), ranks, folder, during=during)
     result.expect_code(code)
     if result.problems:
         print(result.report())
@@ -50,7 +55,8 @@ def write_tasks(folder: Path) -> None:
         rng = np.random.default_rng(t)
         pattern = rng.uniform(0, 90, (classes, 36))
         with h5py.File(folder / "tasks" / f"{task}.h5", "w") as file:
-            for split, n in (("train", 160), ("validation", 90), ("test", 70 + 11 * t)):
+            many = task == MANY
+            for split, n in (("train", 160), ("validation", 1201 if many else 90), ("test", 603 if many else 70 + 11 * t)):
                 y = rng.integers(0, classes, n).astype("i4")
                 x = pattern[y] + rng.uniform(0, 40, (n, 36))
                 x[:, 12 * t:12 * t + 12] += 120
@@ -73,6 +79,18 @@ def tune(folder: Path, name: str) -> None:
 
 
 # ---- the same in numpy ----
+
+def samples(folder: Path, task: str, split: str):
+    with h5py.File(folder / f"tasks/{task}.h5") as data:
+        x, y = data[f"{split}/x"][...], data[f"{split}/y"][...]
+    return (x.astype("f4") / np.float32(255)).astype(float).reshape(len(y), -1), y
+
+
+def halves(folder: Path, task: str):
+    """Of the validation samples: what the router learns from, and what scores are of."""
+    x, y = samples(folder, task, "validation")
+    return (x[:len(y) // 2], y[:len(y) // 2]), (x[len(y) // 2:], y[len(y) // 2:])
+
 
 def features(model, x):
     for i in range(len(model) // 2):
@@ -151,18 +169,21 @@ def check_mlp(folder: Path) -> None:
                     check(twin[n].ndim < 2 or np.abs(twin[n]).max() > 1e-3, f"{name}: {n} has moved")
             router, now = read(out / "router.h5"), read(out / "heads.h5")
             routed = [json.loads(e) for e in (out / "events.jsonl").read_text().splitlines() if '"routed"' in e]
+            learnt = features(shared, np.concatenate([halves(folder, t)[0][0] for t in TASKS]))
+            close(router["mean"], learnt.astype("f4").astype(float).mean(axis=0), 1e-9, f"{name}: the router's half")
+            row, chosen_by = rows[f"twin_{route}"], []
             for i, t in enumerate(TASKS):
                 head = {k: now[f"{t}.head.{k}"] for k in ("weight", "bias")}
                 check(t != "a" or np.array_equal(head["weight"], heads["a.head.weight"]), "heads are those of training")
-                with h5py.File(folder / f"tasks/{t}.h5") as data:
-                    x, y = data["test/x"][...], data["test/y"][...]
-                x = (x.astype("f4") / np.float32(255)).astype(float).reshape(len(y), -1)
-                loss, right, chosen = routed_scores(shared, twins, router, head, x, y, route)
-                row = rows[f"twin_{route}"]
+                loss, right, chosen = routed_scores(shared, twins, router, head, *samples(folder, t, "test"), route)
                 close(row["task_loss_nats"][i], loss, 1e-9, f"{name}: loss of {t}")
                 check(row["task_accuracy"][i] == right, f"{name}: accuracy of {t}: {row['task_accuracy'][i]} {right}")
                 told = routed[-1]["task_routed_right"][i]
                 check(told == np.mean(chosen == i) and told > 0.97, f"{name}: {told} of {t} are routed right")
+                chosen_by.append(routed_scores(shared, twins, router, head, *halves(folder, t)[1], route)[:2])
+            loss, right = np.mean(chosen_by, axis=0)
+            close(row["validation_loss_nats"], loss, 1e-9, f"{name}: loss of the other half")
+            close(row["validation_accuracy"], right, 1e-12, f"{name}: accuracy on the other half")
             check(rows[f"twin_{route}"]["test_accuracy"] > rows["shared"]["test_accuracy"] + 0.05,
                   f"{name}: twins help: {rows[f'twin_{route}']['test_accuracy']} {rows['shared']['test_accuracy']}")
             again = run(f"eval mlp.yml --twins {name} --route {route} --set twin.compress={way}", 3, folder)
@@ -209,6 +230,8 @@ def check_more(folder: Path) -> None:
         if routed[-1]["task_routed_right"][i] == 1:
             close(rows["twin_top1"]["task_loss_nats"][i], rows["individual"]["task_loss_nats"][i], 1e-12, f"whole: {t}")
     check(max(routed[-1]["task_routed_right"]) == 1, "a task is routed right")
+    check_again(folder)
+    check_large(folder)
     rows = run("twin f64.yml -o other --set merge.merge_method=tsv --set twin.lambda=1", 2, folder)["rows"]
     check(not np.array_equal(read(folder / "other/shared.h5")["layers.0.weight"],
                              read(folder / "f64-1/shared.h5")["layers.0.weight"]), "any merge makes the shared model")
@@ -216,11 +239,82 @@ def check_more(folder: Path) -> None:
     run("eval f64.yml --twins other", 2, folder, code=66)
 
 
+def own_lambda(folder: Path) -> None:
+    """Without twin.lambda it is the lambda of the merge; with it, that."""
+    base, models = read(folder / "f64-a/base.h5"), [read(folder / f"f64-{t}/trunk.h5") for t in TASKS]
+    for name, keys, wanted in (("own", "--set twin.lambda=null --set merge.parameters.lambda=0.6", 0.6),
+                               ("both", "--set twin.lambda=0.4 --set merge.parameters.lambda=0.6", 0.4),
+                               ("neither", "--set twin.lambda=null", 0.29)):
+        run(f"twin f64.yml -o {name} {keys}", 2, folder)
+        for n, value in read(folder / name / "shared.h5").items():
+            close(value, base[n] + wanted * sum(m[n] - base[n] for m in models), 1e-12, f"lambda {name}: {n}")
+
+
+def check_again(folder: Path) -> None:
+    """Models that are tuned again: nothing of the old ones stays with --overwrite, and a twin or a router of another
+    shared model that lies in the folder, sound by itself, is not taken."""
+    own_lambda(folder)
+    shutil.copytree(folder / "f64-1", folder / "old")
+    run("train f64-train.yml --task b -o f64-b --overwrite --set finetune.epochs=2", 2, folder)
+    for end in ("", ".manifest.json"):
+        shutil.copyfile(folder / f"old/twins/a.h5{end}", folder / f"f64-1/twins/gone.h5{end}")
+    run("twin f64.yml -o fresh", 1, folder)
+    fresh = contents(folder / "fresh")
+    run("twin f64.yml -o f64-1 --overwrite", 3, folder)
+    check(contents(folder / "f64-1") == fresh, "--overwrite makes all twins anew")
+    check(not (folder / "f64-1/twins/gone.h5").exists(), "--overwrite leaves no file of the old run")
+    check(all(fresh[f] != (folder / "old" / f).read_bytes() for f in FILES[:-2]), "the models have changed")
+    for file in ("twins/a.h5", "twins/b.h5", "router.h5"):
+        for end in ("", ".manifest.json"):
+            shutil.copyfile(folder / "old" / (file + end), folder / "f64-1" / (file + end))
+    run("eval f64.yml --twins f64-1", 2, folder, code=65)
+    (folder / "f64-1/result.json").unlink()
+    run("twin f64.yml -o f64-1", 2, folder)
+    check(contents(folder / "f64-1") == fresh, "twins and a router of another shared model are not taken")
+
+
+def check_large(folder: Path) -> None:
+    """Where cutting saves nothing a tensor stays as it is: 11 of 14 directions of 14 x 36 take 561 numbers of 504."""
+    check(run("plan f64.yml --json", 0, folder)["job"] == "twin", "plan knows what a recipe with twin: models is for")
+    for way, density in (("svd", 0.8), ("magnitude", 0.5)):
+        run(f"twin f64.yml -o large-{way} --set twin.compress={way} --set twin.density={density}", 2, folder)
+        shared, model = read(folder / f"large-{way}/shared.h5"), read(folder / "f64-a/trunk.h5")
+        twin = read(folder / f"large-{way}/twins/a.h5")
+        check(sorted(twin) == sorted(shared), f"{way}: {sorted(twin)}")
+        for n in shared:
+            close(twin[n], model[n] - shared[n], 1e-12, f"{way}: {n} is whole")
+
+
+def check_stop(folder: Path) -> None:
+    """Asked to stop once a task has its scores, and gone on with on other ranks: these are not made again."""
+    recipe(folder, "slow", "{widths: [600, 400]}", "float32", "density: 0.05, compress: magnitude, route: soft")
+    tune(folder, "slow")
+    run("twin slow.yml -o slow-whole", 1, folder)
+    units = folder / "slow-cut/units"
+
+    def during(ranks) -> None:
+        end = time.monotonic() + 60
+        while not list(units.glob("*.unit")) and time.monotonic() < end:
+            time.sleep(0.001)
+        for pid in ranks().values():
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass # it was faster
+    run("twin slow.yml -o slow-cut", 2, folder, code=75, during=during)
+    left = {u.name: u.stat().st_mtime_ns for u in units.glob("*.unit")}
+    check(0 < len(left) < 2 * len(TASKS), f"stopped among the scores: {sorted(left)}")
+    run("twin slow.yml -o slow-cut", 3, folder)
+    check(contents(folder / "slow-cut") == contents(folder / "slow-whole"), "the same bytes after a stop")
+    now = {u.name: u.stat().st_mtime_ns for u in units.glob("*.unit")}
+    check(len(now) == 2 * len(TASKS) and all(now[n] == left[n] for n in left), f"scores that were there are kept: {now}")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top)
         write_tasks(folder)
-        {"mlp": check_mlp, "more": check_more}[sys.argv[1]](folder)
+        {"mlp": check_mlp, "more": check_more, "stop": check_stop}[sys.argv[1]](folder)
     print("ok" if failures() == 0 else f"{failures()} checks failed")
     return failures() != 0
 

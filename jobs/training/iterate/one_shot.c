@@ -182,6 +182,7 @@ int am_iterate_one_shot_all(am_iterate *it)
         AM_TRY(am_iterate_stats_all(it, recipe->one_shot.method, recipe->one_shot.n_methods,
                                     "stats", end));
         AM_TRY(compare_all(it, done, &best, &overall));
+        AM_TRY(am_iterate_twins_all(it, done, &best));
     }
     if (overall.is_set) {
         AM_TRY(am_iterate_save_all(it, "one-shot.h5", overall.trunk));

@@ -244,6 +244,14 @@ static void report_scores(const am_suite *suite, const char *phase, am_table_cho
     am_json_free(&json);
 }
 
+void am_iterate_told(const am_iterate *it, const char *phase, am_table_choice *how,
+                     const am_scores *scores)
+{
+    how->validation = scores->accuracy;
+    how->validation_loss = scores->loss;
+    report_scores(&it->suite, phase, *how, scores);
+}
+
 /* Validation accuracy and loss of one trunk on all tasks, into `how`. */
 int am_iterate_validate_all(const am_iterate *it, const char *phase, const void *trunk,
                             am_table_choice *how)
@@ -251,9 +259,7 @@ int am_iterate_validate_all(const am_iterate *it, const char *phase, const void 
     am_scores scores = {0};
     int rc = am_suite_eval_all(&it->suite, trunk, AM_VALIDATION, &scores);
     if (rc == AM_OK) {
-        how->validation = scores.accuracy;
-        how->validation_loss = scores.loss;
-        report_scores(&it->suite, phase, *how, &scores);
+        am_iterate_told(it, phase, how, &scores);
         am_scores_free(&scores);
     }
     return rc;

@@ -3,6 +3,7 @@
  *   parts.c      trunks, choices on validation data, merging what the pool holds
  *   base.c       base and heads
  *   one_shot.c   one-shot merges and individual models
+ *   twins.c      twins of the tuned models, whose samples are routed
  *   runs.c       the iterative merge: every method with every number of epochs a round
  *   rounds.c     the rounds of a run at one alpha
  *   points.c     what is measured by round
@@ -56,6 +57,9 @@ bool am_iterate_is_mine(const am_iterate *it, int task);
 void am_iterate_copy(const am_iterate *it, void *to, const void *from);
 /** Every own task starts from `from`. Local. */
 void am_iterate_start_tasks(am_iterate *it, const void *from);
+/** What validation data says of a model goes into `how`, and is an event. Local. */
+void am_iterate_told(const am_iterate *it, const char *phase, am_table_choice *how,
+                     const am_scores *scores);
 /** A step that an earlier run of the same recipe finished: read its model. Collective. */
 int am_iterate_read_all(const am_iterate *it, const char *name, void *trunk, bool *is_done);
 /** Merge what the pool holds; what is drawn is keyed by the recipe's seed and `round`, 0: of a
@@ -73,6 +77,10 @@ int am_iterate_vectors_all(am_iterate *it, const char *phase, double alpha, int6
 /** One-shot merges of every number of epochs, the best of them, the individual models: one-shot.h5
  * and rows of the table. Collective. */
 int am_iterate_one_shot_all(am_iterate *it);
+/** Twins of the tuned models, which the pool holds, if the recipe asks for them: a row of the
+ * table. Collective; it->merged is overwritten, and `shared`, the model that they are around.
+ * Errors: those of am_twins_make_all. */
+int am_iterate_twins_all(am_iterate *it, int64_t epochs, am_choice *shared);
 /** Joint training: joint.h5 and a row of the table. Collective. */
 int am_iterate_joint_all(am_iterate *it);
 /** Runs of every method and number of epochs at every alpha; the best model becomes it->final,

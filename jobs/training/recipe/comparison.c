@@ -156,7 +156,7 @@ static int check_budget(const am_node *map, const am_train_recipe *r)
 /* Rows: of every merge and run, base, the best merge and the best run, individual and joint. */
 static int check_rows(const am_node *root, const am_train_recipe *r)
 {
-    const int rows = r->one_shot.n_methods * r->one_shot.n_epochs +
+    const int rows = (r->one_shot.n_methods + (r->has_twin ? 1 : 0)) * r->one_shot.n_epochs +
                      r->iterate.n_methods * r->iterate.n_epochs + 5;
     return rows <= AM_TABLE_ROWS
                ? AM_OK

@@ -203,6 +203,29 @@ int am_train_merge_read(const am_node *map, const char *what, am_merge_choice ch
     return rc;
 }
 
+int am_train_merge_check(const am_train_merge *merge, const char *section, int n_tasks)
+{
+    const am_method *method = merge->method;
+    const int most = method->max_models > 0 ? method->max_models : AM_MAX_MODELS;
+    return n_tasks >= method->min_models && n_tasks <= most
+               ? AM_OK
+               : am_fail(AM_E_RECIPE,
+                         "%s: merge_method %s takes %d to %d models, the recipe has "
+                         "%d tasks: choose another",
+                         section, method->name, method->min_models, most, n_tasks);
+}
+
+int am_train_merge_check_shared(const am_train_merge *merge, int n_tasks)
+{
+    const am_method *method = merge->method;
+    return method->needs_aux || method->needs_gram
+               ? am_fail(AM_E_RECIPE,
+                         "merge: merge_method %s needs statistics of the models, and the shared "
+                         "model of twins is merged without: choose another",
+                         method->name)
+               : am_train_merge_check(merge, "merge", n_tasks);
+}
+
 static void print_bit(am_json *json, const char *key, const char *const words[], unsigned bit)
 {
     for (int i = 0; words[i] != NULL; i++) {

@@ -42,6 +42,9 @@ void am_train_measures_print(const am_train_recipe *recipe, am_json *json);
 
 /** twin; all its defaults where it is not given. */
 int am_train_twin_read(const am_node *root, am_train_recipe *out);
+/** twin.lambda where it is not given: that of the section merge, if it has one. Both sections have
+ * been read. */
+void am_train_twin_lambda(const am_node *root, am_train_recipe *out);
 void am_train_twin_print(const am_train_recipe *recipe, am_json *json);
 
 #endif

@@ -17,7 +17,7 @@ static const am_param table[] = {
     {"models", AM_PARAM_STRING, AM_AT(section.models), "", 0, 0, NULL,
      "path of a task's model, with {task} where its name stands"},
     {"lambda", AM_PARAM_REAL, AM_AT(section.lambda), "0.29", -10, 10, NULL,
-     "of the merge that makes the shared model"},
+     "of the merge that makes the shared model; if merge has a lambda of its own, that"},
     {"compress", AM_PARAM_CHOICE, AM_AT(compress), "svd", 0, 0, compress,
      "what stays of a twin: leading singular directions, largest elements, all"},
     {"density", AM_PARAM_REAL, AM_AT(section.density), "0.2", 0, 1, NULL,
@@ -27,15 +27,26 @@ static const am_param table[] = {
     {"hidden", AM_PARAM_INT, AM_AT(section.hidden), "64", 1, 1 << 20, NULL,
      "units of the router's hidden layer"},
     {"epochs", AM_PARAM_INT, AM_AT(section.epochs), "20", 1, 1e6, NULL,
-     "of the router's training, on validation data"},
+     "of the router's training, on the first half of the validation data"},
     {"batch", AM_PARAM_INT, AM_AT(section.batch), "128", 1, 1e9, NULL, "samples a step of it"},
     {"lr", AM_PARAM_REAL, AM_AT(section.lr), "0.001", 1e-12, 1e6, NULL,
      "its learning rate (AdamW, falling to 0 by a cosine)"},
     {"samples", AM_PARAM_INT, AM_AT(section.samples), "0", 0, 1e12, NULL,
-     "validation samples of each task that the router learns from at most, 0: all"},
+     "of these, samples of each task that the router learns from at most, 0: all"},
     {0},
 };
 #undef AM_AT
+
+void am_train_twin_lambda(const am_node *root, am_train_recipe *out)
+{
+    const am_node *own = am_node_find(am_node_find(root, "twin"), "lambda");
+    const am_node *given = am_node_find(am_node_find(root, "merge"), "parameters");
+    const int lambda = out->merge.lambda;
+    if (own == NULL && lambda >= 0 &&
+        am_node_find(given, out->merge.method->params[lambda].key) != NULL) {
+        out->twin.lambda = out->merge.param[lambda];
+    }
+}
 
 int am_train_twin_read(const am_node *root, am_train_recipe *out)
 {

@@ -1,9 +1,13 @@
 /* Samples with the models that the router gives them: see twin.h. SPDX-License-Identifier:
  * BSD-3-Clause */
 #include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+#include "jobs/training/measured.h"
 #include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/log.h"
 
 /* Models on their way to samples. */
 typedef struct mixer {
@@ -106,10 +110,17 @@ static void sort_by_task(const double *weight, int64_t n, int tasks, int64_t *or
     first[tasks] = at;
 }
 
+/* Of validation data those that the router has not learnt from. */
+static am_samples samples_of(const am_suite *suite, int task, am_split split)
+{
+    return split == AM_VALIDATION ? am_dataset_half(suite->data[task], split, true)
+                                  : am_suite_samples(suite, task, split);
+}
+
 static int eval_task_all(mixer *m, int task, am_split split, am_eval_result *result, double *routed)
 {
     const am_suite *suite = m->twins->suite;
-    const am_samples samples = am_suite_samples(suite, task, split);
+    const am_samples samples = samples_of(suite, task, split);
     const int64_t n = samples.n, parts = m->route == AM_TWIN_TOP1 ? suite->n : n;
     int64_t own = 0;
     double *weight =
@@ -132,11 +143,9 @@ static int eval_task_all(mixer *m, int task, am_split split, am_eval_result *res
         }
     }
     first[parts] = n;
-    if (routed != NULL) {
-        *routed = n > 0 ? (double)own / (double)n : 0;
-    }
+    *routed = n > 0 ? (double)own / (double)n : 0;
     const am_eval_parts by = {
-        .n = parts, .first = first, .order = order, .trunk = trunk_of, .self = m};
+        .n = parts, .first = first, .order = order, .trunk = trunk_of, .self = m, .may_stop = true};
     AM_TRY(suite->ops->eval_parts_all(suite->comm, &suite->net, &by, suite->head_params[task],
                                       am_dataset_classes(suite->data[task]), &samples, result));
 cleanup:
@@ -146,17 +155,80 @@ cleanup:
     return rc;
 }
 
+/* ---- scores that are kept ---- */
+
+enum { KEPT = 7 }; /* numbers of a task, and two of each of its classes */
+
+static void pack(const am_eval_result *r, double routed, int64_t classes, double *out)
+{
+    const double value[KEPT] = {(double)r->n, (double)r->correct, r->loss, (double)r->top5,
+                                r->balanced,  r->calibration,     routed};
+    memcpy(out, value, sizeof value);
+    for (int64_t k = 0; k < 2 * classes; k++) {
+        out[KEPT + k] = (double)r->of_class[k];
+    }
+}
+
+static void unpack(const double *value, int64_t classes, am_eval_result *r, double *routed)
+{
+    r->n = (int64_t)value[0];
+    r->correct = (int64_t)value[1];
+    r->loss = value[2];
+    r->top5 = (int64_t)value[3];
+    r->balanced = value[4];
+    r->calibration = value[5];
+    *routed = value[6];
+    for (int64_t k = 0; k < 2 * classes; k++) {
+        r->of_class[k] = (int64_t)value[KEPT + k];
+    }
+}
+
+/* A task's scores: those that an earlier attempt has kept, or else evaluated, and kept. */
+static int score_task_all(mixer *m, int task, am_split split, am_eval_result *result,
+                          double *routed)
+{
+    static const char *const splits[] = {"train", "validation", "test"};
+    const am_twins *twins = m->twins;
+    MPI_Comm comm = twins->suite->comm;
+    if (twins->folder == NULL) {
+        return eval_task_all(m, task, split, result, routed);
+    }
+    const int64_t classes = am_dataset_classes(twins->suite->data[task]), n = KEPT + 2 * classes;
+    double *value = am_new(n, sizeof *value, "scores");
+    char name[AM_RUN_PATH / 2];
+    bool is_done = false;
+    int rc = value == NULL ? AM_E_NOMEM : AM_OK;
+    AM_AGREE(comm);
+    snprintf(name, sizeof name, "%s-%s-%s", twins->label, splits[split],
+             am_suite_task(twins->suite, task));
+    AM_TRY(am_measured_read_all(comm, twins->folder, name, value, n, &is_done));
+    if (is_done) {
+        unpack(value, classes, result, routed);
+    } else {
+        AM_TRY(eval_task_all(m, task, split, result, routed));
+        pack(result, *routed, classes, value);
+        AM_TRY(am_measured_write_all(comm, twins->folder, name, value, n));
+    }
+cleanup:
+    free(value);
+    return rc;
+}
+
 int am_twins_eval_all(const am_twins *twins, am_twin_route route, am_split split, am_scores *out,
                       double *routed)
 {
     const am_suite *suite = twins->suite;
     mixer m = {.twins = twins};
+    double share;
     int rc = AM_OK;
     AM_TRY(am_scores_new_all(suite, out));
+    if (twins->folder != NULL) {
+        AM_TRY(am_run_folder_sub_all(suite->comm, twins->folder, "units"));
+    }
     rc = mixer_make(twins, route, &m);
     AM_AGREE(suite->comm);
     for (int i = 0; i < suite->n; i++) {
-        AM_TRY(eval_task_all(&m, i, split, &out->task[i], routed != NULL ? &routed[i] : NULL));
+        AM_TRY(score_task_all(&m, i, split, &out->task[i], routed != NULL ? &routed[i] : &share));
     }
     am_scores_mean(out);
 cleanup:
@@ -165,4 +237,16 @@ cleanup:
         am_scores_free(out);
     }
     return rc;
+}
+
+void am_twins_report(const am_suite *suite, const double *routed)
+{
+    am_json json = {0};
+    am_json_array(&json, "task_routed_right");
+    for (int i = 0; i < suite->n; i++) {
+        am_json_real(&json, NULL, routed[i]);
+    }
+    am_json_end_array(&json);
+    am_event("routed", &json);
+    am_json_free(&json);
 }

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "jobs/training/twin/twin.h"
+#include "jobs/training/twin/origin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
@@ -184,7 +184,8 @@ int am_twins_load_all(am_twins *twins, int task, const char *path)
     rc = table_make(twins, &table);
     AM_AGREE(comm);
     AM_TRY(am_ckpt_open_all(comm, path, &ckpt));
-    if (rank == 0) { /* compressed: read once, and sent */
+    AM_TRY(am_twin_check_shared(twins, ckpt)); /* the same on all ranks */
+    if (rank == 0) {                           /* compressed: read once, and sent */
         rc = am_ckpt_source(ckpt, 0, &source);
         for (int64_t i = 0; rc == AM_OK && i < table.tensors.n; i++) {
             rc = load_tensor(twins, task, &source, &table.tensors.t[i], &table.place[i]);
@@ -298,7 +299,11 @@ cleanup:
 int am_router_load_all(am_twins *twins, const char *path)
 {
     router_block block = {0};
+    am_ckpt *ckpt = NULL;
     int rc = block_make(&twins->router, &block);
+    AM_AGREE(twins->suite->comm);
+    AM_TRY(am_ckpt_open_all(twins->suite->comm, path, &ckpt));
+    rc = am_router_check(twins, ckpt);
     AM_AGREE(twins->suite->comm);
     AM_TRY(am_ckpt_load_all(twins->suite->comm, path, &block.tensors, block.offset, block.value));
     if (check_finite(block.value, am_tensor_table_numel(&block.tensors)) != AM_OK) {
@@ -307,6 +312,7 @@ int am_router_load_all(am_twins *twins, const char *path)
     }
     block_copy(twins, &block, true);
 cleanup:
+    am_ckpt_close(&ckpt);
     block_free(&block);
     return rc;
 }

@@ -9,6 +9,7 @@
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/room.h"
 #include "jobs/training/suite/weights.h"
+#include "jobs/training/twin/origin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -38,7 +39,7 @@ int am_twin_check(const am_train_recipe *r)
     if (r->model.linearised) {
         return am_fail(AM_E_RECIPE, "twins are of models as they are: set model.linearised to no");
     }
-    return AM_OK;
+    return am_train_merge_check_shared(&r->merge, r->n_tasks);
 }
 
 /* Path of the model of task i. Owned; NULL with AM_E_NOMEM in the slot. */
@@ -109,23 +110,35 @@ cleanup:
     return rc;
 }
 
+static int compress_one_all(am_iterate *it, am_twins *twins, int task)
+{
+    am_meta origin = {0};
+    const am_ckpt_options options = {
+        .overwrite = true, .meta = &origin, .recipe = it->recipe->text};
+    char name[AM_RUN_PATH / 2], path[AM_RUN_PATH];
+    bool is_done = false;
+    int rc = AM_OK;
+    snprintf(name, sizeof name, "twins/%s.h5", am_suite_task(&it->suite, task));
+    AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same on all ranks */
+    AM_TRY(am_twin_origin_all(twins, task, it->trunk[task], &origin));
+    AM_TRY(am_twin_is_from_all(twins, it->folder, name, &origin, &is_done));
+    if (is_done) {
+        AM_TRY(am_twins_load_all(twins, task, path));
+    } else {
+        AM_TRY(am_twins_compress_all(twins, task, it->trunk[task]));
+        AM_TRY(am_twins_save_all(twins, task, path, &options));
+    }
+cleanup:
+    am_meta_free(&origin);
+    return rc;
+}
+
 static int compress_all(am_iterate *it, am_twins *twins)
 {
-    am_ckpt_options options = {.overwrite = true, .recipe = it->recipe->text};
-    char name[AM_RUN_PATH], path[AM_RUN_PATH];
     int rc = AM_OK;
     AM_TRY(am_run_folder_sub_all(it->suite.comm, it->folder, "twins"));
     for (int i = 0; i < it->suite.n; i++) {
-        bool is_done = false;
-        snprintf(name, sizeof name, "twins/%s.h5", am_suite_task(&it->suite, i));
-        AM_TRY(am_run_folder_file(it->folder, path, "%s", name)); /* the same on all ranks */
-        AM_TRY(am_run_folder_has_sound_all(it->suite.comm, it->folder, name, &is_done));
-        if (is_done) {
-            AM_TRY(am_twins_load_all(twins, i, path));
-        } else {
-            AM_TRY(am_twins_compress_all(twins, i, it->trunk[i]));
-            AM_TRY(am_twins_save_all(twins, i, path, &options));
-        }
+        AM_TRY(compress_one_all(it, twins, i));
     }
 cleanup:
     return rc;
@@ -133,12 +146,15 @@ cleanup:
 
 static int route_all(am_iterate *it, am_twins *twins)
 {
-    am_ckpt_options options = {.overwrite = true, .recipe = it->recipe->text};
+    am_meta origin = {0};
+    const am_ckpt_options options = {
+        .overwrite = true, .meta = &origin, .recipe = it->recipe->text};
     char path[AM_RUN_PATH];
     bool is_done = false;
-    int rc = AM_OK;
+    int rc = am_router_origin(twins, &origin);
+    AM_AGREE(it->suite.comm);
     AM_TRY(am_run_folder_file(it->folder, path, "router.h5")); /* the same on all ranks */
-    AM_TRY(am_run_folder_has_sound_all(it->suite.comm, it->folder, "router.h5", &is_done));
+    AM_TRY(am_twin_is_from_all(twins, it->folder, "router.h5", &origin, &is_done));
     if (is_done) {
         AM_TRY(am_router_load_all(twins, path));
     } else {
@@ -146,6 +162,7 @@ static int route_all(am_iterate *it, am_twins *twins)
         AM_TRY(am_router_save_all(twins, path, &options));
     }
 cleanup:
+    am_meta_free(&origin);
     return rc;
 }
 
@@ -181,18 +198,6 @@ cleanup:
     return rc;
 }
 
-static void report_routes(const am_iterate *it, const double *routed)
-{
-    am_json json = {0};
-    am_json_array(&json, "task_routed_right");
-    for (int i = 0; i < it->suite.n; i++) {
-        am_json_real(&json, NULL, routed[i]);
-    }
-    am_json_end_array(&json);
-    am_event("routed", &json);
-    am_json_free(&json);
-}
-
 static int test_twins_all(am_iterate *it, const am_twins *twins)
 {
     const am_twin_route route = it->recipe->twin.route;
@@ -208,7 +213,7 @@ static int test_twins_all(am_iterate *it, const am_twins *twins)
     AM_TRY(am_twins_eval_all(twins, route, AM_TEST, &test, routed));
     how.validation = validation.accuracy;
     how.validation_loss = validation.loss;
-    report_routes(it, routed);
+    am_twins_report(&it->suite, routed);
     AM_TRY(am_table_add(&it->table, route == AM_TWIN_SOFT ? "twin_soft" : "twin_top1",
                         route == AM_TWIN_SOFT ? "twins, by probabilities" : "twins, likeliest task",
                         how, &test));
@@ -235,7 +240,10 @@ int am_twin_work_all(am_iterate *it, const am_run_folder *folder, const am_job *
     int rc = AM_OK;
     AM_TRY(am_twins_open_all(&it->suite, &it->recipe->twin, (uint64_t)it->recipe->seed, it->final,
                              &twins));
+    twins.folder = folder;
+    snprintf(twins.label, sizeof twins.label, "twin");
     AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_twin(it, stored_bytes(&twins))));
+    it->suite.halves_validation = true; /* all rows by what the router has not learnt from */
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(load_models_all(it));
     AM_TRY(share_all(it));

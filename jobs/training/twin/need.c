@@ -8,15 +8,6 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static int64_t largest_tensor(const am_tensor_table *tensors)
-{
-    int64_t most = 1;
-    for (int64_t k = 0; k < tensors->n; k++) {
-        most = larger(most, tensors->t[k].numel);
-    }
-    return most;
-}
-
 /* Features of n samples, with their labels. */
 static int64_t features_bytes(const am_net *net, int64_t n)
 {
@@ -59,18 +50,18 @@ int am_twins_need_of(const am_net *net, const am_train_ops *ops, const am_twin_s
     *out = (am_twins_need){0};
     AM_KEEP(am_router_net(am_shape_features(&net->out), section->hidden, &router));
     AM_KEEP(router_bytes(&router, real, n_tasks, &parameters, &training));
-    AM_KEEP(
-        ops->activation_bytes(&router, larger(section->batch, 256), n_tasks, true, &activations));
+    AM_KEEP(ops->activation_bytes(&router, larger(section->batch, AM_EVAL_GROUP), n_tasks, true,
+                                  &activations));
     for (int i = 0; rc == AM_OK && i < n_tasks; i++) {
-        const bool is_cut = section->samples > 0 && section->samples < validation[i];
-        seen += is_cut ? section->samples : validation[i];
+        const int64_t half = validation[i] / 2;
+        seen += section->samples > 0 && section->samples < half ? section->samples : half;
         most = larger(most, evaluated[i]);
     }
-    const int64_t tensor = largest_tensor(&net->trunk.tensors) * wide + layout.work_bytes;
+    const int64_t tensor = layout.largest * wide + layout.work_bytes;
     out->kept = n_tasks * (layout.values + layout.indices) * wide + parameters;
-    out->compress =
-        net->trunk.n * real + tensor + (section->compress == AM_TWIN_MAGNITUDE ? 2 * tensor : 0);
-    out->route = features_bytes(net, seen) + training + activations;
+    out->compress = net->trunk.n * real + tensor;
+    out->features = features_bytes(net, seen);
+    out->route = out->features + training + activations;
     out->evaluate = evaluate_bytes(net, section, real, n_tasks, most) + larger(tensor, activations);
     am_twin_layout_free(&layout);
     am_net_free(&router);

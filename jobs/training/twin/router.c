@@ -125,10 +125,10 @@ static void take_moments(const features *f, am_router *router)
 
 /* ---- training ---- */
 
-/* Validation samples of a task that the router sees. */
+/* Validation samples of a task that the router sees: of their first half. */
 static am_samples seen_of(const am_twins *twins, int task)
 {
-    am_samples samples = am_suite_samples(twins->suite, task, AM_VALIDATION);
+    am_samples samples = am_dataset_half(twins->suite->data[task], AM_VALIDATION, false);
     const int64_t most = twins->section->samples;
     samples.n = most > 0 && most < samples.n ? most : samples.n;
     return samples;
@@ -144,9 +144,10 @@ static int collect_all(const am_twins *twins, features *out)
         n += own;
         if (own == 0) {
             AM_KEEP(am_fail(AM_E_DATA,
-                            "task %s has no validation samples: the router of twins learns from "
-                            "them",
-                            am_suite_task(suite, i)));
+                            "task %s has %lld validation samples: the router of twins learns from "
+                            "one half of them and is scored on the other, two at least",
+                            am_suite_task(suite, i),
+                            (long long)am_dataset_samples(suite->data[i], AM_VALIDATION).n));
         }
     }
     AM_KEEP(features_new(suite, n, out));

@@ -93,15 +93,6 @@ static int compress_tensor(am_twins *twins, int task, int64_t k, const void *tru
     return rc;
 }
 
-static int64_t largest_tensor(const am_tensor_table *tensors)
-{
-    int64_t most = 1;
-    for (int64_t k = 0; k < tensors->n; k++) {
-        most = tensors->t[k].numel > most ? tensors->t[k].numel : most;
-    }
-    return most;
-}
-
 /* Which rank compresses each tensor: by what a factorisation costs. */
 static int share_out(const am_twins *twins, int size, int *owner)
 {
@@ -122,9 +113,8 @@ static int share_out(const am_twins *twins, int size, int *owner)
 
 static int compress_own(am_twins *twins, int task, const void *trunk, const int *owner, int rank)
 {
-    const am_suite *suite = twins->suite;
     am_arena work = {0};
-    double *delta = am_new(largest_tensor(&suite->trunk.tensors), sizeof *delta, "a twin");
+    double *delta = am_new(twins->layout.largest + 1, sizeof *delta, "a twin");
     int rc = delta == NULL ? AM_E_NOMEM
                            : am_arena_create(&work, (size_t)twins->layout.work_bytes, "a twin");
     am_blas_single_thread();
@@ -174,7 +164,7 @@ int am_twins_expand(const am_twins *twins, int task, void *out)
 {
     const am_suite *suite = twins->suite;
     am_arena work = {0};
-    double *delta = am_new(largest_tensor(&suite->trunk.tensors), sizeof *delta, "a twin");
+    double *delta = am_new(twins->layout.largest + 1, sizeof *delta, "a twin");
     int rc = delta == NULL ? AM_E_NOMEM
                            : am_arena_create(&work, (size_t)twins->layout.work_bytes, "a twin");
     am_blas_single_thread();

@@ -15,7 +15,9 @@
 #define AM_JOBS_TRAINING_TWIN_TWIN_H
 
 #include "jobs/training/recipe.h"
+#include "jobs/training/run_folder.h"
 #include "jobs/training/suite/scores.h"
+#include "jobs/training/table.h"
 #include "solver/merge/twin.h"
 
 /* A network of one hidden layer on standardised features. */
@@ -35,16 +37,22 @@ typedef struct am_twins {
     double **value;   /* [tasks] owned, [layout.values] each: numbers of the suite's type */
     int64_t **index;  /* [tasks] owned, [layout.indices] each */
     am_router router; /* owned */
+
+    /* Set by the caller: the run folder that keeps the scores of every task as units, whose names
+     * begin with label, for a run that goes on; NULL: nowhere. Borrowed. */
+    const am_run_folder *folder;
+    char label[AM_TABLE_NAME];
 } am_twins;
 
-/** Compress the twins of all tasks and train the router on the validation samples of all tasks.
+/** Compress the twins of all tasks and train the router on the first half of the validation samples
+ * of every task.
  *
  * Collective [suite->comm]; suite (open, with its heads), section and shared are borrowed for the
  * life of out. shared [same] a trunk. trunks [tasks]: of the own group's tasks, the same within a
  * group; NULL elsewhere (as in am_suite_finetune_all). Memory: see am_twins_need.
  * out: freed by am_twins_free, also after an error. Errors: AM_E_NUMERIC (a twin that is not
- * finite, a router that diverges), AM_E_DATA (a task without validation samples), AM_E_STOPPED,
- * AM_E_NOMEM, those of the data; agreed. */
+ * finite, a router that diverges), AM_E_DATA (a task with less than two validation samples),
+ * AM_E_STOPPED, AM_E_NOMEM, those of the data; agreed. */
 int am_twins_make_all(am_suite *suite, const am_twin_section *section, uint64_t seed,
                       const void *shared, void *const *trunks, am_twins *out);
 void am_twins_free(am_twins *twins); /* accepts a zeroed one */
@@ -58,7 +66,8 @@ int am_twins_route_all(am_twins *twins);
 
 /** A task's twin and the router as checkpoints, and back. A twin has for each tensor NAME of the
  * trunk: NAME.u, NAME.s, NAME.vt; or NAME.value and NAME.index; or NAME. Collective. Errors of
- * loading: AM_E_DATA (another form, an index out of range, not finite). */
+ * loading: AM_E_DATA (another form, another origin (origin.h), an index out of range, not
+ * finite). */
 int am_twins_save_all(const am_twins *twins, int task, const char *path,
                       const am_ckpt_options *options);
 int am_twins_load_all(am_twins *twins, int task, const char *path);
@@ -71,10 +80,14 @@ int am_router_weights_all(const am_twins *twins, int task, const am_samples *sam
                           double *weight);
 
 /** Scores of every task, each sample with the model that the router gives it and the head of its
- * task. routed [tasks] or NULL: share of a task's samples whose likeliest task is theirs.
- * Collective. Errors: those of eval_all, AM_E_NOMEM; agreed. */
+ * task. Of AM_VALIDATION: the second half, from which the router has not learnt. routed [tasks] or
+ * NULL: share of a task's samples whose likeliest task is theirs. Collective. Errors: those of
+ * eval_all, AM_E_NOMEM; agreed. */
 int am_twins_eval_all(const am_twins *twins, am_twin_route route, am_split split, am_scores *out,
                       double *routed);
+
+/** Event "routed" with these shares. Local. */
+void am_twins_report(const am_suite *suite, const double *routed);
 
 /** The twin of a task, expanded: reals of the suite's type [trunk]. Local. Errors: AM_E_NOMEM. */
 int am_twins_expand(const am_twins *twins, int task, void *out);
@@ -83,7 +96,8 @@ int am_twins_expand(const am_twins *twins, int task, void *out);
 typedef struct am_twins_need {
     int64_t kept;     /* all the time: twins, router */
     int64_t compress; /* while a twin is made: a trunk and a factorisation */
-    int64_t route;    /* while the router is trained: features of the validation samples */
+    int64_t features; /* of the samples that the router learns from, while the trunk makes them */
+    int64_t route;    /* while the router is trained: these too */
     int64_t evaluate; /* while a task is evaluated: expanded twins, weights, features */
 } am_twins_need;
 
