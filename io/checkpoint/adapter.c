@@ -3,26 +3,25 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <regex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include "io/checkpoint/module_values.h"
 #include "io/file.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 
-enum { LARGEST_CONFIG = 1 << 20, LARGEST_RANK = 1 << 16 };
+enum { LARGEST_RANK = 1 << 16 };
 
-static const char config_name[] = "adapter_config.json";
-static const char factors_name[] = "adapter_model.safetensors";
 static const char prefix[] = "base_model.model.";
 
 /* The configuration, as far as it changes numbers. */
 typedef struct config {
     json_t *root;
     const char *path; /* borrowed, for messages */
-    double alpha;
+    double rank, alpha;
     bool is_rs, fan_in_fan_out;
+    am_module_values ranks, alphas; /* owned */
 } config;
 
 /* ---- adapter_config.json ---- */
@@ -79,67 +78,16 @@ static int read_config(const char *path, const char *text, int64_t n, config *c)
     if (!json_is_number(alpha) || !isfinite(json_number_value(alpha))) {
         return am_fail(AM_E_DATA, "%s: lora_alpha must be a number", path);
     }
+    c->rank = json_number_value(rank);
     c->alpha = json_number_value(alpha);
+    AM_KEEP(am_module_values_read(path, "rank_pattern", json_object_get(c->root, "rank_pattern"),
+                                  &c->ranks));
+    AM_KEEP(am_module_values_read(path, "alpha_pattern", json_object_get(c->root, "alpha_pattern"),
+                                  &c->alphas));
     AM_KEEP(read_bool(c, "use_rslora", &c->is_rs));
     AM_KEEP(read_bool(c, "fan_in_fan_out", &c->fan_in_fan_out));
     AM_KEEP(refuse_variants(c));
     return rc;
-}
-
-/* PEFT matches the keys of a pattern as regular expressions with the end of a module's name, at a
- * dot. Those that POSIX reads otherwise are refused. */
-static int matches(const config *c, const char *what, const char *key, const char *module,
-                   bool *out)
-{
-    regex_t regex;
-    const char *odd = strchr(key, '\\');
-    while (odd != NULL && odd[1] == '.') {
-        odd = strchr(odd + 2, '\\');
-    }
-    char *pattern = am_text("^(.*\\.)?(%s)$", key);
-    if (pattern == NULL) {
-        return AM_E_NOMEM;
-    }
-    int failed = odd != NULL || strstr(key, "(?") != NULL || strstr(key, "*?") != NULL ||
-                 regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB) != 0;
-    free(pattern);
-    if (failed) {
-        return am_fail(AM_E_DATA, "%s: %s: cannot read the pattern '%s'; write module names",
-                       c->path, what, key);
-    }
-    *out = regexec(&regex, module, 0, NULL, 0) == 0;
-    regfree(&regex);
-    return 0;
-}
-
-/* The value for a module of `rank_pattern` or `alpha_pattern`, else `fallback`: the first key that
- * matches. */
-static int pattern_value(const config *c, const char *what, const char *module, double fallback,
-                         double *out)
-{
-    json_t *map = json_object_get(c->root, what);
-    const char *key;
-    json_t *value;
-    *out = fallback;
-    if (map == NULL || json_is_null(map)) {
-        return 0;
-    }
-    if (!json_is_object(map)) {
-        return am_fail(AM_E_DATA, "%s: %s is not an object", c->path, what);
-    }
-    json_object_foreach(map, key, value)
-    {
-        bool is_match = false;
-        int rc = matches(c, what, key, module, &is_match);
-        if (rc == 0 && is_match && !json_is_number(value)) {
-            rc = am_fail(AM_E_DATA, "%s: %s: %s is not a number", c->path, what, key);
-        }
-        if (rc != 0 || is_match) {
-            *out = json_number_value(value);
-            return rc;
-        }
-    }
-    return 0;
 }
 
 /* ---- the tensors ---- */
@@ -278,18 +226,16 @@ static int check_pair(const am_adapter *adapter, const config *c, const am_tenso
                        am_tensor_describe(w), part->is_transposed ? ", transposed" : "");
     }
     char *module = am_text("%.*s", (int)(strlen(w->name) - strlen(".weight")), w->name);
-    double rank = 0, alpha = 0;
-    int rc = module != NULL ? 0 : AM_E_NOMEM;
-    AM_KEEP(pattern_value(c, "rank_pattern", module,
-                          json_number_value(json_object_get(c->root, "r")), &rank));
-    AM_KEEP(pattern_value(c, "alpha_pattern", module, c->alpha, &alpha));
-    free(module);
-    if (rc == 0 && rank != (double)part->rank) {
-        rc = am_fail(AM_E_DATA, "%s: r is %g, but tensor '%s' is %s", c->path, rank, a->name,
-                     am_tensor_describe(a));
+    if (module == NULL) {
+        return AM_E_NOMEM;
     }
+    const double rank = am_module_value_of(&c->ranks, module, c->rank);
+    const double alpha = am_module_value_of(&c->alphas, module, c->alpha);
+    free(module);
     part->scale = alpha / (c->is_rs ? sqrt(rank) : rank);
-    return rc;
+    return rank == (double)part->rank ? 0
+                                      : am_fail(AM_E_DATA, "%s: r is %g, but tensor '%s' is %s",
+                                                c->path, rank, a->name, am_tensor_describe(a));
 }
 
 static int check_part(const am_adapter *adapter, const config *c, const am_tensor *w,
@@ -344,13 +290,13 @@ static int slurp_config(const char *folder, const char *config_path, const char 
         return am_fail(AM_E_NOINPUT, "%s: no such adapter folder", folder);
     }
     if (stat(config_path, &st) != 0) {
-        return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s", folder, config_name);
+        return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s", folder, AM_ADAPTER_CONFIG);
     }
     if (stat(factors_path, &st) != 0) {
         return am_fail(AM_E_NOINPUT, "%s: an adapter needs %s (other forms are not read)", folder,
-                       factors_name);
+                       AM_ADAPTER_FACTORS);
     }
-    return am_file_slurp(config_path, LARGEST_CONFIG, text, n);
+    return am_file_slurp(config_path, AM_ADAPTER_CONFIG_MOST, text, n);
 }
 
 int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table *model,
@@ -361,8 +307,8 @@ int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table
     char *text = NULL;
     config c = {0};
     am_adapter *adapter = am_new(1, sizeof *adapter, "an adapter");
-    char *config_path = am_text("%s/%s", folder, config_name);
-    char *factors_path = am_text("%s/%s", folder, factors_name);
+    char *config_path = am_text("%s/%s", folder, AM_ADAPTER_CONFIG);
+    char *factors_path = am_text("%s/%s", folder, AM_ADAPTER_FACTORS);
     AM_KEEP(adapter != NULL && config_path != NULL && factors_path != NULL ? 0 : AM_E_NOMEM);
     AM_AGREE(comm);
     MPI_Comm_rank(comm, &rank);
@@ -378,6 +324,8 @@ int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table
     *out = adapter;
     adapter = NULL;
 cleanup:
+    am_module_values_free(&c.ranks);
+    am_module_values_free(&c.alphas);
     json_decref(c.root);
     free(text);
     free(config_path);

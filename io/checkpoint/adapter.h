@@ -36,6 +36,10 @@ int am_adapter_open_all(MPI_Comm comm, const char *folder, const am_tensor_table
                         const char *model_path, am_adapter **out);
 void am_adapter_close(am_adapter **adapter); /* accepts a pointer to NULL */
 
+#define AM_ADAPTER_CONFIG  "adapter_config.json"
+#define AM_ADAPTER_FACTORS "adapter_model.safetensors"
+enum { AM_ADAPTER_CONFIG_MOST = 64 << 20 }; /* bytes of a configuration */
+
 /* What adapter_config.json of an adapter to be written says. */
 typedef struct am_adapter_config {
     int64_t r;
@@ -47,16 +51,14 @@ typedef struct am_adapter_config {
 } am_adapter_config;
 
 /** The text of adapter_config.json: begin, each module by the name of its weight, end. The last one
- * returns AM_E_NOMEM if memory ran out on the way. Local. */
+ * returns AM_E_NOMEM if memory ran out on the way, AM_E_DATA for more than is read. Local. */
 void am_adapter_config_begin(const am_adapter_config *config, am_json *json);
 void am_adapter_config_add(const char *weight, am_json *json);
 int am_adapter_config_end(am_json *json);
 
-/** The configuration beside the factors, which are FOLDER/adapter_model.safetensors: under another
- * name before they are written (makes the folder), and by its own once they are there; or none of
- * it. Local, on one rank. Errors: AM_E_CREATE, AM_E_IO, AM_E_NOMEM. */
-int am_adapter_config_stage(const char *folder, const char *text);
-int am_adapter_config_publish(const char *folder);
-void am_adapter_config_drop(const char *folder);
+/** A folder for an adapter. Its configuration is the text beside the factors (am_ckpt_options), so
+ * that the two appear together, the factors last. Local, on one rank. Errors: AM_E_CREATE. */
+int am_adapter_folder_make(const char *folder);
+void am_adapter_folder_drop(const char *folder); /* if nothing is in it */
 
 #endif

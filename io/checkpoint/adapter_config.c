@@ -47,51 +47,23 @@ int am_adapter_config_end(am_json *json)
 {
     am_json_end_array(json);
     am_json_end_object(json);
-    return am_json_finish(json);
+    const int rc = am_json_finish(json);
+    return rc == 0 && strlen(json->text) > AM_ADAPTER_CONFIG_MOST
+               ? am_fail(AM_E_DATA,
+                         "the adapter's " AM_ADAPTER_CONFIG " would have more than %d MiB, which "
+                         "is not read: give fewer modules factors",
+                         AM_ADAPTER_CONFIG_MOST >> 20)
+               : rc;
 }
 
-/* ---- the file ---- */
-
-enum { FINAL, PARTIAL };
-
-static char *path_of(const char *folder, int which)
+int am_adapter_folder_make(const char *folder)
 {
-    return am_text("%s/adapter_config.json%s", folder, which == PARTIAL ? ".partial" : "");
+    return mkdir(folder, 0777) == 0 || errno == EEXIST
+               ? 0
+               : am_fail_errno(AM_E_CREATE, errno, "cannot make the folder %s", folder);
 }
 
-int am_adapter_config_stage(const char *folder, const char *text)
+void am_adapter_folder_drop(const char *folder)
 {
-    char *partial = path_of(folder, PARTIAL);
-    int rc = partial != NULL ? 0 : AM_E_NOMEM;
-    if (rc == 0 && mkdir(folder, 0777) != 0 && errno != EEXIST) {
-        rc = am_fail_errno(AM_E_CREATE, errno, "cannot make the folder %s", folder);
-    } else if (rc == 0 && unlink(partial) != 0 && errno != ENOENT) {
-        rc = am_fail_errno(AM_E_CREATE, errno, "cannot remove %s", partial);
-    }
-    AM_KEEP(am_file_dump(partial, text, (int64_t)strlen(text)));
-    free(partial);
-    return rc;
-}
-
-int am_adapter_config_publish(const char *folder)
-{
-    char *partial = path_of(folder, PARTIAL), *final = path_of(folder, FINAL);
-    int rc = partial != NULL && final != NULL ? 0 : AM_E_NOMEM;
-    if (rc == 0 && rename(partial, final) != 0) {
-        rc = am_fail_errno(AM_E_CREATE, errno, "cannot rename %s to %s", partial, final);
-    }
-    AM_KEEP(am_file_sync_folder(final));
-    free(partial);
-    free(final);
-    return rc;
-}
-
-void am_adapter_config_drop(const char *folder)
-{
-    char *partial = path_of(folder, PARTIAL);
-    if (partial != NULL) {
-        (void)unlink(partial);
-        (void)rmdir(folder); /* if nothing else is there */
-    }
-    free(partial);
+    (void)rmdir(folder);
 }

@@ -53,6 +53,9 @@ typedef struct am_ckpt_options {
     const char *const *inputs; /* NULL-terminated input paths for the manifest; may be NULL */
     am_companions *companions; /* [root] folders only: files beside the tensors; borrowed until
                                   publish; may be NULL */
+    const char *beside, *beside_text; /* [root] files only: name and text of a file in the output's
+                                         folder that is part of it: whoever finds the output finds
+                                         its own; borrowed until publish; may be NULL */
     const char
         *identity; /* [root] what the job is (io/commit/identity.h): an interrupted one is gone on
                       with; NULL: it starts over, and leaves nothing when it is stopped */

@@ -301,10 +301,24 @@ cleanup:
     return rc;
 }
 
+/* The file beside the output; `ending`: more of its name. */
+static char *path_beside(const am_publish *p, const char *ending)
+{
+    char *folder = am_folder_of(p->final);
+    char *path = folder != NULL ? am_text("%s/%s%s", folder, p->beside, ending) : NULL;
+    free(folder);
+    return path;
+}
+
 int am_publish_clear(am_publish *p)
 {
     int rc = am_journal_remove(p->journal);
     AM_KEEP(remove_path(p->partial));
+    if (p->beside != NULL) {
+        char *beside = path_beside(p, ".partial");
+        AM_KEEP(beside != NULL ? remove_path(beside) : AM_E_NOMEM);
+        free(beside);
+    }
     return rc;
 }
 
@@ -373,16 +387,57 @@ cleanup:
     return rc;
 }
 
+/* Between here and the rename of the output no output is there. */
+static int place_beside(const am_publish *p)
+{
+    char *path = path_beside(p, ""), *partial = path_beside(p, ".partial");
+    int rc = 0;
+    AM_TRY(path != NULL && partial != NULL ? 0 : AM_E_NOMEM);
+    AM_TRY(am_file_dump(partial, p->beside_text, (int64_t)strlen(p->beside_text)));
+    if (p->overwrite) {
+        AM_TRY(remove_path(p->final));
+        AM_TRY(am_file_sync_folder(p->final));
+    }
+    if (rename(partial, path) != 0) {
+        rc = am_fail_errno(AM_E_IO, errno, "cannot rename %s to %s", partial, path);
+        goto cleanup;
+    }
+    AM_TRY(am_file_sync_folder(path));
+cleanup:
+    if (rc != 0 && partial != NULL) {
+        unlink(partial);
+    }
+    free(partial);
+    free(path);
+    return rc;
+}
+
+/* What stands beside an output that is not there. */
+static void remove_parts(const am_publish *p)
+{
+    struct stat st;
+    if (p->is_folder || lstat(p->final, &st) == 0) {
+        return;
+    }
+    char *path = p->beside != NULL ? path_beside(p, "") : NULL;
+    unlink(p->manifest);
+    if (path != NULL) {
+        unlink(path);
+    }
+    free(path);
+}
+
 int am_publish_commit(am_publish *p, const char *manifest, int64_t n)
 {
     int rc = place_manifest(p, manifest, n);
+    if (rc == 0 && p->beside != NULL) {
+        rc = place_beside(p);
+    }
     if (rc == 0) {
         rc = p->overwrite ? rename_over(p) : rename_new(p->partial, p->final);
     }
     if (rc != 0) {
-        if (!p->is_folder && !p->overwrite) {
-            unlink(p->manifest);
-        }
+        remove_parts(p);
         return rc;
     }
     rc = am_file_sync_folder(p->final);

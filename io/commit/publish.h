@@ -4,6 +4,8 @@
  *   OUT.partial   the output in the making (a file or a folder)
  *   OUT.journal   which of its blocks are done (io/commit/journal.h), for jobs that can go on
  *   OUT.manifest.json, or manifest.json inside a folder: in place before the final name is
+ *   a file beside OUT that is part of it (the configuration of an adapter): likewise, and an OUT
+ *                 that is replaced goes before it does, so that no OUT ever stands by another's
  *
  * A dead job leaves OUT.partial, OUT.journal and an unlocked OUT.lock; the next job on OUT goes on
  * from them or removes them. Local functions, rank 0 except am_publish_attach.
@@ -16,6 +18,7 @@
 
 typedef struct am_publish {
     char *final, *partial, *lock, *manifest, *journal; /* owned paths */
+    const char *beside, *beside_text;                  /* borrowed; NULL: none */
     int lock_fd;                                       /* -1: none */
     bool is_folder, overwrite;
 } am_publish;

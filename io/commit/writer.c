@@ -67,6 +67,8 @@ static int begin_output(am_ckpt_writer *w, const char *path, const am_tensor_tab
     if (w->resume.is_finished) {
         goto cleanup;
     }
+    w->publish.beside = w->format->is_folder ? NULL : options->beside;
+    w->publish.beside_text = options->beside_text;
     AM_TRY(am_provenance_find(w->format->name, options, &w->head));
     AM_TRY(copy_meta(options->meta, &w->meta));
     w->companions = w->format->is_folder ? options->companions : NULL;

@@ -175,31 +175,31 @@ static int write_tensors_all(MPI_Comm comm, job *x)
     return rc;
 }
 
-/* The configuration gets its name when the factors are there. */
 static int write_all(MPI_Comm comm, job *x)
 {
     const lora_options *o = x->o;
     am_meta meta = {0};
     am_ckpt_writer *writer = NULL;
-    char *path = am_text("%s/adapter_model.safetensors", o->output);
+    char *path = am_text("%s/" AM_ADAPTER_FACTORS, o->output);
     const bool is_root = am_world_rank() == 0;
     int rc = path != NULL ? 0 : AM_E_NOMEM;
     AM_KEEP(am_meta_set(&meta, "format", "pt"));
-    AM_KEEP(is_root ? am_adapter_config_stage(o->output, x->file.config.text) : 0);
+    AM_KEEP(is_root ? am_adapter_folder_make(o->output) : 0);
     AM_AGREE(comm);
-    const am_ckpt_options write = {
-        .overwrite = o->overwrite, .meta = &meta, .inputs = x->inputs.files};
+    const am_ckpt_options write = {.overwrite = o->overwrite,
+                                   .meta = &meta,
+                                   .inputs = x->inputs.files,
+                                   .beside = AM_ADAPTER_CONFIG,
+                                   .beside_text = x->file.config.text};
     AM_TRY(am_ckpt_create_all(comm, path, &x->file.table, &write, &writer));
     rc = am_agree_all(comm, am_ckpt_sink(writer, &x->sink));
     if (rc == 0) { /* agreed */
         rc = write_tensors_all(comm, x);
     }
     AM_TRY(am_ckpt_publish_all(&writer, rc));
-    rc = is_root ? am_adapter_config_publish(o->output) : 0;
-    AM_AGREE(comm);
 cleanup:
     if (rc != 0 && is_root) {
-        am_adapter_config_drop(o->output);
+        am_adapter_folder_drop(o->output);
     }
     am_meta_free(&meta);
     free(path);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "io/checkpoint/adapter.h"
+#include "io/checkpoint/module_values.h"
 #include "io/file.h"
 #include "jobs/merge/layers.h"
 #include "mpi/arena.h"
@@ -241,17 +242,30 @@ static int by_length(const void *a, const void *b)
     return n != m ? (n < m ? 1 : -1) : strcmp(x, y);
 }
 
+/* Keys of patterns are regular expressions. */
+static int check_key(const char *name)
+{
+    return am_module_key_is_plain(name)
+               ? 0
+               : am_fail(AM_E_DATA,
+                         "tensor '%s': an adapter of several ranks cannot name it: rank_pattern "
+                         "reads names as regular expressions; leave it out with --exclude-regex",
+                         name);
+}
+
 static int write_ranks(const am_lora_file *f, am_json *json)
 {
     const am_tensor_table *tensors = tensors_of(f);
     const char **name = am_new(tensors->n + 1, sizeof *name, "an adapter");
     int64_t n = 0;
+    int rc = 0;
     if (name == NULL) {
         return AM_E_NOMEM;
     }
-    for (int64_t i = 0; i < tensors->n; i++) {
+    for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
         if (has_factors(f, i)) {
             name[n++] = tensors->t[i].name;
+            rc = check_key(tensors->t[i].name);
         }
     }
     qsort(name, (size_t)n, sizeof *name, by_length);
@@ -263,7 +277,8 @@ static int write_ranks(const am_lora_file *f, am_json *json)
     }
     am_json_end_object(json);
     free(name);
-    return am_json_finish(json);
+    AM_KEEP(am_json_finish(json));
+    return rc;
 }
 
 /* Whether a whole tensor brings its module into the list; of a weight and a bias the weight does.
@@ -307,7 +322,7 @@ static int make_config(const am_lora_choice *choice, am_lora_file *f)
         is_even = is_even && (!has_factors(f, i) || f->factors->of[i].rank == f->r);
         has_bias = has_bias || (f->fate[i] == AM_FATE_WHOLE && is_wrapped(f, tensors->t[i].name));
     }
-    AM_KEEP(write_ranks(f, &ranks));
+    AM_KEEP(is_even ? 0 : write_ranks(f, &ranks));
     AM_KEEP(write_saved(f, &saved));
     const am_adapter_config config = {.r = f->r,
                                       .alpha = (double)f->r,

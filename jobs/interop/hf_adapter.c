@@ -40,7 +40,7 @@ int am_hf_is_adapter_all(MPI_Comm comm, const char *path, bool *is_adapter)
     int64_t is = 0;
     int rank, rc = 0;
     MPI_Comm_rank(comm, &rank);
-    char *config = am_text("%s/adapter_config.json", path);
+    char *config = am_text("%s/" AM_ADAPTER_CONFIG, path);
     AM_KEEP(config == NULL ? AM_E_NOMEM : 0);
     AM_AGREE(comm);
     is = rank == 0 && access(config, F_OK) == 0;
@@ -175,7 +175,7 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     am_meta meta = {0};
     int rank, rc = 0;
     MPI_Comm_rank(comm, &rank);
-    char *path = am_text("%s/adapter_model.safetensors", output);
+    char *path = am_text("%s/" AM_ADAPTER_FACTORS, output);
     const char *const inputs[] = {folder, am_ckpt_path(model->ckpt), NULL};
     AM_KEEP(path == NULL ? AM_E_NOMEM : 0);
     AM_AGREE(comm);
@@ -186,16 +186,18 @@ int am_hf_adapter_export_all(MPI_Comm comm, const am_hf_model *model, const char
     AM_TRY(load_all(comm, &f));
     rc = make_table(&f);
     AM_KEEP(am_meta_set(&meta, "format", "pt"));
-    AM_KEEP(rank == 0 ? am_adapter_config_stage(output, f.config.text) : 0);
+    AM_KEEP(rank == 0 ? am_adapter_folder_make(output) : 0);
     AM_AGREE(comm);
-    const am_ckpt_options options = {.overwrite = overwrite, .meta = &meta, .inputs = inputs};
+    const am_ckpt_options options = {.overwrite = overwrite,
+                                     .meta = &meta,
+                                     .inputs = inputs,
+                                     .beside = AM_ADAPTER_CONFIG,
+                                     .beside_text = f.config.text};
     AM_TRY(am_hf_model_write_all(comm, model, path, &f.theirs, f.offset, f.block, &options));
-    rc = rank == 0 ? am_adapter_config_publish(output) : 0;
-    AM_AGREE(comm);
     *written = (am_hf_written){f.theirs.n, am_tensor_table_bytes(&f.theirs)};
 cleanup:
     if (rc != 0 && rank == 0) {
-        am_adapter_config_drop(output);
+        am_adapter_folder_drop(output);
     }
     am_meta_free(&meta);
     free(path);

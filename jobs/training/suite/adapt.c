@@ -175,12 +175,12 @@ int am_adapt_save_all(const am_suite *suite, const am_run_folder *folder, const 
     AM_KEEP(am_adapter_config_end(&json));
     AM_KEEP(factor_table(suite, pair, n, &table, &offset));
     AM_KEEP(am_meta_set(&meta, "format", "pt"));
-    AM_KEEP(am_run_folder_file(folder, path, "adapter/adapter_model.safetensors"));
+    AM_KEEP(am_run_folder_file(folder, path, "adapter/" AM_ADAPTER_FACTORS));
     AM_AGREE(suite->comm);
     AM_TRY(am_run_folder_sub_all(suite->comm, folder, "adapter"));
-    const am_ckpt_options options = {.overwrite = true, .meta = &meta};
+    const am_ckpt_options options = {
+        .overwrite = true, .meta = &meta, .beside = AM_ADAPTER_CONFIG, .beside_text = json.text};
     AM_TRY(am_ckpt_save_all(suite->comm, path, &table, offset, trunk, &options));
-    AM_TRY(am_run_folder_text_all(suite->comm, folder, "adapter/adapter_config.json", json.text));
 cleanup:
     am_json_free(&json);
     am_meta_free(&meta);
