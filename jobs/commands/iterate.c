@@ -38,6 +38,14 @@ static int check_methods(const am_comparison *comparison, const char *section, i
     return rc;
 }
 
+static int check_stats(const am_train_recipe *r)
+{
+    return am_train_recipe_needs_stats(r) && r->model.linearised
+               ? am_fail(AM_E_RECIPE, "statistics, which fisher and regmean need, are of full "
+                                      "networks: leave out model.linearised, or these methods")
+               : AM_OK;
+}
+
 static int check_plane(const am_train_recipe *r)
 {
     const int64_t n = am_plane_models(r);
@@ -75,6 +83,7 @@ static int check(const am_train_recipe *recipe)
 {
     int rc = check_methods(&recipe->one_shot, "one_shot", recipe->n_tasks);
     AM_KEEP(check_methods(&recipe->iterate, "iterate", recipe->n_tasks));
+    AM_KEEP(check_stats(recipe));
     AM_KEEP(check_plane(recipe));
     AM_KEEP(check_twin(recipe));
     return rc;

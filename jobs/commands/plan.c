@@ -11,6 +11,7 @@
 #include "jobs/theory/theory.h"
 #include "jobs/training/job.h"
 #include "jobs/training/fit.h"
+#include "jobs/training/regmean/job.h"
 #include "jobs/training/twin/job.h"
 #include "mpi/agree.h"
 #include "mpi/log.h"
@@ -23,16 +24,16 @@ typedef struct plan_options {
     bool json;
 } plan_options;
 
-enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, ALIGN, PLEAS };
+enum { AUTO, MERGE, TRAIN, ITERATE, THEORY, STATS, TWIN, REGMEAN, ALIGN, PLEAS };
 static const int64_t merge_memory = 256 << 20; /* bytes, as merge has it */
-static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|align|pleas";
+static const char jobs[] = "auto|merge|train|iterate|theory|stats|twin|regmean|align|pleas";
 /* In that order. */
-static const char *const job_names[] = {"auto",  "merge", "train", "iterate", "theory",
-                                        "stats", "twin",  "align", "pleas"};
+static const char *const job_names[] = {"auto",  "merge", "train",   "iterate", "theory",
+                                        "stats", "twin",  "regmean", "align",   "pleas"};
 static const am_train_job kinds[] = {
-    [TRAIN] = AM_JOB_TRAIN, [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
-    [STATS] = AM_JOB_STATS, [TWIN] = AM_JOB_TWIN,       [ALIGN] = AM_JOB_ALIGN,
-    [PLEAS] = AM_JOB_ALIGN};
+    [TRAIN] = AM_JOB_TRAIN,     [ITERATE] = AM_JOB_ITERATE, [THEORY] = AM_JOB_THEORY,
+    [STATS] = AM_JOB_STATS,     [TWIN] = AM_JOB_TWIN,       [ALIGN] = AM_JOB_ALIGN,
+    [REGMEAN] = AM_JOB_REGMEAN, [PLEAS] = AM_JOB_ALIGN};
 
 #define AM_AT(member) offsetof(plan_options, member)
 static const am_param options[] = {
@@ -153,6 +154,16 @@ static int report_training(const plan_options *o, const char *job, const am_trai
     return rc;
 }
 
+/* What the job itself would refuse. */
+static int check(int job, const am_train_recipe *recipe)
+{
+    return job == THEORY    ? am_theory_check(recipe)
+           : job == TWIN    ? am_twin_check(recipe)
+           : job == REGMEAN ? am_regmean_check(recipe)
+           : job == STATS   ? am_stats_check_recipe(recipe)
+                            : AM_OK;
+}
+
 static int plan_training_all(const am_args *args, int job)
 {
     const plan_options *o = args->options;
@@ -165,9 +176,7 @@ static int plan_training_all(const am_args *args, int job)
     if (job == STATS) {
         am_stats_adapt(&am_stats_defaults, &recipe);
     }
-    AM_TRY(job == THEORY ? am_theory_check(&recipe) /* the same on all ranks */
-           : job == TWIN ? am_twin_check(&recipe)
-                         : AM_OK);
+    AM_TRY(check(job, &recipe)); /* the same on all ranks */
     AM_TRY(job == ALIGN || job == PLEAS
                ? am_align_plan_all(&recipe, job == PLEAS, (int)o->ranks, o->memory, &need, &process)
                : am_train_fit_all(am_world(), &recipe, kinds[job], (int)o->ranks, o->memory, &need,
@@ -222,7 +231,8 @@ const am_command am_command_plan = {
     .help =
         "Reads the recipe and the headers of its inputs; nothing is written. Numbers are those "
         "of the rank that takes most. A budget that does not do is refused, as by merge. Of train, "
-        "iterate, theory, stats, twin, align (by activations) and pleas (at a budget of 2): the "
+        "iterate, theory, stats, twin, regmean, align (by activations) and pleas (at a budget of "
+        "2): the "
         "memory of their largest phase; with --memory data sets that do not fit are counted as the "
         "pages that stay in memory.",
     .min_positional = 1,

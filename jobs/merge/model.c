@@ -209,6 +209,11 @@ int64_t am_model_bytes(const am_model *model, int64_t load)
            am_shared_base_bytes(model->shared, load);
 }
 
+const am_meta *am_model_meta(const am_model *model)
+{
+    return am_ckpt_meta(model->ckpt);
+}
+
 const am_source *am_model_source(const am_model *model)
 {
     return &model->source;

@@ -34,6 +34,8 @@ const char *const *am_model_files(const am_model *model);
 /** Bytes that reading it by `load` elements at most takes beyond those of its checkpoint: an
  * adapter's or a task vector's. */
 int64_t am_model_bytes(const am_model *model, int64_t load);
+/** Metadata of its checkpoint; borrowed. */
+const am_meta *am_model_meta(const am_model *model);
 /** Its block source; borrowed. */
 const am_source *am_model_source(const am_model *model);
 

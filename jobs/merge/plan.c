@@ -4,6 +4,7 @@
 #include <string.h>
 #include "jobs/merge/plan.h"
 #include "jobs/merge/complaints.h"
+#include "jobs/stats/origin.h"
 #include "jobs/recipe/bind.h"
 #include "jobs/stats/names.h"
 #include "mpi/agree.h"
@@ -312,6 +313,40 @@ static int bind_second(am_merge_plan *plan)
     return rc;
 }
 
+/* Rank 0: was the file beside each model made of that model? */
+static int compare_origins(const am_merge_plan *plan)
+{
+    const am_merge_recipe *r = &plan->recipe;
+    const am_inputs *in = &plan->inputs;
+    am_complaints complaints = {.n = 0};
+    int rc = 0;
+    for (int m = 0; rc == 0 && m < r->n_models; m++) {
+        const int file = in->n - r->n_models + m, model = r->models[m].slot + r->has_base;
+        bool is_of = true;
+        rc = am_stats_is_of(&in->source[model], am_model_tensors(in->model[file]),
+                            am_model_meta(in->model[file]), &is_of);
+        if (!is_of) {
+            am_complain(&complaints,
+                        "%s was made of another model than %s (of its values before they were "
+                        "rounded, perhaps): make it of this one with allmerge stats, or write "
+                        "stats_of: any",
+                        in->path[file], in->path[model]);
+        }
+    }
+    AM_KEEP(am_complaints_fail(&complaints, "statistics do not belong to their models"));
+    return rc;
+}
+
+static int check_origins_all(MPI_Comm comm, const am_merge_plan *plan)
+{
+    int rank, rc = 0;
+    MPI_Comm_rank(comm, &rank);
+    if (rank == 0 && has_second(&plan->recipe) && plan->recipe.stats_of == AM_STATS_OF_MODEL) {
+        rc = compare_origins(plan);
+    }
+    return am_agree_all(comm, rc);
+}
+
 /* All parameters of one piece into its rows of the tables. */
 static int resolve_piece(am_merge_plan *plan, int64_t i)
 {
@@ -426,6 +461,7 @@ int am_merge_plan_all(MPI_Comm comm, const char *recipe, const am_merge_options 
     rc = bind_second(out);
     AM_KEEP(resolve_parameters(out));
     AM_AGREE(comm);
+    AM_TRY(check_origins_all(comm, out));
     const int n_base = out->recipe.has_base;
     out->job = (am_merge_job){.method = out->recipe.method,
                               .base = n_base ? &out->input[0] : NULL,

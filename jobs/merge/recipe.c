@@ -157,13 +157,16 @@ static int read_policies(const am_node *root, am_merge_recipe *r)
     static const char *const missing[] = {"error", "base", "union", "intersection", NULL};
     static const char *const vocab[] = {"error", "crop", "pad", "map", NULL};
     static const char *const buffers[] = {"error", "base", NULL};
-    int chosen[3] = {0};
+    static const char *const stats_of[] = {"model", "any", NULL};
+    int chosen[4] = {0};
     int rc = read_word(root, "missing", missing, &chosen[0]);
     AM_KEEP(read_word(root, "vocab", vocab, &chosen[1]));
     AM_KEEP(read_word(root, "buffers", buffers, &chosen[2]));
+    AM_KEEP(read_word(root, "stats_of", stats_of, &chosen[3]));
     r->missing = (am_missing)chosen[0];
     r->vocab = (am_vocab)chosen[1];
     r->buffers = (am_buffers)chosen[2];
+    r->stats_of = (am_stats_of)chosen[3];
     AM_KEEP(am_vocab_read_recipe(root, r));
     return rc;
 }
@@ -210,27 +213,12 @@ static int refuse_mixture(const am_node *root)
 
 int am_merge_recipe_read(const am_yaml *yaml, am_merge_recipe *out)
 {
-    static const char *const keys[] = {"merge_method",
-                                       "models",
-                                       "base_model",
-                                       "parameters",
-                                       "dtype",
-                                       "out_dtype",
-                                       "slices",
-                                       "modules",
-                                       "tokenizer",
-                                       "tokenizer_source",
-                                       "chat_template",
-                                       "scope",
-                                       "semantics",
-                                       "seed",
-                                       "missing",
-                                       "vocab",
-                                       "buffers",
-                                       "layer_pattern",
-                                       "name",
-                                       "grid",
-                                       NULL};
+    static const char *const keys[] = {
+        "merge_method",  "models",  "base_model",    "parameters", "dtype",
+        "out_dtype",     "slices",  "modules",       "tokenizer",  "tokenizer_source",
+        "chat_template", "scope",   "semantics",     "seed",       "missing",
+        "vocab",         "buffers", "layer_pattern", "name",       "stats_of",
+        "grid",          NULL};
     const am_node *root = am_yaml_root(yaml);
     *out = (am_merge_recipe){.yaml = yaml, .setting = am_node_find(root, "parameters")};
     int rc = am_node_map(root, "a recipe");

@@ -58,6 +58,11 @@ typedef enum am_buffers { /* tensors that are not floats, and differ */
                           AM_BUFFERS_BASE /* those of the base, or of the first model */
 } am_buffers;
 
+typedef enum am_stats_of { /* what model statistics beside a model are of */
+                           AM_STATS_OF_MODEL,
+                           AM_STATS_OF_ANY /* also of another one */
+} am_stats_of;
+
 typedef struct am_merge_recipe {
     const am_yaml *yaml; /* borrowed */
     const am_method *method;
@@ -76,6 +81,7 @@ typedef struct am_merge_recipe {
     am_missing missing;
     am_vocab vocab;
     am_buffers buffers;
+    am_stats_of stats_of;
     const am_node *tokenizer; /* `tokenizer_source`, or `source` of `tokenizer`; NULL: union */
     const am_node *tokens;    /* `tokens` of `tokenizer`, NULL: none */
     int64_t pad_multiple;     /* rows are padded to a multiple of this one, 1: not */

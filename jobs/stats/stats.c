@@ -9,6 +9,7 @@
 #include "io/commit/provenance.h"
 #include "io/file.h"
 #include "jobs/stats/make.h"
+#include "jobs/stats/origin.h"
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
 #include "jobs/training/suite/weights.h"
@@ -72,13 +73,21 @@ void am_stats_adapt(const am_stats_request *request, am_train_recipe *recipe)
     recipe->base_task = NULL;
 }
 
+int am_stats_check_recipe(const am_train_recipe *recipe)
+{
+    return recipe->model.linearised
+               ? am_fail(AM_E_RECIPE, "stats does not know the base at which the model is "
+                                      "linearised: set model.linearised to no")
+               : AM_OK;
+}
+
 static int check(job *j)
 {
     const am_stats_request *r = j->request;
     j->heads = r->heads != NULL ? r->heads : j->recipe.heads_checkpoint;
-    if (j->recipe.model.linearised) {
-        return am_fail(AM_E_RECIPE, "stats does not know the base at which the model is "
-                                    "linearised: set model.linearised to no");
+    const int rc = am_stats_check_recipe(&j->recipe);
+    if (rc != AM_OK) {
+        return rc;
     }
     if (r->fisher == AM_FISHER_NONE && !r->with_grams) {
         return am_fail(AM_E_USAGE, "--fisher none and --no-grams leave nothing to do");
@@ -228,13 +237,31 @@ static void describe_rows(const job *j, am_json *json)
     am_json_end_object(json);
 }
 
+/* The fingerprint of the model, on every rank. */
+static int describe_model_all(const job *j, am_hex *out)
+{
+    am_ckpt *ckpt = NULL;
+    am_source source = {0};
+    int rc = AM_OK;
+    AM_TRY(am_ckpt_open_all(am_world(), j->request->model, &ckpt));
+    if (am_world_rank() == 0) {
+        rc = am_ckpt_source(ckpt, 0, &source);
+        AM_KEEP(am_stats_origin(&source, &j->statistics.layout.tensors, j->recipe.dtype, out));
+    }
+    AM_AGREE(am_world());
+    AM_TRY(am_bcast_all(am_world(), 0, out, sizeof *out));
+cleanup:
+    am_ckpt_close(&ckpt);
+    return rc;
+}
+
 static int describe_all(const job *j, am_meta *meta)
 {
     am_json data = {0}, rows = {0};
-    const uint64_t model =
-        am_digest_bytes(j->trunk, j->suite.trunk.n * am_suite_real_bytes(&j->suite));
+    am_hex model = {{0}};
     int rc = AM_OK;
     AM_TRY(describe_data_all(j, &data));
+    AM_TRY(describe_model_all(j, &model));
     describe_rows(j, &rows);
     rc = am_json_finish(&rows);
     AM_KEEP(am_meta_set(meta, "stats.command", j->text));
@@ -242,8 +269,8 @@ static int describe_all(const job *j, am_meta *meta)
     AM_KEEP(am_snapshot_set(meta, "stats.samples", j->samples));
     AM_KEEP(am_meta_set(meta, "stats.data", data.text));
     AM_KEEP(am_meta_set(meta, "stats.rows", rows.text));
-    AM_KEEP(am_meta_set(meta, "stats.model_dtype", am_dtype_name(j->recipe.dtype)));
-    AM_KEEP(am_meta_set(meta, "stats.model_xxh3", am_hex_of(model).text));
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN_DTYPE, am_dtype_name(j->recipe.dtype)));
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN, model.text));
     AM_AGREE(am_world());
 cleanup:
     am_json_free(&data);

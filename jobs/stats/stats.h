@@ -21,6 +21,8 @@ typedef struct am_stats_request {
 
 /** What the command does when it is not told otherwise; for plans. */
 extern const am_stats_request am_stats_defaults;
+/** What stats refuses of a recipe. Errors: AM_E_RECIPE. Local, pure. */
+int am_stats_check_recipe(const am_train_recipe *recipe);
 /** The recipe as stats reads it: nothing frozen, labels not smoothed, no sample that is not used.
  * Local, pure. */
 void am_stats_adapt(const am_stats_request *request, am_train_recipe *recipe);

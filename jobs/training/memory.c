@@ -22,6 +22,8 @@
  *   share      base, merged, shared, two a task, slices           a merge
  *   compress   the same, twins                                    a trunk, a factorisation
  *   route      the same                                           the router and its features
+ *   average    base, merged, final, two a task, slices, one       a trunk in f64
+ *   layers     the same                                           statistics, sums of Gram matrices
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/training/memory.h"
@@ -32,6 +34,7 @@
 #include "jobs/training/iterate/model_stats.h"
 #include "jobs/training/iterate/plane.h"
 #include "jobs/training/model_pool.h"
+#include "jobs/training/regmean/regmean.h"
 #include "jobs/training/twin/twin.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -643,6 +646,27 @@ static int eval_twin_phases(const planner *p, am_train_need *out)
     return rc;
 }
 
+/* ---- RegMean++ ---- */
+
+static int regmean_phases(const planner *p, am_train_need *out)
+{
+    const am_train_recipe *r = p->recipe;
+    const int64_t P = p->plain.trunk;
+    const int64_t reals =
+        4 * P + 2 * most_tasks_of_a_group(p) * P + (r->n_tasks + 2) * p->plain.slice;
+    int rc = AM_OK;
+    offer(p, "average", reals, (am_train_need){.parameters = P * (int64_t)sizeof(double)}, out);
+    for (int i = 0; i < r->n_tasks && rc == AM_OK; i++) {
+        am_train_need need = {0};
+        rc = am_regmean_need(&p->plain.net, p->ops, &r->regmean, p->ranks,
+                             p->shape[i].n[r->regmean.split], p->shape[i].classes, &need.gradients,
+                             &need.activations);
+        offer(p, "layers", reals, need, out);
+    }
+    AM_KEEP(offer_evaluation(p, reals, 0, out));
+    return rc;
+}
+
 /* ---- the plan ---- */
 
 static int read_shape_all(MPI_Comm comm, const am_train_recipe *r, const char *task,
@@ -764,6 +788,7 @@ int am_train_plan_all(MPI_Comm comm, const am_train_recipe *recipe, am_train_job
             : job == AM_JOB_ALIGN     ? align_phases(&p, out)
             : job == AM_JOB_TWIN      ? twin_phases(&p, out)
             : job == AM_JOB_EVAL_TWIN ? eval_twin_phases(&p, out)
+            : job == AM_JOB_REGMEAN   ? regmean_phases(&p, out)
                                       : offer_evaluation(&p, p.plain.trunk, 0, out));
     AM_AGREE(comm);
 cleanup:

@@ -11,17 +11,18 @@ typedef enum am_train_job {
     AM_JOB_ITERATE,
     AM_JOB_EVAL,
     AM_JOB_THEORY,
-    AM_JOB_STATS,    /* of recipe->stats */
-    AM_JOB_ALIGN,    /* of that and recipe->align_bytes */
-    AM_JOB_TWIN,     /* with its evaluation */
-    AM_JOB_EVAL_TWIN /* that alone */
+    AM_JOB_STATS,     /* of recipe->stats */
+    AM_JOB_ALIGN,     /* of that and recipe->align_bytes */
+    AM_JOB_TWIN,      /* with its evaluation */
+    AM_JOB_EVAL_TWIN, /* that alone */
+    AM_JOB_REGMEAN
 } am_train_job;
 
 /* Bytes on the rank that takes most, in the phase that does. */
 typedef struct am_train_need {
     const char *phase;  /* "pretrain", "probe", "train", "finetune", "merge", "joint", "evaluate",
                          * "descent", "spectra", "load", "statistics", "match", "share", "compress",
-                         * "route" */
+                         * "route", "average", "layers" */
     int64_t data;       /* sets in memory, or their pages */
     int64_t parameters; /* trunks, heads, slices to merge */
     int64_t gradients; /* of the leaves on the tree, their sum; or statistics there, and all sums */

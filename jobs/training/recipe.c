@@ -42,8 +42,8 @@ static const am_param top_table[] = {
     {0},
 };
 static const char *const top_sections[] = {
-    "model", "data",  "base",      "heads", "finetune", "merge",      "one_shot", "iterate",
-    "joint", "stats", "gradients", "plane", "theory",   "experiment", "twin",     NULL};
+    "model", "data",      "base",  "heads",  "finetune",   "merge", "one_shot", "iterate", "joint",
+    "stats", "gradients", "plane", "theory", "experiment", "twin",  "regmean",  NULL};
 
 typedef struct data_keys {
     char *folder;
@@ -155,6 +155,7 @@ int am_train_recipe_resolve(am_train_recipe *r)
     am_train_measures_print(r, &json);
     am_theory_section_print(&r->theory, &json);
     am_train_twin_print(r, &json);
+    am_train_regmean_print(r, &json);
     am_json_end_object(&json);
     int rc = am_json_finish(&json);
     if (rc == AM_OK) {
@@ -227,6 +228,7 @@ static int read_root(const am_node *root, am_train_recipe *out)
     }
     AM_KEEP(am_train_measures_read(root, out));
     AM_KEEP(am_theory_section_read(am_node_find(root, "theory"), out->n_tasks, &out->theory));
+    AM_KEEP(am_train_regmean_read(root, out));
     AM_KEEP(am_train_recipe_resolve(out));
     return rc;
 }
@@ -281,6 +283,7 @@ void am_train_recipe_free(am_train_recipe *recipe)
     free(recipe->base_task);
     free(recipe->heads_checkpoint);
     free(recipe->twin.models);
+    free(recipe->regmean.models);
     free(recipe->room);
     *recipe = (am_train_recipe){0};
 }

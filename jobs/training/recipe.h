@@ -103,6 +103,18 @@ typedef struct am_twin_section {
     int64_t samples; /* of each task's validation data that it learns from, 0: all */
 } am_twin_section;
 
+/* What RegMean++ merges together. */
+typedef enum am_regmean_by { AM_REGMEAN_LAYER, AM_REGMEAN_BLOCK } am_regmean_by;
+
+/* RegMean++: regmean/regmean.h. */
+typedef struct am_regmean_section {
+    char *models; /* owned: as of am_twin_section */
+    double alpha; /* of elements of Gram matrices beside the diagonal */
+    am_regmean_by by;
+    am_split split;
+    int64_t samples, batch, micro_batches;
+} am_regmean_section;
+
 typedef struct am_train_recipe {
     char *text; /* resolved recipe with all defaults, YAML, owned: written beside the output */
 
@@ -140,6 +152,8 @@ typedef struct am_train_recipe {
     am_theory_section theory;
     bool has_twin; /* the recipe has a section twin */
     am_twin_section twin;
+    bool has_regmean; /* likewise */
+    am_regmean_section regmean;
 
     /* What methods of the comparisons need, by the section `stats`; or what the command `stats` was
      * asked for, and of which split (am_stats_adapt). */

@@ -83,6 +83,12 @@ int64_t am_room_of_twin(const am_iterate *it, int64_t made)
     return 2 * model_bytes(it) + heads_bytes(it) + made + files * FILE_BYTES;
 }
 
+int64_t am_room_of_regmean(const am_iterate *it)
+{
+    const int64_t layers = it->suite.net.n; /* a file each, together a model */
+    return 3 * model_bytes(it) + heads_bytes(it) + layers * FILE_BYTES;
+}
+
 int64_t am_room_of_train(const am_iterate *it, const am_train_section *section)
 {
     const int64_t states = it->recipe->divergence.rollbacks > 0 ? 4 : 3; /* one is written */

@@ -14,6 +14,8 @@ int64_t am_room_of_train(const am_iterate *it, const am_train_section *section);
 
 /** The same of twin; made: bytes of all twins and of the router. */
 int64_t am_room_of_twin(const am_iterate *it, int64_t made);
+/** The same of regmean. */
+int64_t am_room_of_regmean(const am_iterate *it);
 
 /** Check that the run's folder has room for `bytes`, less what is in it already. Collective [comm];
  * rank 0 looks. Errors: AM_E_IO naming the folder, what it needs and what is free. */

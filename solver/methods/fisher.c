@@ -3,8 +3,9 @@
 #include <math.h>
 #include <stddef.h>
 #include "solver/merge/method.h"
+#include "solver/merge/weights.h"
 
-enum { WEIGHT, FLOOR, NORMALIZE };
+enum { WEIGHT = AM_WEIGHT, FLOOR, NORMALIZE };
 
 static const am_method_param params[] = {
     [WEIGHT] = {.key = "weight",
@@ -51,15 +52,6 @@ static const char *solve(const am_unit *unit)
     return NULL;
 }
 
-static const char *check(const am_tile *tile)
-{
-    double total = 0;
-    for (int t = 0; t < tile->models; t++) {
-        total += tile->model_param[t][WEIGHT];
-    }
-    return total == 0 ? "the weights sum to zero" : NULL;
-}
-
 /* out = sum_t w_t F_t x_t / sum_t w_t F_t, written from the first model on so that equal models
  * stay as they are: out_k = out_(k-1) + (w_k F_k / W_k) (x_k - out_(k-1)), W_k the sum so far. */
 static void combine(const am_tile *tile)
@@ -102,6 +94,6 @@ const am_method am_method_fisher = {
     .scratch = scratch,
     .n_passes = 1,
     .pass = {{.count = count, .sums = sums, .solve = solve}},
-    .check = check,
+    .check = am_weights_check,
     .combine = combine,
 };

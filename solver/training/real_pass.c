@@ -394,7 +394,7 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
             if (pass->see != NULL) {
                 pass->see(pass->see_self, s->node, &a);
             }
-            if (s->node == pass->end) {
+            if (s->node >= pass->end) {
                 return 0;
             }
             layer->forward(&a);

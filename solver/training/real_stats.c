@@ -129,6 +129,7 @@ static int am_stats_grams(am_stats_work *w)
     if (rc == 0) {
         pass.see = am_stats_see;
         pass.see_self = w;
+        pass.end = leaf->options->last > 0 ? leaf->options->last - 1 : leaf->net->n;
         AM_R(am_pass_forward)(&pass, leaf->trunk, leaf->head, B, leaf->classes);
         for (int i = 0; i <= leaf->net->n; i++) {
             if (leaf->layout->gram[i] >= 0) {

@@ -26,6 +26,13 @@ static product product_of(const am_net *net, int i)
                                                     layer->product_rows(&node->site)};
 }
 
+/* The product of node i, if its Gram matrix is asked for. */
+static product wanted_of(const am_net *net, const am_stats_options *options, int i)
+{
+    const bool is_in = options->last == 0 || (i >= options->first && i < options->last);
+    return options->with_grams && is_in ? product_of(net, i) : (product){0};
+}
+
 static int add(am_stats_layout *l, const char *kind, const char *name, int ndim,
                const int64_t *shape)
 {
@@ -66,8 +73,8 @@ static int fill_table(const am_net *net, const am_stats_options *options, am_sta
     if (options->pair != NULL) {
         return add_pair(net, options, l);
     }
-    for (int i = 0; options->with_grams && i <= net->n; i++) {
-        const product p = product_of(net, i);
+    for (int i = 0; i <= net->n; i++) {
+        const product p = wanted_of(net, options, i);
         if (p.terms > 0) {
             AM_KEEP(add(l, "gram", p.name, 2, (const int64_t[]){p.terms, p.terms}));
             AM_KEEP(add(l, "mean", p.name, 1, &p.terms));

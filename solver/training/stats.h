@@ -45,7 +45,9 @@ typedef struct am_stats_pair {
 
 typedef struct am_stats_options {
     am_stats_fisher fisher;
-    bool with_grams;           /* and means; of a pair: joint ones */
+    bool with_grams; /* and means; of a pair: joint ones */
+    /* Of the nodes [first, last) alone, without the head; last 0: of all. Not of a pair. */
+    int first, last;
     uint64_t seed;             /* of AM_FISHER_SAMPLED */
     const am_stats_pair *pair; /* NULL: of one network; with AM_FISHER_NONE */
 } am_stats_options;

@@ -162,12 +162,13 @@ PLEAS = Scenario(
           "run/*.h5.manifest.json"])
 
 
-def twin_inputs(folder: Path) -> None:
+def tuned_inputs(folder: Path) -> None:
     """Two small tasks, a base, a model of each, their heads."""
     subprocess.run([sys.executable, SUPPORT / "make_tasks.py", folder / "tasks", "a:3:60", "b:3:60"], check=True)
     (folder / "recipe.yml").write_text(
         "model: {widths: [12]}\ndata: {folder: tasks, tasks: [a, b]}\nbase: {checkpoint: base.safetensors}\n"
-        "heads: {checkpoint: heads.safetensors}\ntwin: {models: '{task}.safetensors', epochs: 2}\n")
+        "heads: {checkpoint: heads.safetensors}\ntwin: {models: '{task}.safetensors', epochs: 2}\n"
+        "regmean: {models: '{task}.safetensors', batch: 32}\n")
     for seed, name in enumerate(("base", "a", "b"), start=1):
         subprocess.run([sys.executable, MAKE_CKPT, folder / f"{name}.safetensors", f"layers.0.weight=12x36:f32:{seed}",
                         f"layers.0.bias=12:f32:{seed}"], check=True)
@@ -177,10 +178,17 @@ def twin_inputs(folder: Path) -> None:
 
 # Twins that are there are whole, and gone on with.
 TWIN = Scenario(
-    prepare=twin_inputs, arguments=["twin", "recipe.yml", "-o", "run"],
+    prepare=tuned_inputs, arguments=["twin", "recipe.yml", "-o", "run"],
     results=["run/result.json"], steady=["run/*.h5", "run/twins/*.h5", "run/table.txt", "run/result.json"],
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
           "run/*.h5.manifest.json", "run/twins", "run/twins/*"], seconds=1.0)
+
+# A layer that is there is whole, and gone on after.
+REGMEAN = Scenario(
+    prepare=tuned_inputs, arguments=["regmean", "recipe.yml", "-o", "run"],
+    results=["run/result.json"], steady=["run/*.h5", "run/layers/*.h5", "run/table.txt", "run/result.json"],
+    kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
+          "run/*.h5.manifest.json", "run/layers", "run/layers/*"], seconds=1.0)
 
 SCENARIOS = {
     "align": ALIGN,
@@ -191,6 +199,7 @@ SCENARIOS = {
     "merge_safetensors": merge_into("out.safetensors"),
     "merge_saving": merge_saving("out.h5"),
     "pleas": PLEAS,
+    "regmean": REGMEAN,
     "stats": STATS,
     "theory": THEORY,
     "twin": TWIN,

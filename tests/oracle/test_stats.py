@@ -2,12 +2,13 @@
 """allmerge stats against numpy: Gram matrices, means and Fisher information of an mlp and a small cnn from
 forward and backward passes of our own, f64 to 1e-12 and f32 to 1e-6; what attention networks get at their
 first product, and their Fisher information from steps of training on single samples; a fisher merge of two
-tasks with the files as they are; the same bytes on any number of ranks.
+tasks with the files as they are, but not of other models; the same bytes on any number of ranks.
 SPDX-License-Identifier: BSD-3-Clause
 """
 import itertools
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -297,6 +298,43 @@ def check_regmean(folder: Path, name: str, model: str) -> None:
             check(len(bytes_of) == 1, f"regmean {name}: the same bytes on any number of ranks")
 
 
+def check_origin(folder: Path) -> None:
+    """Statistics go with the model that they were made of, wherever it lies and whatever wider type it is in."""
+    recipe(folder, "mlp", "{widths: [12, 8]}", "float64", "a, b")
+    for t in "ab":
+        run(f"train mlp.yml --task {t} -o mlp-{t}", 0, folder)
+        run(f"stats mlp.yml --task {t} --model mlp-{t}/trunk.h5 --heads mlp-{t}/heads.h5 -o mlp-{t}.h5", 0, folder)
+        for kind, name in (("other", f"mlp-{t}.safetensors"), ("bf16", f"mlp-{t}-bf16.h5")):
+            run(f"convert mlp-{t}/trunk.h5 {name}" + (" --dtype bfloat16" if kind == "bf16" else ""), 0, folder)
+        run(f"stats mlp.yml --task {t} --model mlp-{t}-bf16.h5 --heads mlp-{t}/heads.h5 -o bf16-{t}.h5 --set dtype=float32",
+            0, folder)
+    models = {"h5": ("mlp-{}/trunk.h5", "mlp-{}.h5"), "safetensors": ("mlp-{}.safetensors", "mlp-{}.h5"),
+              "rounded": ("mlp-{}-bf16.h5", "mlp-{}.h5"), "of the rounded one": ("mlp-{}-bf16.h5", "bf16-{}.h5")}
+    for method, key in (("regmean", "stats"), ("fisher", "fisher")):
+        for what, (model, stats) in models.items():
+            for order in ("ab", "ba"):
+                (folder / "r.yml").write_text(f"merge_method: {method}\nmodels:\n" + "".join(
+                    f"- {{model: {model.format(t)}, {key}: {stats.format(s)}}}\n" for t, s in zip("ab", order)))
+                wrong = order == "ba" or what == "rounded"
+                ranks = 3 if what == "h5" else 0
+                for command in ("merge r.yml -o of.h5 --overwrite", "plan r.yml --ranks 2")[:2 if ranks else 1]:
+                    result = rankrun.run(command.split(), ranks if "merge" in command else 0, folder)
+                    result.expect_code(65 if wrong else 0)
+                    named = f"{stats.format(order[0])} was made of another model than {model.format('a')}"
+                    check(not result.problems and (named in result.err) == wrong, f"{method}, {what}, {order}", result)
+            run("merge r.yml -o of.h5 --overwrite --set stats_of=any", 0, folder)
+    os.remove(folder / "of.h5")
+    for t in "ab": # one number of one tensor, in the middle
+        shutil.copy(folder / f"mlp-{t}/trunk.h5", folder / f"moved-{t}.h5")
+        with h5py.File(folder / f"moved-{t}.h5", "r+") as file:
+            file["layers.1.weight"][4, 6] += 1e-3
+    (folder / "r.yml").write_text("merge_method: regmean\nmodels:\n" + "".join(
+        f"- {{model: moved-{t}.h5, stats: mlp-{t}.h5}}\n" for t in "ab"))
+    result = rankrun.run("merge r.yml -o of.h5".split(), 2, folder)
+    result.expect_code(65)
+    check(not result.problems and not (folder / "of.h5").exists(), "a model that was moved a little", result)
+
+
 # ---- networks whose passes are not written here ----
 
 def single(folder: Path, task: str, index: int, source: str, is_text: bool) -> None:
@@ -404,6 +442,8 @@ def main() -> int:
         elif part == "regmean":
             check_regmean(folder, "mlp", "{widths: [12, 8]}")
             check_regmean(folder, "cnn", "{preset: cnn, channels: [5], kernel: 3, hidden: 7, height: 6, width: 6, batch_norm: yes}")
+        elif part == "origin":
+            check_origin(folder)
         elif part == "norm":
             model = "{preset: cnn, channels: [5], kernel: 3, hidden: 7, height: 6, width: 6, batch_norm: yes}"
             # Frozen statistics are those of evaluation, which the likelihood is of.

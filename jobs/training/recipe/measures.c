@@ -85,11 +85,6 @@ static int read_stats(const am_node *root, am_train_recipe *out)
                           "stats.micro_batches: %lld are more than the samples of a batch, %lld",
                           (long long)keys->micro_batches, (long long)keys->batch);
     }
-    if (rc == AM_OK && (fisher || grams) && out->model.linearised) {
-        rc = am_node_fail(root,
-                          "statistics, which fisher and regmean need, are of full networks: leave "
-                          "out model.linearised, or these methods");
-    }
     return rc;
 }
 

@@ -5,6 +5,7 @@
  *   comparison.c   merge, one_shot, iterate: what is merged and how often
  *   measures.c     gradients, plane, stats: what is measured of a run beside its table
  *   twin.c         twin: Twin-Merging
+ *   regmean.c      regmean: RegMean++
  *
  * Reading is local and pure, errors are AM_E_RECIPE with the place; what is owned is freed by
  * am_train_recipe_free, also after an error. SPDX-License-Identifier: BSD-3-Clause */
@@ -46,5 +47,8 @@ int am_train_twin_read(const am_node *root, am_train_recipe *out);
  * been read. */
 void am_train_twin_lambda(const am_node *root, am_train_recipe *out);
 void am_train_twin_print(const am_train_recipe *recipe, am_json *json);
+/** Likewise regmean. */
+int am_train_regmean_read(const am_node *root, am_train_recipe *out);
+void am_train_regmean_print(const am_train_recipe *recipe, am_json *json);
 
 #endif

@@ -4,97 +4,27 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include "io/file.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/room.h"
 #include "jobs/training/suite/weights.h"
 #include "jobs/training/twin/origin.h"
+#include "jobs/training/tuned.h"
 #include "mpi/agree.h"
-#include "mpi/arena.h"
 #include "mpi/log.h"
 
-static const char task_mark[] = "{task}";
-
-int am_twin_check(const am_train_recipe *r)
+int am_twin_check(const am_train_recipe *recipe)
 {
-    if (r->twin.models == NULL) {
-        return am_fail(AM_E_RECIPE, "the recipe names no models: give twin: models: a path with "
-                                    "{task} where the name of a task stands");
-    }
-    if (r->n_tasks > 1 && strstr(r->twin.models, task_mark) == NULL) {
-        return am_fail(AM_E_RECIPE,
-                       "twin.models: %s is one path for %d tasks: write {task} where their names "
-                       "stand",
-                       r->twin.models, r->n_tasks);
-    }
-    if (r->base_checkpoint == NULL) {
-        return am_fail(AM_E_RECIPE, "twins are of models that are there: give base: checkpoint:, "
-                                    "the base that they were tuned from");
-    }
-    if (r->heads_checkpoint == NULL && !r->heads_random) {
-        return am_fail(AM_E_RECIPE, "twins are of models that are there: give heads: checkpoint:, "
-                                    "the heads that they were tuned with");
-    }
-    if (r->model.linearised) {
-        return am_fail(AM_E_RECIPE, "twins are of models as they are: set model.linearised to no");
-    }
-    return am_train_merge_check_shared(&r->merge, r->n_tasks);
+    const int rc = am_tuned_check(recipe, "twin", recipe->twin.models);
+    return rc != AM_OK ? rc : am_train_merge_check_shared(&recipe->merge, recipe->n_tasks);
 }
 
-/* Path of the model of task i. Owned; NULL with AM_E_NOMEM in the slot. */
-static char *model_path(const am_train_recipe *r, int i)
+char **am_twin_inputs(const am_train_recipe *recipe)
 {
-    const char *at = strstr(r->twin.models, task_mark);
-    return at == NULL ? am_text("%s", r->twin.models)
-                      : am_text("%.*s%s%s", (int)(at - r->twin.models), r->twin.models, r->task[i],
-                                at + strlen(task_mark));
-}
-
-char **am_twin_inputs(const am_train_recipe *r)
-{
-    char **others = am_train_recipe_inputs(r);
-    int n = 0, i = 0;
-    while (others != NULL && others[n] != NULL) {
-        n++;
-    }
-    char **path = others != NULL ? am_new(n + r->n_tasks + 1, sizeof *path, "paths") : NULL;
-    if (path == NULL) {
-        am_train_recipe_inputs_free(others);
-        return NULL;
-    }
-    memcpy(path, others, (size_t)n * sizeof *path);
-    free(others);
-    while (i < r->n_tasks && (path[n + i] = model_path(r, i)) != NULL) {
-        i++;
-    }
-    if (i < r->n_tasks) {
-        am_train_recipe_inputs_free(path);
-        path = NULL;
-    }
-    return path;
+    return am_tuned_inputs(recipe, recipe->twin.models);
 }
 
 /* ---- the steps ---- */
-
-static int load_models_all(am_iterate *it)
-{
-    am_suite *suite = &it->suite;
-    int rc = AM_OK;
-    for (int i = 0; i < suite->n; i++) {
-        char *path = model_path(it->recipe, i);
-        rc = am_agree_all(suite->comm, path == NULL ? AM_E_NOMEM : AM_OK);
-        /* Whole on every rank, one after the other: kept where the task's group needs it. */
-        AM_KEEP(am_suite_load_trunk_all(suite, path, it->merged));
-        free(path);
-        AM_TRY(rc);
-        if (suite->owner[i] == suite->my_group) {
-            memcpy(it->trunk[i], it->merged, (size_t)(suite->trunk.n * am_suite_real_bytes(suite)));
-        }
-    }
-cleanup:
-    return rc;
-}
 
 static int share_all(am_iterate *it)
 {
@@ -182,22 +112,6 @@ cleanup:
     return rc;
 }
 
-static int test_individual_all(am_iterate *it)
-{
-    am_table_choice how = {.phase = "individual", .alpha = NAN, .epochs = -1, .round = -1};
-    am_scores validation = {0}, test = {0};
-    int rc = AM_OK;
-    AM_TRY(am_suite_eval_own_all(&it->suite, it->trunk, AM_VALIDATION, &validation));
-    AM_TRY(am_suite_eval_own_all(&it->suite, it->trunk, AM_TEST, &test));
-    how.validation = validation.accuracy;
-    how.validation_loss = validation.loss;
-    AM_TRY(am_table_add(&it->table, "individual", "individual models", how, &test));
-cleanup:
-    am_scores_free(&validation);
-    am_scores_free(&test);
-    return rc;
-}
-
 static int test_twins_all(am_iterate *it, const am_twins *twins)
 {
     const am_twin_route route = it->recipe->twin.route;
@@ -245,13 +159,13 @@ int am_twin_work_all(am_iterate *it, const am_run_folder *folder, const am_job *
     AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_twin(it, stored_bytes(&twins))));
     it->suite.halves_validation = true; /* all rows by what the router has not learnt from */
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
-    AM_TRY(load_models_all(it));
+    AM_TRY(am_tuned_load_all(it, it->recipe->twin.models));
     AM_TRY(share_all(it));
     AM_TRY(compress_all(it, &twins));
     AM_TRY(route_all(it, &twins));
     AM_TRY(test_shared_all(it));
     AM_TRY(test_twins_all(it, &twins));
-    AM_TRY(test_individual_all(it));
+    AM_TRY(am_tuned_test_all(it));
 cleanup:
     am_twins_free(&twins);
     return rc;
