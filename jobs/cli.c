@@ -11,14 +11,13 @@
 #include "mpi/rng.h"
 #include "mpi/runtime.h"
 
-enum { AM_MAX_OPTIONS = 64, AM_MAX_OPTION_NAME = 96 };
+enum { AM_MAX_OPTION_NAME = 96 };
 
-/* What is left to read, and what has been set. */
+/* What is left to read. */
 typedef struct am_cursor {
     char **argv;
     int argc, at;
     am_cli *cli;
-    bool is_set[AM_MAX_OPTIONS];
 } am_cursor;
 
 static const am_command *find_command(const am_command *const *commands, const char *name)
@@ -198,7 +197,7 @@ static int take_option(am_cursor *c, const char *argument)
     int rc = value != NULL ? 0 : take_value(c, argument, equals, &value);
     if (rc == 0) {
         rc = am_param_set(command->options, c->cli->args.options, p->key, value, "command line");
-        c->is_set[i] = true;
+        c->cli->args.is_set[i] = true;
     }
     return rc;
 }
@@ -262,11 +261,28 @@ static int check_complete(const am_cursor *c)
                        command->name, command->synopsis);
     }
     for (int i = 0; command->options != NULL && command->options[i].key != NULL; i++) {
-        if (command->options[i].fallback == NULL && !c->is_set[i]) {
+        if (command->options[i].fallback == NULL && !c->cli->args.is_set[i]) {
             bool is_output = strcmp(command->options[i].key, "output") == 0;
             return am_fail(AM_E_USAGE, "%s: option %s%s is required; usage: allmerge %s %s",
                            command->name, is_output ? "-o/--" : "--", command->options[i].key,
                            command->name, command->synopsis);
+        }
+    }
+    return 0;
+}
+
+int am_args_refuse(const am_args *args, const am_param *options, const char *const *keys,
+                   const char *why)
+{
+    char option[AM_MAX_OPTION_NAME];
+    for (; *keys != NULL; keys++) {
+        const int i = am_param_find(options, *keys);
+        if (i >= 0 && args->is_set[i]) {
+            snprintf(option, sizeof option, "--%s", *keys);
+            for (char *c = option; *c != '\0'; c++) {
+                *c = *c == '_' ? '-' : *c;
+            }
+            return am_fail(AM_E_USAGE, "%s %s", option, why);
         }
     }
     return 0;

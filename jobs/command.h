@@ -6,12 +6,15 @@
 #include <stddef.h>
 #include "mpi/param.h"
 
+enum { AM_MAX_OPTIONS = 64 };
+
 typedef struct am_args {
     int n_positional;
     char **positional; /* [n] borrowed from argv */
     int n_set;
-    char **set;    /* --set KEY=VALUE, in order; borrowed */
-    void *options; /* the command's own struct, filled through its table */
+    char **set;                  /* --set KEY=VALUE, in order; borrowed */
+    void *options;               /* the command's own struct, filled through its table */
+    bool is_set[AM_MAX_OPTIONS]; /* of its table: given on the command line */
 } am_args;
 
 typedef struct am_command {
@@ -27,6 +30,11 @@ typedef struct am_command {
      * status (diff: 1) when it returns 0. */
     int (*run_all)(const am_args *args, int *exit_status);
 } am_command;
+
+/** Refuse options that would do nothing. keys: of the table, NULL-terminated; why: "goes with ...".
+ * Errors: AM_E_USAGE naming the first that was given. Local, pure. */
+int am_args_refuse(const am_args *args, const am_param *options, const char *const *keys,
+                   const char *why);
 
 /* Options that several commands have: members `bool overwrite` and `bool json` of their struct. */
 #define AM_OPTION_OVERWRITE(options)                                                               \

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include "jobs/extract/budget.h"
+#include "jobs/merge/budget.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"

@@ -109,8 +109,11 @@ typedef struct job {
 
 /* ---- the network and its weights ---- */
 
-static int check_options(const align_options *o)
+static int check_options(const am_args *args)
 {
+    static const char *const of_samples[] = {"split", "samples", "batch", "micro_batches", NULL};
+    static const char *const of_sweeps[] = {"seed", "sweeps", "start", NULL};
+    const align_options *o = args->options;
     const bool moves = o->heads != NULL, named = o->heads_output != NULL;
     if (moves != named) {
         return am_fail(AM_E_USAGE, "--heads HEADS and --heads-output OUT go together: the aligned "
@@ -119,9 +122,16 @@ static int check_options(const align_options *o)
     if (o->heads_to != NULL && !moves) {
         return am_fail(AM_E_USAGE, "--heads-to needs --heads and --heads-output");
     }
-    return o->features > 0 && o->match != AM_BY_WEIGHTS
-               ? am_fail(AM_E_USAGE, "--features goes with --match weights: activations are those "
-                                     "of the samples")
+    if (o->features > 0 && o->match != AM_BY_WEIGHTS) {
+        return am_fail(AM_E_USAGE, "--features goes with --match weights: activations are those "
+                                   "of the samples");
+    }
+    return o->match == AM_BY_WEIGHTS
+               ? am_args_refuse(args, options, of_samples, "goes with --match activations or both")
+           : o->match == AM_BY_ACTIVATIONS
+               ? am_args_refuse(args, options, of_sweeps,
+                                "goes with --match weights or both: by activations there is one "
+                                "best order")
                : AM_OK;
 }
 
@@ -396,8 +406,8 @@ static int report(const job *j)
         am_json_real(&json, "activation_cosine_before", ratio(r->active_before, r->active2));
         am_json_real(&json, "activation_cosine_after", ratio(r->active_after, r->active2));
     }
-    am_json_real(&json, "objective_before", r->before);
-    am_json_real(&json, "objective_after", r->after);
+    am_json_real(&json, "objective_before", r->objective_before);
+    am_json_real(&json, "objective_after", r->objective_after);
     am_json_int(&json, "sweeps", r->sweeps);
     am_json_bool(&json, "is_converged", r->is_converged);
     write_groups(&j->align, &json);
@@ -434,7 +444,7 @@ static int run_all(const am_args *args, int *exit_status)
     job j = {.given = o, .model_path = args->positional[1]};
     int rc = AM_OK;
     (void)exit_status;
-    rc = check_options(o);
+    rc = check_options(args);
     AM_AGREE(comm);
     AM_TRY(am_job_recipe_all(args, o->on.task, &j.recipe));
     AM_TRY(am_networks_shape_all(comm, &j.recipe, "align", o->features, &j.net, &j.trunk));

@@ -209,6 +209,7 @@ cleanup:
 
 static int run_all(const am_args *args, int *exit_status)
 {
+    static const char *const of_spectra[] = {"leading", "directions", "memory", NULL};
     const analyze_options *o = args->options;
     am_analysis a = {.n = args->n_positional - 1,
                      .spectral = {.rule = {.leading = o->leading, .directions = o->directions},
@@ -220,6 +221,7 @@ static int run_all(const am_args *args, int *exit_status)
     int rc = a.n <= AM_MAX_MODELS
                  ? 0
                  : am_fail(AM_E_USAGE, "analyze: at most %d models, found %d", AM_MAX_MODELS, a.n);
+    AM_KEEP(o->spectral ? 0 : am_args_refuse(args, options, of_spectra, "goes with --spectral"));
     AM_AGREE(am_world());
     AM_TRY(am_inputs_open_all(am_world(), args->positional, args->n_positional, true, AM_READ_AHEAD,
                               &inputs));

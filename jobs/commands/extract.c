@@ -478,12 +478,24 @@ static bool has_ranks(const extract_options *o)
     return r->most > 0 || r->fraction > 0 || r->energy < 1 || r->smallest > 0;
 }
 
-static int check_options(const extract_options *o)
+static int check_options(const am_args *args)
 {
-    return has_ranks(o) && dtypes[o->dtype] == AM_DTYPE_I8
-               ? am_fail(AM_E_USAGE, "extract: factors are floats: --max-rank, --rank-fraction, "
-                                     "--energy and --sv-epsilon do not go with --dtype int8")
-               : 0;
+    static const char *const of_ranks[] = {"svd", "memory", NULL};
+    const extract_options *o = args->options;
+    const char *const ranks = "--max-rank, --rank-fraction, --energy and --sv-epsilon";
+    if (!has_ranks(o)) {
+        return am_args_refuse(args, options, of_ranks,
+                              "goes with --max-rank, --rank-fraction, --energy or --sv-epsilon");
+    }
+    if (dtypes[o->dtype] == AM_DTYPE_I8) {
+        return am_fail(AM_E_USAGE, "extract: factors are floats: %s do not go with --dtype int8",
+                       ranks);
+    }
+    return o->density < 1 ? am_fail(AM_E_USAGE,
+                                    "extract: directions are those of the whole difference: %s "
+                                    "do not go with --density",
+                                    ranks)
+                          : 0;
 }
 
 /* The factors of what may be smaller as factors, and from their ranks the table. */
@@ -585,7 +597,7 @@ static int run_all(const am_args *args, int *exit_status)
     char fingerprint[17];
     (void)exit_status;
     am_memory_keep_no_holes();
-    int rc = check_options(o);
+    int rc = check_options(args);
     AM_AGREE(comm);
     AM_TRY(am_inputs_open_all(comm, args->positional, 2, true, READ_AHEAD, &inputs));
     AM_TRY(am_inputs_compare_all(comm, am_model_tensors(inputs.model[0]), inputs.input, inputs.n));

@@ -20,7 +20,7 @@
 enum { READ_AHEAD = 16 << 20, PIECE = 1 << 16, MOST_LISTED = 12 };
 
 typedef struct lora_options {
-    char *output, *include, *exclude, *save_module;
+    char *output, *include, *exclude, *save_module, *embedding;
     int dtype;
     am_rank_options ranks;
     bool distribute_scale, embed_lora, skip_undecomposable, fan_in_fan_out, overwrite;
@@ -39,6 +39,9 @@ static const am_param options[] = {
      "modules whose names have this are left out"},
     {"save-module", AM_PARAM_STRING, AM_AT(save_module), "", 0, 0, NULL,
      "modules whose names have this are stored whole"},
+    {"embedding-regex", AM_PARAM_STRING, AM_AT(embedding), "", 0, 0, NULL,
+     "modules whose names have this are embeddings; else those whose names have embed, wte, wpe or "
+     "embd"},
     {"embed-lora", AM_PARAM_BOOL, AM_AT(embed_lora), "false", 0, 0, NULL,
      "factors of embeddings too; else these are stored whole"},
     {"skip-undecomposable", AM_PARAM_BOOL, AM_AT(skip_undecomposable), "false", 0, 0, NULL,
@@ -57,6 +60,7 @@ typedef struct job {
     am_inputs inputs;
     double *square; /* [tensors] sums of squares of differences */
     am_lora_fate *fate;
+    bool *is_embedding;
     am_factors factors;
     am_lora_file file;
     am_sink sink;
@@ -78,12 +82,13 @@ static int measure_all(MPI_Comm comm, job *x)
     int rc = 0;
     x->square = am_new(tensors->n + 1, sizeof *x->square, "norms");
     x->fate = am_new(tensors->n + 1, sizeof *x->fate, "an adapter");
-    AM_KEEP(x->square != NULL && x->fate != NULL ? 0 : AM_E_NOMEM);
+    x->is_embedding = am_new(tensors->n + 1, sizeof *x->is_embedding, "an adapter");
+    AM_KEEP(x->square != NULL && x->fate != NULL && x->is_embedding != NULL ? 0 : AM_E_NOMEM);
     AM_KEEP(am_slice_make(tensors, AM_CHUNK, am_world_size(), am_world_rank(), &slice));
     AM_AGREE(comm);
     AM_TRY(am_gram_all(comm, tensors, &x->inputs.input[0], &x->inputs.input[1], 1, &slice,
                        x->square, &all));
-    rc = am_lora_choose(tensors, x->square, &x->choice, x->fate);
+    rc = am_lora_choose(tensors, x->square, &x->choice, x->fate, x->is_embedding);
     AM_AGREE(comm);
 cleanup:
     am_slice_free(&slice);
@@ -226,12 +231,25 @@ static void write_tensor(am_json *j, const job *x, int64_t i)
     const am_loss loss = loss_of(x, i);
     am_json_object(j, tensors_of(x)->t[i].name);
     am_json_string(j, "how", am_lora_fate_name(x->fate[i]));
+    am_json_bool(j, "is_embedding", x->is_embedding[i]);
     if (x->file.b[i] >= 0) {
         am_json_int(j, "rank", x->factors.of[i].rank);
         am_json_bool(j, "is_random", x->factors.of[i].is_random);
     }
     write_loss(j, &loss);
     am_json_end_object(j);
+}
+
+static void list_embeddings(const job *x)
+{
+    int64_t listed = 0;
+    for (int64_t i = 0; i < tensors_of(x)->n && listed < MOST_LISTED; i++) {
+        if (x->is_embedding[i] && x->fate[i] != AM_FATE_UNCHANGED) {
+            am_info("  taken for an embedding, %s: %s", am_lora_fate_name(x->fate[i]),
+                    tensors_of(x)->t[i].name);
+            listed++;
+        }
+    }
 }
 
 /* What a reader of the log should know: how much is kept, and what is not. */
@@ -253,6 +271,7 @@ static void print_summary(const job *x, const am_loss *all)
             listed++;
         }
     }
+    list_embeddings(x);
 }
 
 static int report(const job *x)
@@ -294,6 +313,7 @@ static void release(job *x)
     am_factors_free(&x->factors);
     free(x->square);
     free(x->fate);
+    free(x->is_embedding);
     am_inputs_close(&x->inputs);
 }
 
@@ -305,6 +325,7 @@ static int run_all(const am_args *args, int *exit_status)
              .choice = {.include = o->include,
                         .exclude = o->exclude,
                         .save_module = o->save_module,
+                        .embedding = o->embedding,
                         .embed_lora = o->embed_lora,
                         .skips_others = o->skip_undecomposable,
                         .fan_in_fan_out = o->fan_in_fan_out}};
@@ -326,9 +347,11 @@ cleanup:
 
 const am_command am_command_extract_lora = {
     .name = "extract-lora",
-    .synopsis = "BASE MODEL -o FOLDER [--max-rank N] [--energy E] [--sv-epsilon S] [--dtype TYPE] "
-                "[--include-regex R] [--exclude-regex R] [--save-module R] [--embed-lora] "
-                "[--skip-undecomposable] [--memory SIZE] [--overwrite]",
+    .synopsis =
+        "BASE MODEL -o FOLDER [--max-rank N] [--rank-fraction F] [--energy E] [--sv-epsilon S] "
+        "[--svd auto|exact|random] [--dtype TYPE] [--include-regex R] [--exclude-regex R] "
+        "[--save-module R] [--embedding-regex R] [--embed-lora] [--skip-undecomposable] "
+        "[--fan-in-fan-out] [--no-distribute-scale] [--memory SIZE] [--overwrite]",
     .summary = "Write the task vector (model - base) as a LoRA adapter in PEFT's layout.",
     .help = "Matrices NAME.weight are cut to their leading singular directions; lora_alpha is r, "
             "and where ranks differ rank_pattern and alpha_pattern say so, so that every scale is "

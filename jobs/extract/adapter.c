@@ -50,10 +50,13 @@ static int compile(const char *option, const char *text, regex_t *out)
 
 int am_lora_choice_check(const am_lora_choice *choice)
 {
-    const char *const texts[] = {choice->include, choice->exclude, choice->save_module};
-    static const char *const options[] = {"--include-regex", "--exclude-regex", "--save-module"};
+    enum { N = 4 };
+    const char *const texts[N] = {choice->include, choice->exclude, choice->save_module,
+                                  choice->embedding};
+    static const char *const options[N] = {"--include-regex", "--exclude-regex", "--save-module",
+                                           "--embedding-regex"};
     int rc = 0;
-    for (int i = 0; rc == 0 && i < 3; i++) {
+    for (int i = 0; rc == 0 && i < N; i++) {
         regex_t regex;
         if (texts[i] != NULL && (rc = compile(options[i], texts[i], &regex)) == 0) {
             regfree(&regex);
@@ -81,25 +84,20 @@ static int match(const am_tensor_table *tensors, const char *text, bool fallback
 
 /* ---- what becomes of a tensor ---- */
 
-static bool is_embedding(const am_tensor *t)
-{
-    return t->ndim == 2 && am_layer_is_before(t->name);
-}
-
-static am_lora_fate fate_of(const am_tensor *t, const am_lora_choice *choice)
+static am_lora_fate fate_of(const am_tensor *t, bool is_embedding, const am_lora_choice *choice)
 {
     if (!am_is_matrix(t) || !ends_with(t->name, ".weight") ||
         (choice->fan_in_fan_out && t->ndim != 2)) {
         return choice->skips_others ? AM_FATE_LEFT_OUT : AM_FATE_WHOLE;
     }
-    if (is_embedding(t)) {
+    if (is_embedding) {
         return choice->embed_lora ? AM_FATE_EMBEDDING : AM_FATE_WHOLE;
     }
     return AM_FATE_FACTORS;
 }
 
 int am_lora_choose(const am_tensor_table *tensors, const double *square,
-                   const am_lora_choice *choice, am_lora_fate *fate)
+                   const am_lora_choice *choice, am_lora_fate *fate, bool *is_embedding)
 {
     bool *included = am_new(tensors->n + 1, sizeof *included, "an adapter");
     bool *excluded = am_new(tensors->n + 1, sizeof *excluded, "an adapter");
@@ -108,12 +106,16 @@ int am_lora_choose(const am_tensor_table *tensors, const double *square,
     AM_KEEP(match(tensors, choice->include, true, included));
     AM_KEEP(match(tensors, choice->exclude, false, excluded));
     AM_KEEP(match(tensors, choice->save_module, false, saved));
+    AM_KEEP(match(tensors, choice->embedding, false, is_embedding));
     for (int64_t i = 0; rc == 0 && i < tensors->n; i++) {
         const am_tensor *t = &tensors->t[i];
+        is_embedding[i] =
+            t->ndim == 2 && ends_with(t->name, ".weight") &&
+            (is_embedding[i] || (choice->embedding == NULL && am_layer_is_before(t->name)));
         fate[i] = !am_dtype_is_float(t->dtype) || square[i] == 0 ? AM_FATE_UNCHANGED
                   : saved[i]                                     ? AM_FATE_WHOLE
                   : excluded[i] || !included[i]                  ? AM_FATE_LEFT_OUT
-                                                                 : fate_of(t, choice);
+                                                : fate_of(t, is_embedding[i], choice);
     }
     free(included);
     free(excluded);

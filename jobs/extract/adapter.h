@@ -21,6 +21,7 @@ const char *am_lora_fate_name(am_lora_fate fate);
 typedef struct am_lora_choice {
     const char *include, *exclude; /* others, and these, are left out */
     const char *save_module;       /* whole */
+    const char *embedding;         /* embeddings; NULL: known by names such as "embed" or "wte" */
     bool embed_lora;               /* embeddings get factors; else they are whole */
     bool skips_others;             /* what can have no factors is left out; else it is whole */
     bool fan_in_fan_out;           /* matrices are [in, out] */
@@ -28,11 +29,12 @@ typedef struct am_lora_choice {
 
 /** Errors: AM_E_USAGE an expression that cannot be read, naming its option. */
 int am_lora_choice_check(const am_lora_choice *choice);
-/** fate [tensors->n] of every tensor, by names, shapes and whether it changed: square [n], sums of
- * squares of the differences. Tensors that are not floats: UNCHANGED. Local, pure but for memory.
+/** fate, is_embedding [tensors->n] of every tensor, by names, shapes and whether it changed: square
+ * [n], sums of squares of the differences. Tensors that are not floats: UNCHANGED. Local, pure but
+ * for memory.
  */
 int am_lora_choose(const am_tensor_table *tensors, const double *square,
-                   const am_lora_choice *choice, am_lora_fate *fate);
+                   const am_lora_choice *choice, am_lora_fate *fate, bool *is_embedding);
 
 /* An adapter to be written. */
 typedef struct am_lora_file {

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "io/dtype.h"
-#include "jobs/extract/budget.h"
+#include "jobs/merge/budget.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/partition.h"

@@ -82,9 +82,12 @@ static double all_active(const matching *m)
     return sum;
 }
 
-/* What the descent makes larger. */
+/* What is made larger. */
 static double objective(const matching *m)
 {
+    if (m->options->by == AM_BY_ACTIVATIONS) {
+        return all_active(m);
+    }
     double sum = dot(m->align, NULL, m->base, m->model);
     for (int f = 0; f < m->align->n_fields; f++) {
         sum += m->weight[f] > 0 ? m->weight[f] * active(m, f, NULL) : 0;
@@ -439,18 +442,20 @@ int am_align_match_all(MPI_Comm comm, am_align *align, const double *base, doubl
     int rc = matching_make(&m);
     AM_AGREE(comm);
     note_before(&m, out);
+    if (options->by == AM_BY_BOTH) {
+        weigh_activations(&m);
+    }
+    out->objective_before = objective(&m);
     if (options->by == AM_BY_ACTIVATIONS) {
         AM_TRY(by_activations_all(comm, &m));
         out->sweeps = 1;
         out->is_converged = true;
     } else {
-        if (options->by == AM_BY_BOTH) {
-            weigh_activations(&m);
-        }
         AM_TRY(descend_all(comm, &m, out));
     }
     out->after = dot(align, NULL, base, model);
     out->active_after = all_active(&m);
+    out->objective_after = objective(&m);
 cleanup:
     matching_free(&m);
     return rc;

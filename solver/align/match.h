@@ -25,6 +25,8 @@ typedef struct am_align_result {
     double before, after;                        /* inner products of base and model */
     double base2, model2;                        /* squared norms */
     double active_before, active_after, active2; /* products of activations, and of their norms */
+    double objective_before, objective_after;    /* what was made larger: one of these, or their
+                                                    weighted sum */
 } am_align_result;
 
 /** By activations: for each group the assignment with the least sum of squared distances between

@@ -134,7 +134,6 @@ static am_spectrum describe(int64_t m, int64_t n, const double *s)
         }
         energy += (s[i] / s[0]) * (s[i] / s[0]);
     }
-    out.norm = s[0] * sqrt(squares);
     out.effective_rank = exp(entropy);
     out.stable_rank = squares;
     out.rank = (double)am_svd_rank(m, n, s);

@@ -19,7 +19,6 @@ extern const double am_spectrum_energy[AM_SPECTRUM_ENERGIES];
 
 /* The task vector A of one task as a matrix, s its k singular values. */
 typedef struct am_spectrum {
-    double norm;           /* |A|_F */
     double effective_rank; /* exp(-sum p ln p), p = s / sum s; 0 where A is zero, as below */
     double stable_rank;    /* |A|_F^2 / s[0]^2 */
     double rank;           /* singular values that are more than rounding */

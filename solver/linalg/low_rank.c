@@ -56,11 +56,11 @@ static int64_t count(const am_low_rank_rule *rule, int64_t rank, int64_t most, c
     return n;
 }
 
-/* Sum of the squares of s [lo, hi) over s[0]^2, the smallest first. */
-static double squares(const double *s, int64_t lo, int64_t hi)
+/* Sum of the squares of s [k] over s[0]^2, the smallest first. */
+static double squares(const double *s, int64_t k)
 {
     double sum = 0;
-    for (int64_t i = hi - 1; i >= lo; i--) {
+    for (int64_t i = k - 1; i >= 0; i--) {
         sum += (s[i] / s[0]) * (s[i] / s[0]);
     }
     return sum;
@@ -73,17 +73,16 @@ int am_low_rank_find(am_arena *work, am_matrix a, const am_low_rank_rule *rule, 
     *out = (am_low_rank){.is_random = is_random(m, n, rule)};
     const int64_t k = out->is_random ? most : least(m, n);
     const am_matrix u = am_matrix_take(work, m, k), vt = am_matrix_take(work, k, n);
-    double *s = am_matrix_take(work, 1, k).at, beyond = 0, norm = am_matrix_norm(a);
-    const int rc = out->is_random ? am_random_svd(work, a, k, POWER, rng, u, s, vt, &beyond)
+    double *s = am_matrix_take(work, 1, k).at, norm = am_matrix_norm(a);
+    const int rc = out->is_random ? am_random_svd(work, a, k, POWER, rng, u, s, vt, NULL)
                                   : am_svd(work, a, u, s, vt);
     if (rc == 0 && k > 0 && s[0] > 0) {
-        const double total = out->is_random ? (norm / s[0]) * (norm / s[0]) : squares(s, 0, k);
+        const double total = out->is_random ? (norm / s[0]) * (norm / s[0]) : squares(s, k);
         int64_t rank = 0; /* s beyond are rounding */
         while (rank < k && s[rank] > (double)(m > n ? m : n) * 0x1p-52 * s[0]) {
             rank++;
         }
         out->rank = count(rule, rank, most, s, total);
-        out->rest = hypot(s[0] * sqrt(squares(s, out->rank, k)), beyond);
     }
     out->u = am_matrix_part(u, 0, 0, m, out->rank);
     out->vt = am_matrix_part(vt, 0, 0, out->rank, n);

@@ -27,12 +27,11 @@ typedef struct am_low_rank {
     int64_t rank;    /* 0: a is zero */
     am_matrix u, vt; /* [m, rank], [rank, n] */
     double *s;       /* [rank] falling */
-    double rest;     /* |a - u diag(s) vt|_F, of the singular values or measured */
     bool is_random;
 } am_low_rank;
 
 /** The directions of a [m,n] that a rule keeps: of all matrices of that rank the nearest one; with
- * RANDOM nearly so, and `rest` is measured all the same.
+ * RANDOM nearly so.
  *
  * a    destroyed
  * rng  for RANDOM: the same matrix and rng give the same bits

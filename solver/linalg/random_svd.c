@@ -96,7 +96,7 @@ int am_random_svd(am_arena *work, am_matrix a, int64_t r, int power, const am_rn
     const int64_t w = width_of(a.rows, a.cols, r);
     AM_ASSERT(r <= w && u.rows == a.rows && u.cols == r && vt.rows == r && vt.cols == a.cols);
     int rc = am_lapack_check("leading singular values", a);
-    *error = 0;
+    double left_out = 0;
     if (rc == 0 && w > 0) {
         const am_matrix left = am_matrix_take(work, a.rows, w);
         const size_t after = am_arena_mark(work);
@@ -104,7 +104,10 @@ int am_random_svd(am_arena *work, am_matrix a, int64_t r, int power, const am_rn
         am_arena_release(work, after);
         AM_KEEP(decompose(work, a, left, u, s, vt));
         am_arena_release(work, mark);
-        *error = rc == 0 ? measure(work, a, u, s, vt) : 0;
+        left_out = rc == 0 && error != NULL ? measure(work, a, u, s, vt) : 0;
+    }
+    if (error != NULL) {
+        *error = left_out;
     }
     am_arena_release(work, mark);
     return rc;

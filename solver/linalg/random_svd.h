@@ -13,7 +13,8 @@
  * power  subspace iterations, with a QR factorisation after each product; 2 is usual
  * rng    random numbers by index: the same matrix and rng give the same bits
  * u [m,r], s [r], vt [r,n]  as of am_svd
- * error  sqrt(|a|_F^2 - |s|^2) measured as |a - u diag(s) vt|_F: no estimate but what is left out
+ * error  sqrt(|a|_F^2 - |s|^2) measured as |a - u diag(s) vt|_F: no estimate but what is left out;
+ *        NULL: not measured
  * The range has r + 10 columns. Local; am_random_svd_bytes(m, n, r) of `work`, given back. Errors:
  * as of am_svd. */
 int am_random_svd(am_arena *work, am_matrix a, int64_t r, int power, const am_rng *rng, am_matrix u,

@@ -297,6 +297,16 @@ def check_copy(name: str, folder: Path) -> None:
     check(same(read(folder / "merged.h5"), base), f"{name}: the merged model is the base")
 
 
+def check_objective(name: str, match: str, told: dict) -> None:
+    """What is told is what was made larger: by activations their products, by both a sum with them."""
+    before, after = told["objective_before"], told["objective_after"]
+    if match == "activations":
+        share = told["activation_cosine_before"] / told["activation_cosine_after"]
+        check(near(before / after, share), f"{name}: by activations: {told}")
+    else:
+        check(after > before, f"{name}: by both: {told}")
+
+
 def check_activations(name: str, folder: Path) -> None:
     """By activations the copy does what the base does, unit by unit; of relu there may be units that never work, which
     only weights tell apart. The same bytes on any number of ranks, and the manifest says how it was made."""
@@ -309,6 +319,7 @@ def check_activations(name: str, folder: Path) -> None:
         check(len(digests) == 1, f"{name}: by {match}: the same bytes on any number of ranks")
         check(abs(told["activation_cosine_after"] - 1) < 1e-6 and told["activation_cosine_before"] < 0.9, f"{name}: {told}")
         check(near(loss(folder, "like.h5", "like_heads.h5"), loss(folder, "base.h5", "heads.h5")), f"{name}: by {match}")
+        check_objective(name, match, told)
         with h5py.File(folder / "like.h5") as file:
             made = {key: str(file.attrs[key]) for key in file.attrs}
         check(f"--match {match} --seed 0 " in str(made) and "tasks" in made.get("align.recipe", ""), f"{name}: {made}")

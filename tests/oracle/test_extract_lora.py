@@ -143,6 +143,50 @@ def check(out: str, base: dict, delta: dict, want: dict, options: list[str], dty
     return config
 
 
+def check_embeddings(base: dict, delta: dict, whole: dict, plain: dict) -> None:
+    """By name there is a guess; an expression says which they are, and only those."""
+    linear = plain | {"model.embed_tokens.weight": 3}
+    linear.pop("lm_head.weight")
+    check("h", base, delta, whole | linear, ["--max-rank", "3", "--embedding-regex", "^lm_head$"])
+    stored = read("h/adapter_model.safetensors")[0]
+    assert PREFIX + "model.embed_tokens.lora_A.weight" in stored, sorted(stored)
+    done = run(1, "extract-lora", "base.safetensors", "model.safetensors", "-o", "h", "--overwrite", "--embed-lora",
+               "--embedding-regex", "^lm_head$")
+    stored = read("h/adapter_model.safetensors")[0]
+    assert PREFIX + "lm_head.lora_embedding_A" in stored, sorted(stored)
+    assert "taken for an embedding, embedding: lm_head.weight" in done.stderr, done.stderr
+    told = json.loads(done.stdout)["tensors"]
+    assert [n for n in told if told[n]["is_embedding"]] == ["lm_head.weight"]
+
+
+def check_epsilon(base: dict, delta: dict, whole: dict, plain: dict) -> None:
+    """A matrix of which no singular value is large enough is left out; others stay."""
+    s = {n: np.linalg.svd(delta[n], compute_uv=False) for n in plain}
+    weakest = min(s, key=lambda n: s[n][0])
+    epsilon = s[weakest][0] * 1.0000001
+    want = {n: int(np.sum(v > epsilon)) or None for n, v in s.items()}
+    assert want[weakest] is None and any(want.values())
+    check("i", base, delta, whole | want, ["--max-rank", "0", "--sv-epsilon", repr(float(epsilon))])
+
+
+def check_random(delta: dict) -> None:
+    """By random directions nearly the best of that rank, and what is lost is told as it is; the same bytes."""
+    written = set()
+    for ranks in 1, 3:
+        done = run(ranks, "extract-lora", "base.safetensors", "model.safetensors", "-o", "j", "--dtype", "f64", "--overwrite",
+                   "--svd", "random", "--max-rank", "3")
+        written.add(Path("j/adapter_model.safetensors").read_bytes())
+    assert len(written) == 1, "random directions: ranks matter"
+    stored, told = read("j/adapter_model.safetensors")[0], json.loads(done.stdout)["tensors"]
+    for name in ("model.layers.0.q.weight", "model.conv.weight", "lm_head.weight"):
+        d = delta[name]
+        error, s = np.linalg.norm(d - factors(stored, name, False)), np.linalg.svd(d, compute_uv=False)
+        tail = np.sqrt(np.sum(s[3:] ** 2))
+        assert told[name]["is_random"] and tail * (1 - 1e-12) <= error <= 1.05 * tail, (name, error, tail)
+        kept = 1 - (error / np.linalg.norm(d)) ** 2
+        assert np.isclose(told[name]["energy"], kept, rtol=1e-9), (name, told[name]["energy"], kept)
+
+
 def main() -> None:
     base, delta = make()
     changed = [n for n in SHAPES if n not in STILL]
@@ -170,6 +214,9 @@ def main() -> None:
                                                     "--no-distribute-scale"])
     assert config["fan_in_fan_out"]
     check("e", base, delta, whole | plain, ["--max-rank", "3"], dtype="bf16")
+    check_embeddings(base, delta, whole, plain)
+    check_epsilon(base, delta, whole, plain)
+    check_random(delta)
     # rows of A are orthonormal where the left factor has all singular values, and as long as B's else
     run(2, "extract-lora", "base.safetensors", "model.safetensors", "-o", "g", "--max-rank", "3",
         "--no-distribute-scale", "--dtype", "f64")

@@ -1,5 +1,5 @@
 /* See budget.h. SPDX-License-Identifier: BSD-3-Clause */
-#include "jobs/extract/budget.h"
+#include "jobs/merge/budget.h"
 
 #include "jobs/merge/memory.h"
 #include "mpi/error.h"

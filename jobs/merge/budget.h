@@ -1,6 +1,6 @@
 /* Memory of commands that hold whole matrices. SPDX-License-Identifier: BSD-3-Clause */
-#ifndef AM_JOBS_EXTRACT_BUDGET_H
-#define AM_JOBS_EXTRACT_BUDGET_H
+#ifndef AM_JOBS_MERGE_BUDGET_H
+#define AM_JOBS_MERGE_BUDGET_H
 
 #include "jobs/merge/plan.h"
 
