@@ -43,8 +43,8 @@ static const am_param options[] = {
     {"block", AM_PARAM_BYTES, AM_AT(block_bytes), "0", 0, 1LL << 40, NULL,
      "batch, 8 bytes an element; 0: as --memory allows"},
     {"job", AM_PARAM_CHOICE, AM_AT(job), "auto", 0, 0, jobs,
-     "what the recipe is for; auto: theory if it has that section, twin if it has twin: models, "
-     "iterate if it has data, else merge"},
+     "what the recipe is for; auto: theory if it has that section, twin or regmean if that has "
+     "models, iterate if it has data, else merge"},
     {"task", AM_PARAM_STRING, AM_AT(task), "", 0, 0, NULL,
      "of train, stats, align and pleas: the only task to use"},
     {"json", AM_PARAM_BOOL, AM_AT(json), "false", 0, 0, NULL, "one line of JSON on stdout"},
@@ -197,14 +197,15 @@ static int find_job_all(const am_args *args, int *job)
     *job = o->job;
     if (o->job == AUTO) {
         AM_TRY(am_yaml_read_all(am_world(), args->positional[0], &yaml));
-        const am_node *twin = am_node_find(am_yaml_root(yaml), "twin");
-        *job = am_node_find(am_yaml_root(yaml), "theory") != NULL ? THEORY
-               : am_node_find(twin, "models") != NULL             ? TWIN /* iterate makes its own */
-               : am_node_find(am_yaml_root(yaml), "data") != NULL ? ITERATE
-                                                                  : MERGE;
+        const am_node *root = am_yaml_root(yaml);
+        *job = am_node_find(root, "theory") != NULL                            ? THEORY
+               : am_node_find(am_node_find(root, "twin"), "models") != NULL    ? TWIN
+               : am_node_find(am_node_find(root, "regmean"), "models") != NULL ? REGMEAN
+               : am_node_find(root, "data") != NULL                            ? ITERATE
+                                                                               : MERGE;
     }
-    if (o->task != NULL &&
-        (*job == MERGE || *job == ITERATE || *job == THEORY || *job == TWIN)) { /* [same] */
+    if (o->task != NULL && (*job == MERGE || *job == ITERATE || *job == THEORY || *job == TWIN ||
+                            *job == REGMEAN)) { /* [same] */
         rc = am_fail(AM_E_USAGE, "--task goes with --job train, stats, align and pleas");
     }
 cleanup:

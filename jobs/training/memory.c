@@ -626,7 +626,7 @@ static int twin_phases(const planner *p, am_train_need *out)
 {
     const am_train_recipe *r = p->recipe;
     const int64_t P = p->plain.trunk, own = most_tasks_of_a_group(p);
-    const int64_t reals = 3 * P + 2 * own * P + (r->n_tasks + 2) * p->plain.slice;
+    const int64_t reals = 3 * P + own * P + (r->n_tasks + 2) * p->plain.slice;
     am_twins_need twins = {0};
     int rc = twin_need(p, &twins);
     const am_train_need share = {.parameters = 2 * P * p->real +

@@ -25,9 +25,9 @@
 enum { LOCK_STEP_MS = 100, LOCK_STEPS = 30 };
 static const int64_t most_text = (int64_t)64 << 20;
 
-const char *const am_run_folder_subs[] = {".",     "rounds",      "tuned", "joint",
-                                          "plane", "state",       "work",  "units",
-                                          "stats", "round-stats", "twins", NULL};
+const char *const am_run_folder_subs[] = {".",     "rounds", "tuned", "joint", "plane",
+                                          "state", "work",   "units", "stats", "round-stats",
+                                          "twins", "layers", NULL};
 
 int am_run_folder_file(const am_run_folder *folder, char *out, const char *name, ...)
 {

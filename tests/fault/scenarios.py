@@ -179,9 +179,10 @@ def tuned_inputs(folder: Path) -> None:
 # Twins that are there are whole, and gone on with.
 TWIN = Scenario(
     prepare=tuned_inputs, arguments=["twin", "recipe.yml", "-o", "run"],
-    results=["run/result.json"], steady=["run/*.h5", "run/twins/*.h5", "run/table.txt", "run/result.json"],
+    results=["run/result.json"], steady=["run/*.h5", "run/twins/*.h5", "run/table.txt", "run/result.json",
+            "run/units/*.unit"],
     kept=["run", "run/.lock", "run/recipe.yml", "run/job.json", "run/events.jsonl", "run/table.txt", "run/*.h5",
-          "run/*.h5.manifest.json", "run/twins", "run/twins/*"], seconds=1.0)
+          "run/*.h5.manifest.json", "run/twins", "run/twins/*", "run/units", "run/units/*.unit"], seconds=1.0)
 
 # A layer that is there is whole, and gone on after.
 REGMEAN = Scenario(

@@ -198,7 +198,9 @@ def check_restart(folder: Path) -> None:
                 time.sleep(0.002)
             job.send_signal(signal.SIGKILL if attempt % 2 == 0 else signal.SIGTERM)
             job.wait(60)
-        hits += layer.exists() and not (out / "merged.h5").exists()
+        if layer.exists() and not (out / "merged.h5").exists():
+            hits += 1
+            shutil.copytree(out, folder / "cut", dirs_exist_ok=True)
         again = rankrun.run(shlex.split(f"regmean slow.yml -o {out.name}"), attempt % 3 + 1, folder)
         again.expect_code(0)
         check(not again.problems, f"attempt {attempt} goes on", again)
@@ -207,6 +209,13 @@ def check_restart(folder: Path) -> None:
         if hits == 2:
             break
     check(hits > 0, "a kill came between two layers")
+    # Models that are tuned again: --overwrite takes no layer of the old ones.
+    run("train slow-train.yml --task b -o slow-b --overwrite --set finetune.epochs=1", 2, folder)
+    run("regmean slow.yml -o anew", 2, folder)
+    run("regmean slow.yml -o cut --overwrite", 1, folder)
+    now = (folder / "anew/merged.h5").read_bytes()
+    check((folder / "cut/merged.h5").read_bytes() == now != wanted["merged.h5"], "--overwrite merges all layers anew")
+    check(run("plan slow.yml --json", 0, folder)["job"] == "regmean", "plan knows what a recipe with regmean: models is for")
 
 
 def main() -> int:

@@ -144,8 +144,8 @@ static int collect_all(const am_twins *twins, features *out)
         n += own;
         if (own == 0) {
             AM_KEEP(am_fail(AM_E_DATA,
-                            "task %s has %lld validation samples: the router of twins learns from "
-                            "one half of them and is scored on the other, two at least",
+                            "task %s has too few validation samples, %lld: the router of twins "
+                            "learns from one half of them and is scored on the other, two at least",
                             am_suite_task(suite, i),
                             (long long)am_dataset_samples(suite->data[i], AM_VALIDATION).n));
         }
