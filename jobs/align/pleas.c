@@ -12,6 +12,7 @@
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
 #include "jobs/training/run_folder.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -141,6 +142,7 @@ static int load_all(job *j)
     AM_KEEP(j->merged == NULL || j->error == NULL ? AM_E_NOMEM : AM_OK);
     AM_AGREE(am_world());
     for (int s = 0; s < MODELS; s++) {
+        AM_TRY(am_trunk_check_all(am_world(), j->trunk_path[s], &j->trunk.tensors));
         AM_TRY(am_networks_load_all(am_world(), j->trunk_path[s], &j->trunk.tensors,
                                     j->trunk.offset, j->block[s]));
     }
