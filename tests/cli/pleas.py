@@ -114,8 +114,10 @@ def check_network(name: str, folder: Path) -> None:
           f"{name}: training goes on from the merged trunk and heads, not from those of the recipe", trained)
     once = run("pleas r.yml one two -o once --match weights --sweeps 1 --split test", folder, 2)
     told = json.loads(once.out)
-    check("still gaining after 1 sweeps" in once.err and told["sweeps"] == 1 and not told["is_converged"],
-          f"{name}: stopped before the best order", once)
+    if name == "mlp": # of others the start may be the best order
+        check("still gaining after 1 sweeps" in once.err and told["sweeps"] == 1 and not told["is_converged"],
+              f"{name}: stopped before the best order", once)
+    check(told["is_converged"] != ("still gaining" in once.err), f"{name}: a warning where it is not the best", once)
     check("test samples are used" in once.err and told["split"] == "test", f"{name}: test samples are named", once)
     check(told["ridge"] == 1e-4 and result["split"] == "train" and result["is_converged"], f"{name}: {told}, {result}")
 
