@@ -15,6 +15,7 @@
 #include "mpi/block.h"
 
 typedef enum am_split { AM_TRAIN, AM_VALIDATION, AM_TEST, AM_SPLITS } am_split;
+extern const char *const am_dataset_split_name[AM_SPLITS]; /* "train", "validation", "test" */
 
 typedef struct am_dataset am_dataset; /* all splits of one task */
 

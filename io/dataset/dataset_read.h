@@ -42,8 +42,6 @@ int am_dataset_check_floats(const char *path, const char *label, int64_t first, 
 int am_dataset_check_tokens(const char *path, const char *label, int64_t first, int64_t n,
                             int64_t width, const uint8_t *x, int64_t classes);
 
-extern const char *const am_dataset_split_name[AM_SPLITS]; /* "train", "validation", "test" */
-
 void am_dataset_raw_free(am_dataset_raw *raw);
 
 #endif

@@ -57,13 +57,19 @@ cleanup:
 
 /* ---- the merged heads ---- */
 
+/* The tensor whose name is that of another one with `end` in place of its end, `old`. */
+static int64_t with_end(const am_tensor_table *tensors, const char *name, const char *old,
+                        const char *end)
+{
+    char other[AM_MAX_NAME];
+    snprintf(other, sizeof other, "%.*s%s", (int)(strlen(name) - strlen(old)), name, end);
+    return am_tensor_table_find(tensors, other);
+}
+
 /* The bias that goes with weight `name` in a table: NAME.head.weight, NAME.head.bias. */
 static int64_t bias_of(const am_tensor_table *tensors, const char *name)
 {
-    char bias[AM_MAX_NAME];
-    const size_t n = strlen(name) - strlen(weight_end);
-    snprintf(bias, sizeof bias, "%.*s%s", (int)n, name, bias_end);
-    return am_tensor_table_find(tensors, bias);
+    return with_end(tensors, name, weight_end, bias_end);
 }
 
 /* A weight and its bias, of which one alone is no head. */
@@ -77,6 +83,16 @@ static int check_head(const char *path, const am_tensor_table *tensors, int64_t 
                          t->name, am_tensor_describe(t), (long long)t->shape[0]);
 }
 
+static int check_bias(const char *path, const am_tensor_table *tensors, int64_t bias)
+{
+    const am_tensor *t = &tensors->t[bias];
+    const int64_t weight = with_end(tensors, t->name, bias_end, weight_end);
+    return weight >= 0 && tensors->t[weight].ndim == 2
+               ? AM_OK
+               : am_fail(AM_E_DATA, "%s: tensor '%s' %s has no weight beside it", path, t->name,
+                         am_tensor_describe(t));
+}
+
 /* Heads of file `s` that file 0 has not (or all of file 0) into the merged table. */
 static int add_heads(const char *const path[2], int s, int64_t merged, am_head_pair *h)
 {
@@ -85,6 +101,7 @@ static int add_heads(const char *const path[2], int s, int64_t merged, am_head_p
     for (int64_t i = 0; rc == AM_OK && i < there->n; i++) {
         const am_tensor *t = &there->t[i];
         if (t->ndim != 2) {
+            rc = check_bias(path[s], there, i);
             continue;
         }
         const int64_t other = s == 1 ? am_tensor_table_find(&h->of[0].tensors, t->name) : -1;

@@ -34,20 +34,6 @@ cleanup:
     return rc;
 }
 
-int am_networks_check_trunk(const am_ckpt *ckpt, const am_tensor_table *known)
-{
-    const am_tensor_table *there = am_ckpt_tensors(ckpt);
-    for (int64_t i = 0; i < there->n; i++) {
-        if (am_tensor_table_find(known, there->t[i].name) < 0) {
-            return am_fail(AM_E_DATA,
-                           "%s: tensor '%s' is none of the network of the recipe, so its "
-                           "order is not known",
-                           am_ckpt_path(ckpt), there->t[i].name);
-        }
-    }
-    return AM_OK;
-}
-
 static bool ends_with(const char *text, const char *end)
 {
     const size_t n = strlen(text), k = strlen(end);

@@ -12,11 +12,8 @@
 int am_networks_shape_all(MPI_Comm comm, const am_train_recipe *recipe, const char *job,
                           int64_t features, am_net *net, am_param_layout *trunk);
 
-/** Everything in the file is known to the network; what is not could not move with it. Local, pure.
- * Errors: AM_E_DATA. */
-int am_networks_check_trunk(const am_ckpt *ckpt, const am_tensor_table *known);
-/** Heads NAME.head.weight [classes,features], NAME.head.bias [classes] and nothing else. Likewise.
- */
+/** Heads NAME.head.weight [classes,features], NAME.head.bias [classes] and nothing else. Local,
+ * pure. Errors: AM_E_DATA. */
 int am_networks_check_heads(const am_ckpt *ckpt, int64_t features);
 
 /** Read tensors into a block of f64; they must be finite. Collective [comm]. Errors: AM_E_DATA and

@@ -12,6 +12,7 @@
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
 #include "jobs/training/run_folder.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -19,7 +20,6 @@
 #include "solver/align/pleas.h"
 
 static const char *const matches[] = {"weights", "activations", "both"};
-static const char *const splits[] = {"train", "validation", "test"};
 
 enum { MODELS = 2 };
 
@@ -43,26 +43,47 @@ typedef struct job {
 
 /* ---- what is asked for ---- */
 
-/* The recipe with the wide network as a list of layers. */
+/* The recipe with the wide network as a list of layers, and with the merged trunk and heads as what
+ * training goes on from: base and heads of the narrow one do not fit. */
+static int resolve_wide(job *j)
+{
+    am_train_recipe *recipe = &j->recipe;
+    const am_train_recipe narrow = *recipe;
+    char *folder = am_clean_path(j->request->output);
+    char *trunk = folder != NULL ? am_text("%s/trunk.h5", folder) : NULL;
+    char *heads = folder != NULL ? am_text("%s/heads.h5", folder) : NULL;
+    int rc = trunk == NULL || heads == NULL ? AM_E_NOMEM : AM_OK;
+    recipe->base_checkpoint = trunk;
+    recipe->base_task = NULL;
+    recipe->heads_checkpoint = heads;
+    recipe->heads_random = false;
+    recipe->model.preset = NULL;
+    recipe->model.net = j->widen.net;
+    recipe->model.net.freeze = narrow.model.net.freeze;
+    recipe->model.net.n_freeze = narrow.model.net.n_freeze;
+    AM_KEEP(am_train_recipe_resolve(recipe));
+    recipe->base_checkpoint = narrow.base_checkpoint;
+    recipe->base_task = narrow.base_task;
+    recipe->heads_checkpoint = narrow.heads_checkpoint;
+    recipe->heads_random = narrow.heads_random;
+    recipe->model.preset = narrow.model.preset;
+    recipe->model.net = narrow.model.net;
+    free(folder);
+    free(trunk);
+    free(heads);
+    return rc;
+}
+
 static int describe(job *j)
 {
     const am_pleas_request *r = j->request;
-    am_model *model = &j->recipe.model;
-    const am_preset *preset = model->preset;
-    am_net net = model->net;
-    model->preset = NULL;
-    model->net = j->widen.net;
-    model->net.freeze = net.freeze;
-    model->net.n_freeze = net.n_freeze;
-    int rc = am_train_recipe_resolve(&j->recipe);
-    model->preset = preset;
-    model->net = net;
+    const int rc = resolve_wide(j);
     j->wide_recipe = rc == AM_OK ? am_text("%s", j->recipe.text) : NULL;
-    j->text =
-        am_text("pleas --budget %.17g --ridge %.17g --match %s --seed %" PRId64 " --sweeps %" PRId64
-                " --split %s --samples %" PRId64 " --batch %" PRId64 " --micro-batches %" PRId64,
-                r->budget, r->ridge, matches[r->match], r->seed, r->sweeps, splits[r->on.split],
-                r->on.samples, r->on.batch, r->on.micro_batches);
+    j->text = am_text(
+        "pleas --budget %.17g --ridge %.17g --match %s --seed %" PRId64 " --sweeps %" PRId64
+        " --split %s --samples %" PRId64 " --batch %" PRId64 " --micro-batches %" PRId64,
+        r->budget, r->ridge, matches[r->match], r->seed, r->sweeps,
+        am_dataset_split_name[r->on.split], r->on.samples, r->on.batch, r->on.micro_batches);
     return j->wide_recipe == NULL || j->text == NULL ? (rc != AM_OK ? rc : AM_E_NOMEM) : AM_OK;
 }
 
@@ -141,6 +162,7 @@ static int load_all(job *j)
     AM_KEEP(j->merged == NULL || j->error == NULL ? AM_E_NOMEM : AM_OK);
     AM_AGREE(am_world());
     for (int s = 0; s < MODELS; s++) {
+        AM_TRY(am_trunk_check_all(am_world(), j->trunk_path[s], &j->trunk.tensors));
         AM_TRY(am_networks_load_all(am_world(), j->trunk_path[s], &j->trunk.tensors,
                                     j->trunk.offset, j->block[s]));
     }
@@ -260,12 +282,16 @@ static int report_all(const job *j)
     am_json_string(&json, "job", "pleas");
     am_json_int(&json, "seed", r->seed);
     am_json_real(&json, "budget", r->budget);
+    am_json_real(&json, "ridge", r->ridge);
     am_json_string(&json, "match", matches[r->match]);
+    am_json_string(&json, "split", am_dataset_split_name[r->on.split]);
     am_json_int(&json, "samples", j->sums.samples);
     am_json_int(&json, "parameters", j->trunk.n);
     am_json_int(&json, "merged_parameters", j->widen.trunk.n);
     am_json_real(&json, "activation_cosine",
                  result->active2 > 0 ? result->active_after / result->active2 : 0);
+    am_json_int(&json, "sweeps", result->sweeps);
+    am_json_bool(&json, "is_converged", result->is_converged);
     write_groups(j, &json);
     write_layers(j, &json);
     am_json_end_object(&json);
@@ -273,6 +299,9 @@ static int report_all(const job *j)
     AM_AGREE(am_world());
     AM_TRY(am_train_report_memory_all(am_world()));
     AM_TRY(am_run_folder_text_all(am_world(), &j->folder, "result.json", json.text));
+    if (j->align.n_groups > 0 && !result->is_converged) {
+        am_warn("pleas: still gaining after %" PRId64 " sweeps: raise --sweeps", result->sweeps);
+    }
     am_info("model: %s/trunk.h5, heads.h5; its recipe: %s/recipe.yml", j->folder.path,
             j->folder.path);
     am_result(&json);

@@ -7,10 +7,9 @@
 #include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "mpi/log.h"
 #include "mpi/progress.h"
 #include "mpi/runtime.h"
-
-static const char *const splits[] = {"train", "validation", "test"};
 
 const am_pair_request am_pair_defaults = {.split = AM_TRAIN, .batch = 512, .micro_batches = 8};
 
@@ -69,7 +68,7 @@ static int check_samples(const am_train_recipe *recipe, const am_suite *suite)
         if (samples_of(recipe, suite, i).n == 0) {
             return am_fail(AM_E_DATA,
                            "task %s has no samples in its split %s: take another --split",
-                           am_suite_task(suite, i), splits[recipe->stats_split]);
+                           am_suite_task(suite, i), am_dataset_split_name[recipe->stats_split]);
         }
     }
     return AM_OK;
@@ -133,6 +132,10 @@ int am_pair_sums_all(am_train_recipe *recipe, const char *one, const char *two, 
                              recipe->n_tasks, recipe->limit, recipe->room, &recipe->model.net,
                              recipe->dtype, &suite));
     AM_TRY(check_samples(recipe, &suite)); /* the same on all ranks */
+    if (recipe->stats_split == AM_TEST) {
+        am_warn("test samples are used (--split test): an accuracy on them is then none of unseen "
+                "samples");
+    }
     AM_TRY(load_trunks_all(&suite, one, two, trunk));
     AM_TRY(am_statistics_open_all(am_world(), suite.ops, &suite.net, &recipe->stats, &statistics));
     statistics.other = trunk[1];

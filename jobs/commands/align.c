@@ -12,6 +12,7 @@
 #include "jobs/align/samples.h"
 #include "jobs/training/fit.h"
 #include "jobs/training/job.h"
+#include "jobs/training/suite/weights.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/log.h"
@@ -186,7 +187,7 @@ static int load_all(MPI_Comm comm, job *j)
     int rc = AM_OK;
     AM_TRY(am_ckpt_open_all(comm, j->model_path, &j->model));
     AM_TRY(open_heads_all(comm, j));
-    rc = am_networks_check_trunk(j->model, &j->trunk.tensors);
+    rc = am_trunk_check(j->model, &j->trunk.tensors);
     AM_KEEP(am_align_find(&j->net, j->heads != NULL ? &j->heads_f64 : NULL, o->heads_to != NULL,
                           &j->align));
     j->base_block = am_new(j->align.n + 1, sizeof *j->base_block, "the base");

@@ -1,6 +1,8 @@
 /* allmerge pleas RECIPE ONE TWO -o RUN/: one network out of two that were trained apart.
  * SPDX-License-Identifier: BSD-3-Clause */
 #include "jobs/align/pleas.h"
+#include "mpi/agree.h"
+#include "mpi/runtime.h"
 
 #define AM_AT(member) offsetof(am_pleas_request, member)
 static const am_param options[] = {
@@ -24,8 +26,18 @@ static const am_param options[] = {
 
 static int run_all(const am_args *args, int *exit_status)
 {
+    static const char *const of_sweeps[] = {"seed", "sweeps", NULL};
+    const am_pleas_request *request = args->options;
     (void)exit_status;
-    return am_pleas_run_all(args, args->options);
+    int rc = request->match == AM_BY_ACTIVATIONS
+                 ? am_args_refuse(args, options, of_sweeps,
+                                  "goes with --match weights or both: by activations there is one "
+                                  "best order")
+                 : AM_OK;
+    AM_AGREE(am_world());
+    AM_TRY(am_pleas_run_all(args, request));
+cleanup:
+    return rc;
 }
 
 const am_command am_command_pleas = {
@@ -38,7 +50,8 @@ const am_command am_command_pleas = {
             "of its shape, as train leaves them. Units whose activations on the samples of the "
             "recipe are most alike become one, the others stand side by side, and every weight "
             "is fitted by least squares to what both networks do (PLeaS). RUN/ has the merged "
-            "network and recipe.yml, which describes it: allmerge eval RUN/recipe.yml --model "
+            "network and recipe.yml, which describes it and begins with it: allmerge train "
+            "RUN/recipe.yml -o NEXT/, allmerge eval RUN/recipe.yml --model "
             "RUN/trunk.h5 --heads RUN/heads.h5. A head that both have gives the mean of their "
             "logits, others give those of their own network.",
     .min_positional = 3,

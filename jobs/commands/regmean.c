@@ -21,6 +21,7 @@ static const am_param options[] = {
 static void describe(const am_iterate *it, const am_job *job, am_json *json)
 {
     (void)job;
+    am_json_string(json, "split", am_dataset_split_name[it->recipe->regmean.split]);
     am_table_json(&it->table, json);
 }
 

@@ -126,17 +126,86 @@ static int write_text(const am_run_folder *folder, const char *name, const char 
     return am_file_sync_folder(path);
 }
 
+/* A name that a training job writes: the patterns of its checkpoints and their temporaries. */
+static bool is_ours(const char *name)
+{
+    static const char *const pattern[] = {"*.h5",         "*.h5.*",    "result.json", "table.txt",
+                                          "events.jsonl", "*.partial", "*.unit"};
+    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
+        if (fnmatch(pattern[i], name, 0) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Models that no job.json explains are somebody's. */
 static int refuse_unknown(const am_run_folder *folder)
 {
     char path[AM_RUN_PATH];
-    const int rc = am_run_folder_file(folder, path, "base.h5");
-    return rc != AM_OK || access(path, F_OK) != 0
-               ? rc
-               : am_fail(AM_E_CREATE,
-                         "%s holds a run but no job.json, which says of what: use another -o, or "
-                         "--overwrite to start over",
-                         folder->path);
+    int rc = AM_OK;
+    for (const char *const *sub = am_run_folder_subs; rc == AM_OK && *sub != NULL; sub++) {
+        rc = am_run_folder_file(folder, path, "%s", *sub);
+        DIR *open_folder = rc == AM_OK ? opendir(path) : NULL;
+        for (struct dirent *entry = open_folder != NULL ? readdir(open_folder) : NULL;
+             rc == AM_OK && entry != NULL; entry = readdir(open_folder)) {
+            if (fnmatch("*.h5", entry->d_name, 0) == 0) {
+                rc = am_fail(AM_E_CREATE,
+                             "%s holds models (%s/%s) but no job.json, which says of what: use "
+                             "another -o, or --overwrite to remove them and start over",
+                             folder->path, *sub, entry->d_name);
+            }
+        }
+        if (open_folder != NULL) {
+            closedir(open_folder);
+        }
+    }
+    return rc;
+}
+
+/* Does the file `input` lie in the folder `status` is of, under a name that a run would remove? */
+static int refuse_input_in(const am_run_folder *folder, const struct stat *status,
+                           const char *input, const char *path)
+{
+    struct stat parent;
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    char *above = slash == NULL   ? am_text("%s", ".")
+                  : slash == path ? am_text("%s", "/")
+                                  : am_text("%.*s", (int)(slash - path), path);
+    int rc = above == NULL ? AM_E_NOMEM : AM_OK;
+    if (rc == AM_OK && is_ours(name) && stat(above, &parent) == 0 &&
+        parent.st_dev == status->st_dev && parent.st_ino == status->st_ino) {
+        rc = am_fail(AM_E_CREATE,
+                     "the input %s lies in the run folder %s, whose models are removed when a run "
+                     "begins: use another -o",
+                     input, folder->path);
+    }
+    free(above);
+    return rc;
+}
+
+/* A run begins by removing what looks like one of its files (start_over): none of them may be what
+ * it reads, neither by its name nor by what a link leads to. */
+static int refuse_inputs(const am_run_folder *folder, const char *const *inputs)
+{
+    char sub_path[AM_RUN_PATH];
+    struct stat status;
+    int rc = AM_OK;
+    for (const char *const *sub = am_run_folder_subs; rc == AM_OK && *sub != NULL; sub++) {
+        rc = am_run_folder_file(folder, sub_path, "%s", *sub);
+        if (rc != AM_OK || stat(sub_path, &status) != 0) {
+            continue; /* there is none yet */
+        }
+        for (int i = 0; rc == AM_OK && inputs != NULL && inputs[i] != NULL; i++) {
+            char *path = am_clean_path(inputs[i]), *end = realpath(inputs[i], NULL);
+            rc = path == NULL ? AM_E_NOMEM : refuse_input_in(folder, &status, inputs[i], path);
+            AM_KEEP(end == NULL ? AM_OK : refuse_input_in(folder, &status, inputs[i], end));
+            free(path);
+            free(end);
+        }
+    }
+    return rc;
 }
 
 /* Is there a run of this job (*is_there), and is it finished? */
@@ -166,19 +235,6 @@ static int recognise(am_run_folder *folder, const char *identity, bool *is_there
     folder->is_finished = rc == AM_OK && *is_there && access(path, F_OK) == 0;
     free(there);
     return rc;
-}
-
-/* A name that a training job writes: the patterns of its checkpoints and their temporaries. */
-static bool is_ours(const char *name)
-{
-    static const char *const pattern[] = {"*.h5",         "*.h5.*",    "result.json", "table.txt",
-                                          "events.jsonl", "*.partial", "*.unit"};
-    for (size_t i = 0; i < sizeof pattern / sizeof *pattern; i++) {
-        if (fnmatch(pattern[i], name, 0) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 /* The lock of the last model of a folder goes after the last sync of the folder: a power loss may
@@ -243,11 +299,12 @@ static int start_over(const am_run_folder *folder, const char *recipe, const cha
 }
 
 static int open_here(am_run_folder *folder, const char *recipe, const char *identity,
-                     bool overwrite)
+                     const char *const *inputs, bool overwrite)
 {
     bool is_there = false;
     char events[AM_RUN_PATH];
-    int rc = make_folder(folder->path);
+    int rc = refuse_inputs(folder, inputs);
+    AM_KEEP(make_folder(folder->path));
     AM_KEEP(take_lock(folder));
     if (!overwrite) {
         AM_KEEP(recognise(folder, identity, &is_there));
@@ -294,7 +351,7 @@ int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *job, con
     }
     if (rank == 0) {
         AM_KEEP(am_identity_make(job, recipe, true, inputs, &identity));
-        AM_KEEP(open_here(out, recipe, identity, overwrite));
+        AM_KEEP(open_here(out, recipe, identity, inputs, overwrite));
     }
     free(identity);
     AM_AGREE(comm);

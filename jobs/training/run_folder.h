@@ -24,8 +24,9 @@ extern const char *const am_run_folder_subs[];
 /** Make or enter the folder, lock it, write recipe.yml and job.json, open events.jsonl.
  *
  * Collective [comm]; arguments [same]. job: the command; recipe: JSON; inputs: NULL-terminated
- * paths of all that is read. overwrite: an existing run of any recipe is started over. Errors:
- * AM_E_CREATE (parent missing, not writable, another recipe or changed input, another job is
+ * paths of all that is read; none may be a file that a run in this folder would remove. overwrite:
+ * an existing run of any recipe is started over. Errors: AM_E_CREATE (an input lies in it, models
+ * without job.json, parent missing, not writable, another recipe or changed input, another job is
  * running in it); AM_E_NOINPUT, AM_E_IO of an input. */
 int am_run_folder_open_all(MPI_Comm comm, const char *path, const char *job, const char *recipe,
                            const char *const *inputs, bool overwrite, am_run_folder *out);

@@ -48,10 +48,16 @@ int am_tuned_check(const am_train_recipe *r, const char *section, const char *mo
 /* Path of the model of task i. Owned; NULL with AM_E_NOMEM in the slot. */
 static char *model_path(const char *models, const char *task)
 {
-    const char *at = strstr(models, task_mark);
-    return at == NULL
-               ? am_text("%s", models)
-               : am_text("%.*s%s%s", (int)(at - models), models, task, at + strlen(task_mark));
+    char *path = am_text("%s", ""), *longer = NULL;
+    for (const char *at = models, *next = at; path != NULL && next != NULL; at = next) {
+        next = strstr(at, task_mark);
+        longer = next != NULL ? am_text("%s%.*s%s", path, (int)(next - at), at, task)
+                              : am_text("%s%s", path, at);
+        free(path);
+        path = longer;
+        next = next != NULL ? next + strlen(task_mark) : NULL;
+    }
+    return path;
 }
 
 char **am_tuned_inputs(const am_train_recipe *r, const char *models)
@@ -85,6 +91,7 @@ int am_tuned_load_all(am_iterate *it, const char *models)
     for (int i = 0; i < suite->n; i++) {
         char *path = model_path(models, it->recipe->task[i]);
         rc = am_agree_all(suite->comm, path == NULL ? AM_E_NOMEM : AM_OK);
+        AM_KEEP(am_trunk_check_all(suite->comm, path, &suite->trunk.tensors));
         /* Whole on every rank, one after the other: kept where the task's group needs it. */
         AM_KEEP(am_suite_load_trunk_all(suite, path, it->merged));
         free(path);

@@ -189,6 +189,12 @@ def check_stops(top: Path, wanted: dict[str, str]) -> None:
     check(list((top / "cut/round-stats").glob("*.sums-b.h5")), "killed among statistics of a round", killed)
     run(top, "iterate r.yml -o cut", 1)
     check(files(top / "cut") == wanted, f"after a stop and a kill: {rankrun.changes(wanted, files(top / 'cut'))}")
+    # Killed between the statistics of a model and the removal of their sums.
+    (top / "cut/result.json").unlink()
+    for path in top.glob("*.sums-?.h5*"):
+        shutil.copy(path, top / "cut/stats")
+    run(top, "iterate r.yml -o cut", 2)
+    check(files(top / "cut") == wanted, f"sums of a late kill: {rankrun.changes(wanted, files(top / 'cut'))}")
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ TASKS = "a", "b"
 GROWS = {"mlp": 2, "cnn": 3, "flat": 2, "vit": 2, "llama": 2, "layers": 0}  # layers that can
 
 
-def digest(folder: Path) -> str:
-    return hashlib.sha256(b"".join((folder / f).read_bytes() for f in ("trunk.h5", "heads.h5", "recipe.yml"))).hexdigest()
+def digest(folder: Path, files: tuple = ("trunk.h5", "heads.h5", "recipe.yml")) -> str:
+    return hashlib.sha256(b"".join((folder / f).read_bytes() for f in files)).hexdigest()
 
 
 def heads_of(tasks: str, features: int, classes: int, seed: int) -> dict:
@@ -63,7 +63,8 @@ def check_network(name: str, folder: Path) -> None:
             align.write_text(folder / f"tasks/{task}.h5")
         else:
             make_tasks.write_task(folder / f"tasks/{task}.h5", task, CLASSES, 40)
-    (folder / "r.yml").write_text(f"model: {model}\ndata: {{folder: tasks, tasks: [a, b]}}\n")
+    (folder / "r.yml").write_text(f"model: {model}\ndata: {{folder: tasks, tasks: [a, b]}}\n"
+                                  "base: {checkpoint: one/trunk.h5}\nheads: {checkpoint: one/heads.h5}\n")
     K = 256 if is_text else CLASSES
     one, two = random_model(shapes, 1), random_model(shapes, 2)
     copy = {n: x.copy() for n, x in one.items()}
@@ -106,9 +107,19 @@ def check_network(name: str, folder: Path) -> None:
     both = losses(folder, "both/recipe.yml", "both")
     if name in ("mlp", "cnn", "flat"):
         check(near(both, [before[0], other[1]], 2e-6), f"{name}: both trunks side by side: {both}, {before}, {other}")
-    trained = run("train both/recipe.yml --task a -o trained --set finetune.epochs=1 --set base.checkpoint=both/trunk.h5",
-                  folder, 2)
-    check((folder / "trained/trunk.h5").exists(), f"{name}: it can be trained", trained)
+    trained = run("train both/recipe.yml --task a -o trained --set finetune.epochs=1", folder, 2)
+    begun = read(folder / "trained/base.h5") | read(folder / "trained/heads.h5")
+    from_it = read(folder / "both/trunk.h5") | read(folder / "both/heads.h5")
+    check("a.head.weight" in begun and all(np.array_equal(begun[n], from_it[n]) for n in begun),
+          f"{name}: training goes on from the merged trunk and heads, not from those of the recipe", trained)
+    once = run("pleas r.yml one two -o once --match weights --sweeps 1 --split test", folder, 2)
+    told = json.loads(once.out)
+    if name == "mlp": # of others the start may be the best order
+        check("still gaining after 1 sweeps" in once.err and told["sweeps"] == 1 and not told["is_converged"],
+              f"{name}: stopped before the best order", once)
+    check(told["is_converged"] != ("still gaining" in once.err), f"{name}: a warning where it is not the best", once)
+    check("test samples are used" in once.err and told["split"] == "test", f"{name}: test samples are named", once)
+    check(told["ridge"] == 1e-4 and result["split"] == "train" and result["is_converged"], f"{name}: {told}, {result}")
 
 
 # ---- numpy ----
@@ -195,7 +206,7 @@ def check_oracle(folder: Path) -> None:
     model = "{widths: [24, 16], activation: tanh}"  # of relu there are units that never work: any match does
     (folder / "tasks").mkdir()
     make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 300)
-    (folder / "r.yml").write_text(f"dtype: float64\nmodel: {model}\ndata: {{folder: tasks, tasks: [a]}}\n")
+    (folder / "r.yml").write_text(f"dtype: float64\nmodel: {model}\ndata: {{folder: tasks, tasks: [a]}}\nbase: {{pretrain: a}}\n")
     nets = [{n: x.astype("f8") for n, x in random_model(shapes, seed).items()} for seed in (1, 2)]
     heads = [{n: x.astype("f8") for n, x in heads_of("a", features, CLASSES, seed).items()} for seed in (11, 12)]
     model_folder(folder / "one", nets[0], heads[0])
@@ -217,6 +228,9 @@ def check_oracle(folder: Path) -> None:
     check(abs(told["activation_cosine_before"] - plain / norms) < 1e-9, f"align: {told}, {plain / norms}")
 
     result = json.loads(run(f"pleas r.yml one two -o half --budget 1.5 --ridge {ridge}", folder, 2).out)
+    wide = json.loads((folder / "half/recipe.yml").read_text())
+    check(wide["base"]["checkpoint"] == "half/trunk.h5" and "pretrain" not in wide["base"] and
+          wide["heads"]["checkpoint"] == "half/heads.h5", f"recipe.yml begins with what was made: {wide}")
     got = read(folder / "half/trunk.h5") | read(folder / "half/heads.h5")
     index = np.arange(x.shape[1])
     terms, inputs = (index, index), x
@@ -267,7 +281,8 @@ def check_memory(folder: Path) -> None:
         peak[name] = next(e["peak_bytes"] for e in events if e["event"] == "memory")
     check(peak["whole"] <= plan["peak_bytes"] <= 1.25 * peak["whole"], f"plan {plan}, taken {peak}")
     check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 5e6, f"--memory {least}: {peak}")
-    check(digest(folder / "whole") == digest(folder / "paged"), "pages: the same bytes")
+    models = "trunk.h5", "heads.h5"
+    check(digest(folder / "whole", models) == digest(folder / "paged", models), "pages: the same bytes")
 
 
 CHECKS = {"oracle": check_oracle, "memory": check_memory}

@@ -109,8 +109,19 @@ def check_mlp(folder: Path) -> None:
             same = (folder / f"np{ranks}" / file).read_bytes() == (folder / "np1" / file).read_bytes()
             check(same, f"{file} is the same on {ranks} ranks")
     check(not (folder / "np1/layers").exists(), "files of layers are gone in the end")
+    # Killed between the merged model and the removal of the layers' files.
+    shutil.copytree(folder / "np1", folder / "late")
+    (folder / "late/result.json").unlink()
+    (folder / "late/layers").mkdir()
+    shutil.copy(folder / "late/merged.h5", folder / "late/layers/0000.h5")
+    run("regmean mlp.yml -o late", 3, folder)
+    check(not (folder / "late/layers").exists(), "files of layers of a late kill are gone")
+    check((folder / "late/result.json").read_bytes() == (folder / "np1/result.json").read_bytes(), "a late kill: the same result")
     # Fewer samples, another split: other matrices.
-    run("regmean mlp.yml -o few --set regmean.samples=20 --set regmean.split=validation", 2, folder)
+    told = run("regmean mlp.yml -o few --set regmean.samples=20 --set regmean.split=validation", 2, folder)
+    check(told["split"] == "validation", f"the result names the split: {told}")
+    tested = rankrun.run("regmean mlp.yml -o tested --set regmean.split=test".split(), 2, folder)
+    check(tested.code == 0 and "test samples make the merge" in tested.err, "test samples are named", tested)
     some = read(folder / "few/merged.h5")
     check(not np.array_equal(some["layers.0.weight"], read(folder / "np1/merged.h5")["layers.0.weight"]), "few samples")
     # One task's model for all: it stays, whatever the samples are.

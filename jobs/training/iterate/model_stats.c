@@ -113,6 +113,8 @@ static int make_one_all(am_iterate *it, int task, const am_net *net, const char 
         AM_TRY(
             am_statistics_open_all(suite->group, suite->ops, net, &it->recipe->stats, &statistics));
         AM_TRY(publish_all(&o, &statistics));
+    } else { /* of an attempt that was killed right after */
+        AM_TRY(am_sums_remove_all(suite->group, o.path));
     }
 cleanup:
     am_statistics_free(&statistics);

@@ -69,7 +69,6 @@ static int merge_all(am_iterate *it, am_regmean *regmean)
                 it->suite.net.node[regmean->step[i].first].name);
     }
     AM_TRY(am_iterate_save_all(it, "merged.h5", it->final));
-    AM_TRY(am_run_folder_remove_all(it->suite.comm, it->folder, folder_of_layers));
 cleanup:
     return rc;
 }
@@ -79,6 +78,10 @@ int am_regmean_work_all(am_iterate *it, const am_run_folder *folder, const am_jo
     am_regmean regmean = {0};
     bool is_done = false;
     int rc = AM_OK;
+    if (it->recipe->regmean.split == AM_TEST) {
+        am_warn("regmean: test samples make the merge (regmean.split: test): the accuracy on them "
+                "is none of unseen samples");
+    }
     AM_TRY(am_room_check_all(it->suite.comm, folder, am_room_of_regmean(it)));
     AM_TRY(am_iterate_prepare_all(it, folder, job->save_every));
     AM_TRY(am_tuned_load_all(it, it->recipe->regmean.models));
@@ -88,6 +91,8 @@ int am_regmean_work_all(am_iterate *it, const am_run_folder *folder, const am_jo
     if (!is_done) {
         AM_TRY(merge_all(it, &regmean));
     }
+    /* Also what an earlier attempt left that was killed right before. */
+    AM_TRY(am_run_folder_remove_all(it->suite.comm, folder, folder_of_layers));
     AM_TRY(row_all(it, "regmean_plus_plus", "RegMean++", "regmean_plus_plus"));
     AM_TRY(am_tuned_test_all(it));
 cleanup:

@@ -1,6 +1,6 @@
 /* `allmerge regmean`: RegMean++ of models that are there, as a run folder.
  *
- *     RUN/base.h5 heads.h5 layers/NNN.h5 (on the way) merged.h5 table.txt result.json
+ *     RUN/base.h5 heads.h5 layers/NNNN.h5 (on the way) merged.h5 table.txt result.json
  *
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_JOBS_TRAINING_REGMEAN_JOB_H

@@ -125,12 +125,11 @@ cleanup:
 
 static int check_samples(const am_suite *suite, am_split split)
 {
-    static const char *const splits[] = {"train", "validation", "test"};
     for (int i = 0; i < suite->n; i++) {
         if (am_suite_samples(suite, i, split).n == 0) {
             return am_fail(AM_E_DATA,
                            "task %s has no samples in its split %s: take another regmean.split",
-                           am_suite_task(suite, i), splits[split]);
+                           am_suite_task(suite, i), am_dataset_split_name[split]);
         }
     }
     return AM_OK;
@@ -156,20 +155,6 @@ void am_regmean_free(am_regmean *self)
     free(self->run);
     free(self->step);
     *self = (am_regmean){0};
-}
-
-int am_regmean_all(const am_suite *suite, const am_regmean_section *section, void *const *trunks,
-                   void *merged)
-{
-    am_regmean self = {0};
-    int rc = AM_OK;
-    AM_TRY(am_regmean_open_all(suite, section, trunks, merged, &self));
-    for (int i = 0; i < self.n_steps; i++) {
-        AM_TRY(am_regmean_step_all(&self, i));
-    }
-cleanup:
-    am_regmean_free(&self);
-    return rc;
 }
 
 /* ---- one step ---- */

@@ -31,14 +31,10 @@ typedef struct am_regmean {
     int n_steps;
 } am_regmean;
 
-/** Merge. Collective [suite->comm]; trunks as in am_suite_finetune_all; merged: out, a trunk on
- * every rank. Errors: AM_E_DATA (a task without samples), AM_E_NUMERIC (a Gram matrix that is not
- * finite), AM_E_STOPPED, AM_E_NOMEM; agreed. */
-int am_regmean_all(const am_suite *suite, const am_regmean_section *section, void *const *trunks,
-                   void *merged);
-
-/** The parts of am_regmean_all, for jobs that save every step: begin puts the mean into merged.
- * After an error only free it. Collective [suite->comm]. */
+/** Begin: the mean into merged, a trunk on every rank; trunks as in am_suite_finetune_all. Then
+ * every step, in order. After an error only free it. Collective [suite->comm]. Errors: AM_E_DATA (a
+ * task without samples), AM_E_NUMERIC (a Gram matrix that is not finite), AM_E_STOPPED,
+ * AM_E_NOMEM; agreed. */
 int am_regmean_open_all(const am_suite *suite, const am_regmean_section *section,
                         void *const *trunks, void *merged, am_regmean *out);
 int am_regmean_step_all(am_regmean *self, int step);

@@ -136,3 +136,29 @@ int am_suite_load_trunk_all(const am_suite *suite, const char *path, void *trunk
     AM_KEEP(check_finite(path, tensors, suite->trunk.offset, trunk, suite->ops->dtype));
     return rc; /* every rank has read the same values */
 }
+
+int am_trunk_check(const am_ckpt *ckpt, const am_tensor_table *known)
+{
+    const am_tensor_table *there = am_ckpt_tensors(ckpt);
+    for (int64_t i = 0; i < there->n; i++) {
+        if (am_tensor_table_find(known, there->t[i].name) < 0) {
+            return am_fail(AM_E_DATA,
+                           "%s: tensor '%s' is none of the network of the recipe and would be "
+                           "lost: describe the whole network under model, or take it out",
+                           am_ckpt_path(ckpt), there->t[i].name);
+        }
+    }
+    return AM_OK;
+}
+
+int am_trunk_check_all(MPI_Comm comm, const char *path, const am_tensor_table *known)
+{
+    am_ckpt *ckpt = NULL;
+    int rc = AM_OK;
+    AM_TRY(am_ckpt_open_all(comm, path, &ckpt));
+    rc = am_trunk_check(ckpt, known);
+    AM_AGREE(comm);
+cleanup:
+    am_ckpt_close(&ckpt);
+    return rc;
+}

@@ -15,4 +15,11 @@ int am_suite_save_trunk_all(const am_suite *suite, const char *path, const void 
                             const am_ckpt_options *options);
 int am_suite_load_trunk_all(const am_suite *suite, const char *path, void *trunk);
 
+/** Is every tensor of the file one of the network's, `known`? For work whose output takes the place
+ * of the file: others would be lost. Local, pure. Errors: AM_E_DATA. */
+int am_trunk_check(const am_ckpt *ckpt, const am_tensor_table *known);
+/** The same of a file by its path. Collective [comm]. Errors: also those of am_ckpt_open_all;
+ * agreed. */
+int am_trunk_check_all(MPI_Comm comm, const char *path, const am_tensor_table *known);
+
 #endif
