@@ -326,6 +326,29 @@ def check_activations(name: str, folder: Path) -> None:
     check(same(read(folder / "like.h5"), read(folder / "base.h5")), f"{name}: by both: the base bit by bit")
 
 
+def check_restart(name: str, folder: Path) -> None:
+    """The heads get their name before the trunk: killed between the two, the same command makes the trunk; whole, it has
+    nothing to do; of other data, or with the outputs exchanged, it is another one."""
+    arguments = ("align r.yml copy.h5 --to base.h5 -o again.h5 --match both --heads copy_heads.h5 --heads-to heads.h5 "
+                 "--heads-output again_heads.h5")
+    outputs = [folder / f for f in ("again.h5", "again_heads.h5")]
+    run(arguments, folder)
+    whole = [p.read_bytes() for p in outputs]
+    for missing in outputs:
+        for path in folder.glob(f"{missing.name}*"):
+            path.unlink()
+        told = json.loads(run(arguments, folder, 3).out)
+        check(not told["was_finished"] and [p.read_bytes() for p in outputs] == whole, f"{name}: {missing.name} again: {told}")
+    done = run(arguments, folder, 2)
+    check(json.loads(done.out)["was_finished"] and "nothing to do" in done.err, f"{name}: a finished job says so", done)
+    exchanged = arguments.replace("again.h5", "x.h5").replace("again_heads.h5", "again.h5").replace("x.h5", "again_heads.h5")
+    run(exchanged, folder, 2, 73)
+    run(arguments + " --seed 9", folder, 2, 73)
+    with h5py.File(folder / "tasks/a.h5", "r+") as file:
+        file.attrs["more"] = 1
+    run(arguments, folder, 2, 73)
+
+
 def check_other(name: str, folder: Path) -> None:
     """A network of its own: the same function, the same weights, more like the base than it was."""
     other = read(folder / "other.h5")
@@ -369,6 +392,7 @@ def check_network(name: str, folder: Path) -> None:
     check_copy(name, folder)
     check_activations(name, folder)
     check_other(name, folder)
+    check_restart(name, folder)
 
 
 def main() -> int:
