@@ -2,7 +2,7 @@
 """pleas: a network and a copy in another order become the network again; at a budget of 2 the trunk gives what
 both networks give; at 1.5 the weights of an MLP are those of numpy's least squares on its activations; the same
 bytes on any number of ranks; what cannot grow stays or is refused.
-usage: pleas.py NETWORK... | oracle | memory
+usage: pleas.py NETWORK... | oracle | memory | image
 SPDX-License-Identifier: BSD-3-Clause
 """
 import hashlib
@@ -270,7 +270,35 @@ def check_memory(folder: Path) -> None:
     check(digest(folder / "whole") == digest(folder / "paged"), "pages: the same bytes")
 
 
-CHECKS = {"oracle": check_oracle, "memory": check_memory}
+def check_image(folder: Path) -> None:
+    """A layer that is seen as an image of given channels keeps its width, others grow: the plan lays out a budget of 2, and the
+    fit of what is left is no worse than the start."""
+    shapes = {"a.weight": (64, 36), "a.bias": (64,), "c.weight": (6, 4, 3, 3), "c.bias": (6,)}
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 40)
+    (folder / "r.yml").write_text("""data: {folder: tasks, tasks: [a]}
+model:
+  layers:
+  - {layer: linear, name: a, out: 64}
+  - {layer: activation, name: f, function: relu}
+  - {layer: image, name: i, channels: 4, height: 4}
+  - {layer: conv2d, name: c, out: 6, kernel: 3}
+  - {layer: flatten, name: rows}
+""")
+    features = 24
+    for seed, name in (1, "one"), (2, "two"):
+        model_folder(folder / name, random_model(shapes, seed), heads_of("a", features, CLASSES, 10 + seed))
+    run("plan r.yml --job pleas", folder)
+    for budget in 1.5, 2:
+        result = json.loads(run(f"pleas r.yml one two -o b{budget} --budget {budget}", folder, 2).out)
+        units = {g["layer"]: (g["units"], g["merged_units"]) for g in result["groups"]}
+        check(units == {"a": (4, 4), "c": (6, 6 * budget)}, f"image: {units}")
+        check(all(x["error_after"] <= x["error_before"] + 1e-9 for x in result["layers"]), f"image: {result}")
+        check(read(folder / f"b{budget}/trunk.h5")["a.weight"].shape == (64, 36), "image: what is seen as one keeps its width")
+        run(f"eval b{budget}/recipe.yml --model b{budget}/trunk.h5 --heads b{budget}/heads.h5", folder)
+
+
+CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image}
 
 
 def main() -> int:
