@@ -268,6 +268,16 @@ def check_memory(folder: Path) -> None:
     check(peak["whole"] <= plan["peak_bytes"] <= 1.25 * peak["whole"], f"plan {plan}, taken {peak}")
     check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 5e6, f"--memory {least}: {peak}")
     check(digest(folder / "whole") == digest(folder / "paged"), "pages: the same bytes")
+    # Heads of other tasks are in the files, too, and in the merged one.
+    big = {"z.head.weight": (30000, 40), "z.head.bias": (30000,)}
+    for seed, name in (1, "big_one"), (2, "big_two"):
+        model_folder(folder / name, random_model(shapes, seed), heads_of("a", 40, 3, seed) | random_model(big, seed))
+    refused = run("pleas r.yml big_one big_two -o big --budget 2 --memory 1M", folder, 1, 2)
+    least = next(w for w in refused.err.split() if w.endswith("MiB") and w[:-3].isdigit())
+    run(f"pleas r.yml big_one big_two -o big --budget 2 --memory {least}", folder)
+    events = [json.loads(line) for line in (folder / "big/events.jsonl").read_text().splitlines()]
+    taken = next(e["peak_bytes"] for e in events if e["event"] == "memory")
+    check(taken <= int(least[:-3]) << 20, f"heads of other tasks: --memory {least}, taken {taken}")
 
 
 def check_image(folder: Path) -> None:
