@@ -2,7 +2,7 @@
 """pleas: a network and a copy in another order become the network again; at a budget of 2 the trunk gives what
 both networks give; at 1.5 the weights of an MLP are those of numpy's least squares on its activations; the same
 bytes on any number of ranks; what cannot grow stays or is refused.
-usage: pleas.py NETWORK... | oracle | memory | image
+usage: pleas.py NETWORK... | oracle | memory | image | unfit
 SPDX-License-Identifier: BSD-3-Clause
 """
 import hashlib
@@ -308,7 +308,30 @@ model:
         run(f"eval b{budget}/recipe.yml --model b{budget}/trunk.h5 --heads b{budget}/heads.h5", folder)
 
 
-CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image}
+def check_unfit(folder: Path) -> None:
+    """A fit that has no solution names its layer and what helps: here inputs whose squares are so small that a share of
+    1e-10 of them is 0, and units that never work. A larger ridge helps."""
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 40)
+    (folder / "r.yml").write_text("""dtype: float64
+data: {folder: tasks, tasks: [a]}
+model:
+  layers:
+  - {layer: linear, name: f, out: 8, bias: no}
+  - {layer: linear, name: g, out: 6, bias: no}
+""")
+    for seed, name in (1, "one"), (2, "two"):
+        trunk = {n: x.astype("f8") for n, x in random_model({"f.weight": (8, 36), "g.weight": (6, 8)}, seed).items()}
+        trunk["f.weight"] *= 1e-160
+        trunk["f.weight"][:6] = 0
+        model_folder(folder / name, trunk, {n: x.astype("f8") for n, x in heads_of("a", 6, CLASSES, seed).items()})
+    for ranks in 1, 3:
+        refused = run("pleas r.yml one two -o run --match weights --ridge 1e-10 --overwrite", folder, ranks, 76)
+        check("least squares of layer 'g'" in refused.err and "raise --ridge" in refused.err, "unfit: says which", refused)
+    run("pleas r.yml one two -o run --match weights --ridge 1 --overwrite", folder)
+
+
+CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image, "unfit": check_unfit}
 
 
 def main() -> int:
