@@ -307,6 +307,17 @@ def check_objective(name: str, match: str, told: dict) -> None:
         check(after > before, f"{name}: by both: {told}")
 
 
+def check_weights(told: dict, folder: Path) -> None:
+    """Of the list of layers: a network that is the base, and does what it does, has its squared weights and once more those
+    that touch each of its two groups, the residual stream and attention; not four times for the four fields of that."""
+    base, heads = read(folder / "base.h5"), read(folder / "heads.h5")
+    square = {n: float(np.sum(x.astype("f8") ** 2)) for n, x in (base | heads).items()}
+    stream = sum(s for n, s in square.items() if n not in ("qkv.bias", "a.head.bias"))
+    attention = square["qkv.weight"] + square["qkv.bias"] + square["proj.weight"]
+    wanted = sum(square.values()) + stream + attention
+    check(near(told["objective_after"], wanted), f"layers: by both: {told['objective_after']}, not {wanted}")
+
+
 def check_activations(name: str, folder: Path) -> None:
     """By activations the copy does what the base does, unit by unit; of relu there may be units that never work, which
     only weights tell apart. The same bytes on any number of ranks, and the manifest says how it was made."""
@@ -324,6 +335,8 @@ def check_activations(name: str, folder: Path) -> None:
             made = {key: str(file.attrs[key]) for key in file.attrs}
         check(f"--match {match} --seed 0 " in str(made) and "tasks" in made.get("align.recipe", ""), f"{name}: {made}")
     check(same(read(folder / "like.h5"), read(folder / "base.h5")), f"{name}: by both: the base bit by bit")
+    if name == "layers":
+        check_weights(told, folder)
 
 
 def check_restart(name: str, folder: Path) -> None:
