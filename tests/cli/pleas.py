@@ -2,7 +2,7 @@
 """pleas: a network and a copy in another order become the network again; at a budget of 2 the trunk gives what
 both networks give; at 1.5 the weights of an MLP are those of numpy's least squares on its activations; the same
 bytes on any number of ranks; what cannot grow stays or is refused.
-usage: pleas.py NETWORK... | oracle | memory | image | unfit
+usage: pleas.py NETWORK... | oracle | memory | image | norm | unfit
 SPDX-License-Identifier: BSD-3-Clause
 """
 import hashlib
@@ -240,6 +240,38 @@ def check_oracle(folder: Path) -> None:
             terms, inputs = rows, merged_inputs(A[i + 1], B[i + 1], *rows)
 
 
+def normed(t: dict, x: np.ndarray) -> np.ndarray:
+    """What the first convolution of the cnn and its batch_norm give of images [n,6,6], by channel."""
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    patches = np.stack([around[:, i:i + 6, j:j + 6] for i in range(3) for j in range(3)], -1)
+    z = patches @ t["conv.0.weight"].reshape(6, 9).T
+    scale = t["norm.0.weight"] / np.sqrt(t["norm.0.running_var"] + 1e-5)
+    return (z - t["norm.0.running_mean"]) * scale + t["norm.0.bias"]
+
+
+def check_norm(folder: Path) -> None:
+    """Channels of other scales and signs of batch_norm: both read the samples, so the fit is exact, and the merged channel
+    gives the mean of what its two give behind the norm."""
+    model, shapes, _, features, _ = NETWORKS["cnn"]()
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 60)
+    (folder / "r.yml").write_text(f"dtype: float64\nmodel: {model}\ndata: {{folder: tasks, tasks: [a]}}\n")
+    nets = [{n: x.astype("f8") for n, x in random_model(shapes, seed).items()} for seed in (1, 2)]
+    nets[1]["norm.0.weight"] *= [3, -0.5, 2, 4, -7, 0.1]
+    nets[0]["norm.0.weight"][:2] *= -1
+    for name, trunk, seed in ("one", nets[0], 11), ("two", nets[1], 12):
+        model_folder(folder / name, trunk, {n: x.astype("f8") for n, x in heads_of("a", features, CLASSES, seed).items()})
+    run("align r.yml two/trunk.h5 --to one/trunk.h5 -o al.h5 --match activations", folder, 2)
+    run("pleas r.yml one two -o merged", folder, 2)
+    got, other = read(folder / "merged/trunk.h5"), read(folder / "al.h5")
+    with h5py.File(folder / "tasks/a.h5") as file:
+        x = (file["train/x"][()].reshape(-1, 6, 6).astype("f4") / np.float32(255)).astype("f8")
+    wanted = (normed(nets[0], x) + normed(other, x)) / 2
+    ratio = np.abs(other["norm.0.weight"] / nets[0]["norm.0.weight"])
+    check(ratio.max() > 2 and ratio.min() < 0.5, f"norm: scales differ: {ratio}")
+    check(close(normed(got, x), wanted), f"norm: off by {np.abs(normed(got, x) - wanted).max()}")
+
+
 def check_memory(folder: Path) -> None:
     """9 MB of samples: a plan tells what it takes, a budget that does not do is refused, and one that does is kept, with samples in
     pages, to the same bytes."""
@@ -331,7 +363,7 @@ model:
     run("pleas r.yml one two -o run --match weights --ridge 1 --overwrite", folder)
 
 
-CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image, "unfit": check_unfit}
+CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image, "norm": check_norm, "unfit": check_unfit}
 
 
 def main() -> int:
