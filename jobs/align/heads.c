@@ -26,30 +26,33 @@ void am_head_pair_free(am_head_pair *heads)
     *heads = (am_head_pair){0};
 }
 
-/* Offsets and room for a finished table. */
-static int file_make(am_head_file *file)
+/* Offsets in the block of a finished table. */
+static int place(am_head_file *file)
 {
-    int64_t n = 0;
     file->offset = am_new(file->tensors.n + 1, sizeof *file->offset, "heads");
     for (int64_t i = 0; file->offset != NULL && i < file->tensors.n; i++) {
         file->tensors.t[i].dtype = AM_DTYPE_F64;
-        file->offset[i] = n;
-        n += file->tensors.t[i].numel;
+        file->offset[i] = file->n;
+        file->n += file->tensors.t[i].numel;
     }
-    file->block = am_new(n + 1, sizeof *file->block, "heads");
-    return file->offset == NULL || file->block == NULL ? AM_E_NOMEM : AM_OK;
+    return file->offset == NULL ? AM_E_NOMEM : AM_OK;
 }
 
-static int read_file_all(MPI_Comm comm, const char *path, int64_t features, am_head_file *out)
+static int make_room(am_head_file *file)
+{
+    file->block = am_new(file->n + 1, sizeof *file->block, "heads");
+    return file->block == NULL ? AM_E_NOMEM : AM_OK;
+}
+
+static int open_file_all(MPI_Comm comm, const char *path, int64_t features, am_head_file *out)
 {
     am_ckpt *ckpt = NULL;
     int rc = AM_OK;
     AM_TRY(am_ckpt_open_all(comm, path, &ckpt));
     rc = am_networks_check_heads(ckpt, features);
     AM_KEEP(am_tensor_table_copy(am_ckpt_tensors(ckpt), &out->tensors));
-    AM_KEEP(rc != AM_OK ? rc : file_make(out));
+    AM_KEEP(place(out));
     AM_AGREE(comm);
-    AM_TRY(am_networks_load_all(comm, path, &out->tensors, out->offset, out->block));
 cleanup:
     am_ckpt_close(&ckpt);
     return rc;
@@ -157,22 +160,59 @@ static int list_heads(am_head_pair *h)
     return AM_OK;
 }
 
-int am_head_pair_read_all(MPI_Comm comm, const char *const path[2], int64_t features,
+int am_head_pair_open_all(MPI_Comm comm, const char *const path[2], int64_t features,
                           int64_t merged, am_head_pair *out)
 {
     int rc = AM_OK;
     *out = (am_head_pair){0};
-    AM_TRY(read_file_all(comm, path[0], features, &out->of[0]));
-    AM_TRY(read_file_all(comm, path[1], features, &out->of[1]));
+    AM_TRY(open_file_all(comm, path[0], features, &out->of[0]));
+    AM_TRY(open_file_all(comm, path[1], features, &out->of[1]));
     rc = add_heads(path, 0, merged, out);
     AM_KEEP(rc != AM_OK ? rc : add_heads(path, 1, merged, out));
     if (rc == AM_OK && out->n == 0) {
         rc = am_fail(AM_E_DATA, "%s: no heads, and none in %s", path[0], path[1]);
     }
     AM_KEEP(rc != AM_OK ? rc : am_tensor_table_finish(&out->merged.tensors));
-    AM_KEEP(rc != AM_OK ? rc : file_make(&out->merged));
-    AM_KEEP(rc != AM_OK ? rc : list_heads(out));
+    AM_KEEP(place(&out->merged));
     AM_AGREE(comm);
 cleanup:
     return rc;
+}
+
+int am_head_pair_load_all(MPI_Comm comm, const char *const path[2], am_head_pair *h)
+{
+    int rc = make_room(&h->merged);
+    AM_KEEP(make_room(&h->of[0]));
+    AM_KEEP(make_room(&h->of[1]));
+    AM_KEEP(list_heads(h));
+    AM_AGREE(comm);
+    for (int s = 0; s < 2; s++) {
+        am_head_file *file = &h->of[s];
+        AM_TRY(am_networks_load_all(comm, path[s], &file->tensors, file->offset, file->block));
+    }
+cleanup:
+    return rc;
+}
+
+/* Whether a tensor is of the head of one of these tasks: TASK.head.weight, TASK.head.bias. */
+static bool is_of_task(const char *name, char *const *task, int n)
+{
+    bool is = false;
+    for (int i = 0; !is && i < n; i++) {
+        const size_t length = strlen(task[i]);
+        is = strncmp(name, task[i], length) == 0 && strncmp(name + length, ".head.", 6) == 0;
+    }
+    return is;
+}
+
+int64_t am_head_pair_bytes(const am_head_pair *h, char *const *task, int n)
+{
+    int64_t reals = 2 * h->merged.n;
+    for (int s = 0; s < 2; s++) {
+        const am_tensor_table *tensors = &h->of[s].tensors;
+        for (int64_t i = 0; i < tensors->n; i++) {
+            reals += is_of_task(tensors->t[i].name, task, n) ? 0 : tensors->t[i].numel;
+        }
+    }
+    return reals * (int64_t)sizeof(double);
 }

@@ -96,7 +96,8 @@ static int check(const job *j)
     return j->request->budget > 1 && j->widen.n_grown == 0
                ? am_fail(AM_E_RECIPE,
                          "pleas: no layer of this network can grow: heads of attention, and what "
-                         "goes through a norm over features, keep their width; take --budget 1")
+                         "goes through a norm over features or into an image of given channels, "
+                         "keep their width; take --budget 1")
                : AM_OK;
 }
 
@@ -141,7 +142,7 @@ static int shape_all(job *j, const am_args *args)
     AM_KEEP(rc != AM_OK ? rc : describe(j));
     AM_KEEP(rc != AM_OK ? rc : name_inputs(j, args));
     AM_AGREE(am_world());
-    AM_TRY(am_head_pair_read_all(am_world(), (const char *const *)j->heads_path,
+    AM_TRY(am_head_pair_open_all(am_world(), (const char *const *)j->heads_path,
                                  am_shape_features(&j->net.out),
                                  am_shape_features(&j->widen.net.out), &j->heads));
 cleanup:
@@ -161,6 +162,7 @@ static int load_all(job *j)
     j->error = am_new(j->net.n + j->heads.n, sizeof *j->error, "fits");
     AM_KEEP(j->merged == NULL || j->error == NULL ? AM_E_NOMEM : AM_OK);
     AM_AGREE(am_world());
+    AM_TRY(am_head_pair_load_all(am_world(), (const char *const *)j->heads_path, &j->heads));
     for (int s = 0; s < MODELS; s++) {
         AM_TRY(am_trunk_check_all(am_world(), j->trunk_path[s], &j->trunk.tensors));
         AM_TRY(am_networks_load_all(am_world(), j->trunk_path[s], &j->trunk.tensors,
@@ -310,22 +312,12 @@ cleanup:
     return rc;
 }
 
-static int64_t reals_of(const am_tensor_table *tensors)
-{
-    int64_t n = 0;
-    for (int64_t i = 0; i < tensors->n; i++) {
-        n += tensors->t[i].numel;
-    }
-    return n;
-}
-
 static int make_all(job *j)
 {
     const am_head_file *heads = &j->heads.merged;
     int rc = AM_OK;
     AM_TRY(merge_all(j));
-    AM_TRY(save_all(j, "heads.h5", &heads->tensors, heads->offset, reals_of(&heads->tensors),
-                    heads->block));
+    AM_TRY(save_all(j, "heads.h5", &heads->tensors, heads->offset, heads->n, heads->block));
     AM_TRY(save_all(j, "trunk.h5", &j->widen.trunk.tensors, j->widen.trunk.offset, j->widen.trunk.n,
                     j->merged));
     AM_TRY(report_all(j));
@@ -363,8 +355,9 @@ int am_pleas_run_all(const am_args *args, const am_pleas_request *request)
     int rc = AM_OK;
     am_memory_keep_no_holes();
     AM_TRY(shape_all(&j, args));
-    rc = am_pair_adapt(&request->on, &j.align, true, true,
-                       am_pleas_work_bytes(&j.align, &j.widen, j.heads.classes), &j.recipe);
+    const int64_t bytes = am_pleas_work_bytes(&j.align, &j.widen, j.heads.classes) +
+                          am_head_pair_bytes(&j.heads, j.recipe.task, j.recipe.n_tasks);
+    rc = am_pair_adapt(&request->on, &j.align, true, true, bytes, &j.recipe);
     AM_AGREE(am_world());
     AM_TRY(am_train_fit_all(am_world(), &j.recipe, AM_JOB_ALIGN, am_world_size(),
                             request->on.memory, NULL, NULL));

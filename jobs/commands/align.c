@@ -105,6 +105,9 @@ typedef struct job {
     am_pair_sums sums;                /* of activations; zeroed by weights alone */
     char *text;                       /* owned: the command with what changes the output */
     char *all;                        /* owned: that and the recipe, for the manifest */
+    char *of_heads;                   /* owned: the same of the heads */
+    char **inputs;                    /* owned */
+    bool was_finished;                /* by an earlier attempt: there is no result */
     am_align_result result;
 } job;
 
@@ -155,8 +158,34 @@ static int describe(job *j)
                           o->start == START_GIVEN ? "given" : "known", o->features, samples);
     }
     free(samples);
-    j->all = j->text != NULL ? am_text("%s\n%s", j->text, j->recipe.text) : NULL;
-    return j->all == NULL ? AM_E_NOMEM : AM_OK;
+    if (j->text != NULL) {
+        j->all = am_text("%s\n%s", j->text, j->recipe.text);
+        j->of_heads = am_text("heads of %s\n%s", j->text, j->recipe.text);
+    }
+    return j->all == NULL || j->of_heads == NULL ? AM_E_NOMEM : AM_OK;
+}
+
+/* All that decides on the output: checkpoints, and data sets if it is activations. */
+static int name_inputs(job *j)
+{
+    const align_options *o = j->given;
+    const char *const path[] = {j->model_path, o->to, o->heads, o->heads_to};
+    const int n = (int)(sizeof path / sizeof *path);
+    const int sets = o->match == AM_BY_WEIGHTS ? 0 : j->recipe.n_tasks;
+    int at = 0;
+    j->inputs = am_new(n + sets + 1, sizeof *j->inputs, "paths");
+    bool is_made = j->inputs != NULL;
+    for (int i = 0; is_made && i < n; i++) {
+        if (path[i] != NULL) {
+            j->inputs[at] = am_text("%s", path[i]);
+            is_made = j->inputs[at++] != NULL;
+        }
+    }
+    for (int i = 0; is_made && i < sets; i++) {
+        j->inputs[at] = am_text("%s/%s.h5", j->recipe.folder, j->recipe.task[i]);
+        is_made = j->inputs[at++] != NULL;
+    }
+    return is_made ? AM_OK : AM_E_NOMEM;
 }
 
 static int open_heads_all(MPI_Comm comm, job *j)
@@ -303,14 +332,16 @@ static int describe_output(const job *j, const am_meta *from, am_meta *out)
     return rc;
 }
 
+/* writer NULL: an earlier attempt has made it. */
 static int create_all(MPI_Comm comm, const job *j, am_ckpt *ckpt, const char *path,
-                      am_ckpt_writer **writer)
+                      const char *recipe, am_ckpt_writer **writer)
 {
-    const align_options *o = j->given; /* without heads the list ends there */
-    const char *inputs[] = {j->model_path, o->to, o->heads, o->heads_to, NULL};
     am_meta meta = {0};
-    const am_ckpt_options write = {
-        .overwrite = o->overwrite, .meta = &meta, .recipe = j->all, .inputs = inputs};
+    const am_ckpt_options write = {.overwrite = j->given->overwrite,
+                                   .accept_finished = true,
+                                   .meta = &meta,
+                                   .recipe = recipe,
+                                   .inputs = (const char *const *)j->inputs};
     int rc = describe_output(j, am_ckpt_meta(ckpt), &meta);
     AM_AGREE(comm);
     AM_TRY(am_ckpt_create_all(comm, path, am_ckpt_tensors(ckpt), &write, writer));
@@ -337,24 +368,26 @@ cleanup:
     return rc;
 }
 
-/* Outputs are laid out first, so that what is in their way is known before the work. */
+/* Outputs are laid out first, so that what is in their way is known before the work. A job that was
+ * killed between its two outputs makes the one that is missing. */
 static int align_all(MPI_Comm comm, job *j)
 {
     const align_options *o = j->given;
     am_ckpt_writer *trunk = NULL, *heads = NULL;
-    int rc = create_all(comm, j, j->model, o->output, &trunk);
+    int rc = create_all(comm, j, j->model, o->output, j->all, &trunk);
     if (rc == AM_OK && j->heads != NULL) { /* agreed */
-        rc = create_all(comm, j, j->heads, o->heads_output, &heads);
+        rc = create_all(comm, j, j->heads, o->heads_output, j->of_heads, &heads);
     }
-    if (rc == AM_OK) { /* agreed */
+    j->was_finished = rc == AM_OK && trunk == NULL && heads == NULL; /* the same on every rank */
+    if (rc == AM_OK && !j->was_finished) {
         rc = match_all(comm, j);
     }
-    AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
     if (heads != NULL) { /* before the trunk, whose name says that all is there */
         AM_KEEP(write_tensors(&j->align, (int)j->trunk.tensors.n, j->heads, heads));
         rc = am_ckpt_publish_all(&heads, rc);
     }
     if (trunk != NULL) {
+        AM_KEEP(write_tensors(&j->align, 0, j->model, trunk));
         rc = am_ckpt_publish_all(&trunk, rc);
     }
     return rc;
@@ -390,30 +423,43 @@ static void write_groups(const am_align *a, am_json *json)
     am_json_end_array(json);
 }
 
-static int report(const job *j)
+static void write_result(const job *j, am_json *json)
 {
     const am_align_result *r = &j->result;
     const double norms = sqrt(r->base2) * sqrt(r->model2);
+    am_json_real(json, "cosine_before", ratio(r->before, norms));
+    am_json_real(json, "cosine_after", ratio(r->after, norms));
+    if (j->sums.whole != NULL) {
+        am_json_int(json, "samples", j->sums.samples);
+        am_json_real(json, "activation_cosine_before", ratio(r->active_before, r->active2));
+        am_json_real(json, "activation_cosine_after", ratio(r->active_after, r->active2));
+    }
+    am_json_real(json, "objective_before", r->objective_before);
+    am_json_real(json, "objective_after", r->objective_after);
+    am_json_int(json, "sweeps", r->sweeps);
+    am_json_bool(json, "is_converged", r->is_converged);
+    write_groups(&j->align, json);
+}
+
+static int report(const job *j)
+{
+    const am_align_result *r = &j->result;
     am_json json = {0};
     am_json_object(&json, NULL);
     am_json_string(&json, "output", j->given->output);
     if (j->heads != NULL) {
         am_json_string(&json, "heads_output", j->given->heads_output);
     }
-    am_json_real(&json, "cosine_before", ratio(r->before, norms));
-    am_json_real(&json, "cosine_after", ratio(r->after, norms));
-    if (j->sums.whole != NULL) {
-        am_json_int(&json, "samples", j->sums.samples);
-        am_json_real(&json, "activation_cosine_before", ratio(r->active_before, r->active2));
-        am_json_real(&json, "activation_cosine_after", ratio(r->active_after, r->active2));
+    am_json_bool(&json, "was_finished", j->was_finished);
+    if (!j->was_finished) {
+        write_result(j, &json);
     }
-    am_json_real(&json, "objective_before", r->objective_before);
-    am_json_real(&json, "objective_after", r->objective_after);
-    am_json_int(&json, "sweeps", r->sweeps);
-    am_json_bool(&json, "is_converged", r->is_converged);
-    write_groups(&j->align, &json);
     am_json_end_object(&json);
-    if (j->align.n_groups == 0) {
+    if (j->was_finished) {
+        am_info("%s is there, made by this recipe from these inputs: nothing to do (--overwrite "
+                "makes it again)",
+                j->given->output);
+    } else if (j->align.n_groups == 0) {
         am_warn("align: no layer's units can change places: the output is the model");
     } else if (!r->is_converged) {
         am_warn("align: still gaining after %lld sweeps: raise --sweeps", (long long)r->sweeps);
@@ -434,6 +480,8 @@ static void job_free(job *j)
     am_pair_sums_free(&j->sums);
     free(j->text);
     free(j->all);
+    free(j->of_heads);
+    am_train_recipe_inputs_free(j->inputs);
     free(j->base_block);
     free(j->model_block);
 }
@@ -450,6 +498,7 @@ static int run_all(const am_args *args, int *exit_status)
     AM_TRY(am_job_recipe_all(args, o->on.task, &j.recipe));
     AM_TRY(am_networks_shape_all(comm, &j.recipe, "align", o->features, &j.net, &j.trunk));
     rc = describe(&j);
+    AM_KEEP(name_inputs(&j));
     AM_AGREE(comm);
     AM_TRY(load_all(comm, &j));
     AM_TRY(align_all(comm, &j));

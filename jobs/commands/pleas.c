@@ -12,7 +12,7 @@ static const am_param options[] = {
      "width of layers that can grow, of that of one network: 1 pairs all units, 2 none"},
     {"match", AM_PARAM_CHOICE, AM_AT(match), "activations", 0, 0, "weights|activations|both",
      "what goes together"},
-    {"ridge", AM_PARAM_REAL, AM_AT(ridge), "1e-4", 1e-12, 1e6, NULL,
+    {"ridge", AM_PARAM_REAL, AM_AT(ridge), "1e-4", 1e-10, 1e6, NULL,
      "of the least squares, of the mean square of a layer's inputs"},
     {"seed", AM_PARAM_INT, AM_AT(seed), "0", 0, 0x1p53, NULL,
      "of the order in which groups of units are visited"},

@@ -106,7 +106,8 @@ static void find_touched(matching *m, const am_align_group *group)
     }
 }
 
-/* Activations of a group have the norms of the weights that touch it. */
+/* Activations of a group have the norms of the weights that touch it, in equal shares of its
+ * fields. */
 static void weigh_activations(matching *m)
 {
     const am_align *a = m->align;
@@ -120,7 +121,7 @@ static void weigh_activations(matching *m)
             const int64_t n = a->field[f].n;
             const double *own = m->options->own[f];
             const double norms = sqrt(sum_of(own, n)) * sqrt(sum_of(own + n, n));
-            m->weight[f] = norms > 0 ? sqrt(x) * sqrt(y) / norms : 0;
+            m->weight[f] = norms > 0 ? sqrt(x) * sqrt(y) / (norms * group->n_fields) : 0;
         }
     }
 }

@@ -38,7 +38,8 @@ typedef struct am_align_result {
  * was. Sweeps over all groups follow, in an order keyed by seed and sweep, until none gains more
  * than 1e-12 of the norms. Only what makes the inner product larger is taken. Only tensors that
  * count are looked at. By both: the same descent on the sum of weights and, for each field,
- * activations, scaled so that these have the norms of the weights that touch the field.
+ * activations, scaled so that those of all fields of a group together have the norms of the weights
+ * that touch the group: of attention each of its four fields has a quarter.
  *
  * Collective [comm]; arguments [same]; the same bits for any number of ranks.
  * base, model  blocks of all tensors, finite; model is put into the order found

@@ -2,11 +2,13 @@
 #include "solver/align/pleas.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "mpi/agree.h"
 #include "mpi/arena.h"
 #include "mpi/bigcount.h"
+#include "mpi/error.h"
 #include "mpi/partition.h"
 #include "mpi/watchdog.h"
 
@@ -331,6 +333,23 @@ cleanup:
     return rc;
 }
 
+/* Fit layer or head i; what fails says which it is, and what helps. */
+static int fit_one(const am_pleas *p, int64_t i, const row_shares *shares)
+{
+    const am_net *net = &p->widen->net;
+    const int64_t h = i - net->n;
+    const int rc = h < 0 ? fit_node(p, (int)i, &shares[i]) : fit_head(p, (int)h);
+    if (rc != AM_E_NUMERIC) {
+        return rc;
+    }
+    char why[AM_MESSAGE_BYTES / 2];
+    snprintf(why, sizeof why, "%s", am_error_message());
+    am_error_clear();
+    return am_fail(
+        rc, "pleas: the least squares of %s '%s' have no solution: %s; raise --ridge (%g)",
+        h < 0 ? "layer" : "head", h < 0 ? net->node[i].name : p->head[h].name, why, p->ridge);
+}
+
 static int fit_all(MPI_Comm comm, const am_pleas *p, const row_shares *shares)
 {
     const int64_t n = p->widen->net.n + p->n_heads;
@@ -348,8 +367,7 @@ static int fit_all(MPI_Comm comm, const am_pleas *p, const row_shares *shares)
     }
     for (int64_t i = 0; rc == 0 && i < n; i++) {
         if (owner[i] == rank && cost[i] > 0) {
-            rc = i < p->widen->net.n ? fit_node(p, (int)i, &shares[i])
-                                     : fit_head(p, (int)(i - p->widen->net.n));
+            rc = fit_one(p, i, shares);
             am_alive("pleas");
         }
     }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "mpi/arena.h"
 #include "mpi/error.h"
 
@@ -35,7 +36,28 @@ static bool has_width(const am_layer *layer)
     return layer->axes.rule == AM_AXES_NEW && am_param_find(layer->attrs, "out") >= 0;
 }
 
-static bool can_grow(const am_net *net, const am_align *align, const am_align_group *group)
+/* Whether what node `maker` gives reaches, as it is, a layer that has the number of its units as an
+ * attribute: an image of so many channels. reached [net->n + 1]: work. */
+static bool is_counted(const am_net *net, int maker, bool *reached)
+{
+    bool is = false;
+    memset(reached, 0, (size_t)(net->n + 1) * sizeof *reached);
+    reached[maker + 1] = true;
+    for (int i = maker + 1; !is && i < net->n; i++) {
+        const am_layer *layer = net->node[i].layer;
+        const am_axes_rule rule = layer->axes.rule;
+        const bool passes =
+            rule == AM_AXES_SAME || rule == AM_AXES_CYCLED || rule == AM_AXES_HALVES;
+        for (int k = 0; passes && k < layer->inputs; k++) {
+            reached[i + 1] = reached[i + 1] || reached[net->node[i].in[k]];
+        }
+        is = reached[i + 1] && am_param_find(layer->attrs, "channels") >= 0;
+    }
+    return is;
+}
+
+static bool can_grow(const am_net *net, const am_align *align, const am_align_group *group,
+                     bool *reached)
 {
     const am_align_field *field = &align->field[group->field[0]];
     bool can = !group->is_attention;
@@ -44,7 +66,8 @@ static bool can_grow(const am_net *net, const am_align *align, const am_align_gr
         const int i = node_of(net, field->use[k].tensor, &param);
         if (i >= 0 && net->node[i].layer->axes.param[param][field->use[k].dim] == AM_AXIS_OUT) {
             const am_layer *layer = net->node[i].layer;
-            can = !layer->axes.mixes && (layer->axes.rule != AM_AXES_NEW || has_width(layer));
+            can = !layer->axes.mixes && (layer->axes.rule != AM_AXES_NEW || has_width(layer)) &&
+                  !is_counted(net, i, reached);
         }
     }
     return can;
@@ -77,15 +100,32 @@ static int make_field(const am_align_field *field, int64_t n, am_widen_field *ou
     return out->one == NULL || out->two == NULL ? AM_E_NOMEM : 0;
 }
 
+/* The wide network has the same fields, each with as many units as are to lie there. */
+static int check_fields(const am_widen *w)
+{
+    const am_align *from = w->from, *wide = &w->align;
+    bool is_right = wide->n_fields == from->n_fields;
+    for (int f = 0; is_right && f < from->n_fields; f++) {
+        is_right = wide->field[f].n == w->field[f].n &&
+                   wide->field[f].n_uses == from->field[f].n_uses &&
+                   wide->field[f].n_reads == from->field[f].n_reads;
+    }
+    return is_right ? 0
+                    : am_fail(AM_E_RECIPE,
+                              "this network cannot be made wider: with more units its layers go "
+                              "together in another way; take a budget of 1");
+}
+
 int am_widen_make(const am_net *narrow, const am_align *align, double budget, am_widen *out)
 {
     static const am_tensor_table no_heads = {0};
     *out = (am_widen){.narrow = narrow, .from = align};
     out->field = am_new(align->n_fields + 1, sizeof *out->field, "units");
-    int rc = out->field == NULL ? AM_E_NOMEM : am_net_copy(narrow, &out->net);
+    bool *reached = am_new(narrow->n + 1, sizeof *reached, "units");
+    int rc = out->field == NULL || reached == NULL ? AM_E_NOMEM : am_net_copy(narrow, &out->net);
     for (int g = 0; rc == 0 && g < align->n_groups; g++) {
         const am_align_group *group = &align->group[g];
-        const bool can = can_grow(narrow, align, group);
+        const bool can = can_grow(narrow, align, group, reached);
         out->n_grown += can;
         for (int k = 0; rc == 0 && k < group->n_fields; k++) {
             const am_align_field *field = &align->field[group->field[k]];
@@ -97,11 +137,8 @@ int am_widen_make(const am_net *narrow, const am_align *align, double budget, am
     AM_KEEP(rc != 0 ? rc : am_net_shape(&out->net, narrow->features));
     AM_KEEP(rc != 0 ? rc : am_net_trunk_layout(&out->net, AM_DTYPE_F64, &out->trunk));
     AM_KEEP(rc != 0 ? rc : am_align_find(&out->net, &no_heads, false, &out->align));
-    AM_ASSERT(rc != 0 || out->align.n_fields == align->n_fields);
-    for (int f = 0; rc == 0 && f < align->n_fields; f++) {
-        AM_ASSERT(out->align.field[f].n == out->field[f].n &&
-                  out->align.field[f].n_uses == align->field[f].n_uses);
-    }
+    AM_KEEP(check_fields(out));
+    free(reached);
     return rc;
 }
 

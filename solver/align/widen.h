@@ -4,8 +4,9 @@
  *                                                 pairs       of one alone  of two alone
  *
  * Fields that can grow: those whose values are made by layers with an attribute `out` and pass
- * through nothing that mixes features. Others (a residual stream with its norms, heads of
- * attention, the samples) keep their width: all units are paired.
+ * through nothing that mixes features or has their number as an attribute (channels of an image).
+ * Others (a residual stream with its norms, heads of attention, the samples) keep their width: all
+ * units are paired.
  * SPDX-License-Identifier: BSD-3-Clause */
 #ifndef AM_SOLVER_ALIGN_WIDEN_H
 #define AM_SOLVER_ALIGN_WIDEN_H

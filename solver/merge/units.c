@@ -67,8 +67,8 @@ static bool has_grams(const am_engine *e, int64_t tensor)
     return has;
 }
 
-/* Ranks of a tensor's task vectors, if each is known as a product on top of this base, and they
- * have fewer directions together than the matrix. rank [T]. */
+/* Ranks of a tensor's task vectors, if each is known as a product on top of this very tensor of the
+ * base (slices take others), and they have fewer directions together than the matrix. rank [T]. */
 static bool find_ranks(const am_engine *e, int64_t tensor, int64_t *rank)
 {
     const am_merge_job *job = e->job;
@@ -83,7 +83,8 @@ static bool find_ranks(const am_engine *e, int64_t tensor, int64_t *rank)
         if (!has_model(e, tensor, m)) {
             continue;
         }
-        if (source->over == NULL || strcmp(source->over, job->base->source->label) != 0) {
+        if (source->over == NULL || strcmp(source->over, job->base->source->label) != 0 ||
+            job->models[m].tensor[tensor] != job->base->tensor[tensor]) {
             return false;
         }
         rank[n] = source->rank(source->self, job->models[m].tensor[tensor]);

@@ -13,13 +13,14 @@ static const am_method_param params[] = {
     [COMPONENTS] = {.key = "components",
                     .low = 0,
                     .high = 64,
-                    .help = "principal components that stay, at most; 0: any number"},
+                    .help = "principal components that stay, at most, and those whose eigenvalue "
+                            "equals that of the last of them; 0: any number"},
     [ENERGY] = {.key = "energy",
                 .fallback = 0.9,
                 .low = 0,
                 .high = 1,
                 .help = "as few components as have this share of the squared lengths, one at "
-                        "least; 1: all"},
+                        "least, with equals as above; 1: all"},
     [CENTER] = {.key = "center",
                 .is_bool = true,
                 .help =

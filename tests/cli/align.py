@@ -307,6 +307,17 @@ def check_objective(name: str, match: str, told: dict) -> None:
         check(after > before, f"{name}: by both: {told}")
 
 
+def check_weights(told: dict, folder: Path) -> None:
+    """Of the list of layers: a network that is the base, and does what it does, has its squared weights and once more those
+    that touch each of its two groups, the residual stream and attention; not four times for the four fields of that."""
+    base, heads = read(folder / "base.h5"), read(folder / "heads.h5")
+    square = {n: float(np.sum(x.astype("f8") ** 2)) for n, x in (base | heads).items()}
+    stream = sum(s for n, s in square.items() if n not in ("qkv.bias", "a.head.bias"))
+    attention = square["qkv.weight"] + square["qkv.bias"] + square["proj.weight"]
+    wanted = sum(square.values()) + stream + attention
+    check(near(told["objective_after"], wanted), f"layers: by both: {told['objective_after']}, not {wanted}")
+
+
 def check_activations(name: str, folder: Path) -> None:
     """By activations the copy does what the base does, unit by unit; of relu there may be units that never work, which
     only weights tell apart. The same bytes on any number of ranks, and the manifest says how it was made."""
@@ -324,6 +335,31 @@ def check_activations(name: str, folder: Path) -> None:
             made = {key: str(file.attrs[key]) for key in file.attrs}
         check(f"--match {match} --seed 0 " in str(made) and "tasks" in made.get("align.recipe", ""), f"{name}: {made}")
     check(same(read(folder / "like.h5"), read(folder / "base.h5")), f"{name}: by both: the base bit by bit")
+    if name == "layers":
+        check_weights(told, folder)
+
+
+def check_restart(name: str, folder: Path) -> None:
+    """The heads get their name before the trunk: killed between the two, the same command makes the trunk; whole, it has
+    nothing to do; of other data, or with the outputs exchanged, it is another one."""
+    arguments = ("align r.yml copy.h5 --to base.h5 -o again.h5 --match both --heads copy_heads.h5 --heads-to heads.h5 "
+                 "--heads-output again_heads.h5")
+    outputs = [folder / f for f in ("again.h5", "again_heads.h5")]
+    run(arguments, folder)
+    whole = [p.read_bytes() for p in outputs]
+    for missing in outputs:
+        for path in folder.glob(f"{missing.name}*"):
+            path.unlink()
+        told = json.loads(run(arguments, folder, 3).out)
+        check(not told["was_finished"] and [p.read_bytes() for p in outputs] == whole, f"{name}: {missing.name} again: {told}")
+    done = run(arguments, folder, 2)
+    check(json.loads(done.out)["was_finished"] and "nothing to do" in done.err, f"{name}: a finished job says so", done)
+    exchanged = arguments.replace("again.h5", "x.h5").replace("again_heads.h5", "again.h5").replace("x.h5", "again_heads.h5")
+    run(exchanged, folder, 2, 73)
+    run(arguments + " --seed 9", folder, 2, 73)
+    with h5py.File(folder / "tasks/a.h5", "r+") as file:
+        file.attrs["more"] = 1
+    run(arguments, folder, 2, 73)
 
 
 def check_other(name: str, folder: Path) -> None:
@@ -369,6 +405,7 @@ def check_network(name: str, folder: Path) -> None:
     check_copy(name, folder)
     check_activations(name, folder)
     check_other(name, folder)
+    check_restart(name, folder)
 
 
 def main() -> int:

@@ -98,6 +98,15 @@ def check_statistics(top: Path) -> None:
         check(sorted(got) == sorted(wanted) and any(n.startswith("gram.") for n in got) and
               "fisher.layers.0.bias" in got, f"{name}: {sorted(got)}")
         check(all(np.array_equal(got[n], wanted[n]) for n in wanted), f"{name}: the numbers are those of stats")
+        with h5py.File(top / f"one/stats/{name}.h5") as ours, h5py.File(top / f"{name}.h5") as theirs:
+            for key in ("stats.model_fingerprint", "stats.model_dtype"):
+                check(key in ours.attrs and ours.attrs[key] == theirs.attrs[key], f"{name}: {key} is that of stats")
+    swapped = {"a": "b", "b": "a", "c": "c"}
+    (top / "swapped.yml").write_text("merge_method: regmean\nmodels:\n" + "\n".join(
+        f"- {{model: one/tuned/{t}-epochs-001.h5, stats: one/stats/{swapped[t]}-epochs-001.h5}}" for t in TASKS))
+    refused = run(top, "merge swapped.yml -o swapped.h5", 2, 65)
+    check("was made of another model" in refused.err and "one/stats/b-epochs-001.h5" in refused.err,
+          "statistics of another model are refused", refused)
     check(not (top / "one/round-stats").exists(), "statistics of rounds are gone")
 
 

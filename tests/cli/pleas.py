@@ -2,7 +2,7 @@
 """pleas: a network and a copy in another order become the network again; at a budget of 2 the trunk gives what
 both networks give; at 1.5 the weights of an MLP are those of numpy's least squares on its activations; the same
 bytes on any number of ranks; what cannot grow stays or is refused.
-usage: pleas.py NETWORK... | oracle | memory
+usage: pleas.py NETWORK... | oracle | memory | image | norm | unfit
 SPDX-License-Identifier: BSD-3-Clause
 """
 import hashlib
@@ -254,6 +254,38 @@ def check_oracle(folder: Path) -> None:
             terms, inputs = rows, merged_inputs(A[i + 1], B[i + 1], *rows)
 
 
+def normed(t: dict, x: np.ndarray) -> np.ndarray:
+    """What the first convolution of the cnn and its batch_norm give of images [n,6,6], by channel."""
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    patches = np.stack([around[:, i:i + 6, j:j + 6] for i in range(3) for j in range(3)], -1)
+    z = patches @ t["conv.0.weight"].reshape(6, 9).T
+    scale = t["norm.0.weight"] / np.sqrt(t["norm.0.running_var"] + 1e-5)
+    return (z - t["norm.0.running_mean"]) * scale + t["norm.0.bias"]
+
+
+def check_norm(folder: Path) -> None:
+    """Channels of other scales and signs of batch_norm: both read the samples, so the fit is exact, and the merged channel
+    gives the mean of what its two give behind the norm."""
+    model, shapes, _, features, _ = NETWORKS["cnn"]()
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 60)
+    (folder / "r.yml").write_text(f"dtype: float64\nmodel: {model}\ndata: {{folder: tasks, tasks: [a]}}\n")
+    nets = [{n: x.astype("f8") for n, x in random_model(shapes, seed).items()} for seed in (1, 2)]
+    nets[1]["norm.0.weight"] *= [3, -0.5, 2, 4, -7, 0.1]
+    nets[0]["norm.0.weight"][:2] *= -1
+    for name, trunk, seed in ("one", nets[0], 11), ("two", nets[1], 12):
+        model_folder(folder / name, trunk, {n: x.astype("f8") for n, x in heads_of("a", features, CLASSES, seed).items()})
+    run("align r.yml two/trunk.h5 --to one/trunk.h5 -o al.h5 --match activations", folder, 2)
+    run("pleas r.yml one two -o merged", folder, 2)
+    got, other = read(folder / "merged/trunk.h5"), read(folder / "al.h5")
+    with h5py.File(folder / "tasks/a.h5") as file:
+        x = (file["train/x"][()].reshape(-1, 6, 6).astype("f4") / np.float32(255)).astype("f8")
+    wanted = (normed(nets[0], x) + normed(other, x)) / 2
+    ratio = np.abs(other["norm.0.weight"] / nets[0]["norm.0.weight"])
+    check(ratio.max() > 2 and ratio.min() < 0.5, f"norm: scales differ: {ratio}")
+    check(close(normed(got, x), wanted), f"norm: off by {np.abs(normed(got, x) - wanted).max()}")
+
+
 def check_memory(folder: Path) -> None:
     """9 MB of samples: a plan tells what it takes, a budget that does not do is refused, and one that does is kept, with samples in
     pages, to the same bytes."""
@@ -283,9 +315,70 @@ def check_memory(folder: Path) -> None:
     check(peak["paged"] <= int(least[:-3]) << 20 and peak["paged"] < peak["whole"] - 5e6, f"--memory {least}: {peak}")
     models = "trunk.h5", "heads.h5"
     check(digest(folder / "whole", models) == digest(folder / "paged", models), "pages: the same bytes")
+    # Heads of other tasks are in the files, too, and in the merged one.
+    big = {"z.head.weight": (30000, 40), "z.head.bias": (30000,)}
+    for seed, name in (1, "big_one"), (2, "big_two"):
+        model_folder(folder / name, random_model(shapes, seed), heads_of("a", 40, 3, seed) | random_model(big, seed))
+    refused = run("pleas r.yml big_one big_two -o big --budget 2 --memory 1M", folder, 1, 2)
+    least = next(w for w in refused.err.split() if w.endswith("MiB") and w[:-3].isdigit())
+    run(f"pleas r.yml big_one big_two -o big --budget 2 --memory {least}", folder)
+    events = [json.loads(line) for line in (folder / "big/events.jsonl").read_text().splitlines()]
+    taken = next(e["peak_bytes"] for e in events if e["event"] == "memory")
+    check(taken <= int(least[:-3]) << 20, f"heads of other tasks: --memory {least}, taken {taken}")
 
 
-CHECKS = {"oracle": check_oracle, "memory": check_memory}
+def check_image(folder: Path) -> None:
+    """A layer that is seen as an image of given channels keeps its width, others grow: the plan lays out a budget of 2, and the
+    fit of what is left is no worse than the start."""
+    shapes = {"a.weight": (64, 36), "a.bias": (64,), "c.weight": (6, 4, 3, 3), "c.bias": (6,)}
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 40)
+    (folder / "r.yml").write_text("""data: {folder: tasks, tasks: [a]}
+model:
+  layers:
+  - {layer: linear, name: a, out: 64}
+  - {layer: activation, name: f, function: relu}
+  - {layer: image, name: i, channels: 4, height: 4}
+  - {layer: conv2d, name: c, out: 6, kernel: 3}
+  - {layer: flatten, name: rows}
+""")
+    features = 24
+    for seed, name in (1, "one"), (2, "two"):
+        model_folder(folder / name, random_model(shapes, seed), heads_of("a", features, CLASSES, 10 + seed))
+    run("plan r.yml --job pleas", folder)
+    for budget in 1.5, 2:
+        result = json.loads(run(f"pleas r.yml one two -o b{budget} --budget {budget}", folder, 2).out)
+        units = {g["layer"]: (g["units"], g["merged_units"]) for g in result["groups"]}
+        check(units == {"a": (4, 4), "c": (6, 6 * budget)}, f"image: {units}")
+        check(all(x["error_after"] <= x["error_before"] + 1e-9 for x in result["layers"]), f"image: {result}")
+        check(read(folder / f"b{budget}/trunk.h5")["a.weight"].shape == (64, 36), "image: what is seen as one keeps its width")
+        run(f"eval b{budget}/recipe.yml --model b{budget}/trunk.h5 --heads b{budget}/heads.h5", folder)
+
+
+def check_unfit(folder: Path) -> None:
+    """A fit that has no solution names its layer and what helps: here inputs whose squares are so small that a share of
+    1e-10 of them is 0, and units that never work. A larger ridge helps."""
+    (folder / "tasks").mkdir()
+    make_tasks.write_task(folder / "tasks/a.h5", "a", CLASSES, 40)
+    (folder / "r.yml").write_text("""dtype: float64
+data: {folder: tasks, tasks: [a]}
+model:
+  layers:
+  - {layer: linear, name: f, out: 8, bias: no}
+  - {layer: linear, name: g, out: 6, bias: no}
+""")
+    for seed, name in (1, "one"), (2, "two"):
+        trunk = {n: x.astype("f8") for n, x in random_model({"f.weight": (8, 36), "g.weight": (6, 8)}, seed).items()}
+        trunk["f.weight"] *= 1e-160
+        trunk["f.weight"][:6] = 0
+        model_folder(folder / name, trunk, {n: x.astype("f8") for n, x in heads_of("a", 6, CLASSES, seed).items()})
+    for ranks in 1, 3:
+        refused = run("pleas r.yml one two -o run --match weights --ridge 1e-10 --overwrite", folder, ranks, 76)
+        check("least squares of layer 'g'" in refused.err and "raise --ridge" in refused.err, "unfit: says which", refused)
+    run("pleas r.yml one two -o run --match weights --ridge 1 --overwrite", folder)
+
+
+CHECKS = {"oracle": check_oracle, "memory": check_memory, "image": check_image, "norm": check_norm, "unfit": check_unfit}
 
 
 def main() -> int:

@@ -152,7 +152,7 @@ ALIGN = Scenario(
     prepare=align_inputs,
     arguments=["align", "recipe.yml", "two/trunk.h5", "--to", "one/trunk.h5", "-o", "out.h5", "--match", "both",
                "--batch", "32", "--heads", "two/heads.h5", "--heads-to", "one/heads.h5", "--heads-output",
-               "heads.h5", "--overwrite"],
+               "heads.h5"],
     results=["out.h5"], steady=["out.h5", "heads.h5"], kept=["heads.h5", "heads.h5.manifest.json"])
 PLEAS = Scenario(
     prepare=align_inputs,

@@ -5,7 +5,7 @@ are stored as singular directions.
 They are merged by QR of their factors, without forming a task vector, and the result is that of the
 whole models to 1e-9: linear layers, transposed ones (embeddings), convolutions with `fold`, ranks of
 each tensor and model, an untouched tensor, one that has more directions than the matrix, one that is
-replaced whole. The plan reads less, and the output is the same for any number of ranks and blocks.
+replaced whole; slices that take other layers of the base than of the adapters. The plan reads less, and the output is the same for any number of ranks and blocks.
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
@@ -93,6 +93,49 @@ def compare(got: dict, want: dict, base: dict, what: str) -> None:
         assert error <= 1e-9, f"{what}: {name} is off by {error}"
 
 
+SLICES = """
+merge_method: knots
+base_model: base.safetensors
+slices:
+- sources:
+  - {{model: base.safetensors, layer_range: [0, 2]}}
+{sources}
+parameters: {{}}
+dtype: float64
+"""
+
+
+def check_slices() -> None:
+    """Layers 0 and 1 of the base, 1 and 2 of the adapters: their factors lie over other tensors than
+    those that the task vectors are taken from. And the same layers of all: there they do."""
+    shapes = {f"model.layers.{i}.w.weight": [30, 26] for i in range(3)}
+    base = {n: Tensor("F64", s, rng.standard_normal(int(np.prod(s)))) for n, s in shapes.items()}
+    write("base.safetensors", base)
+    for number in range(2):
+        stored, model = {}, {}
+        for name in shapes:
+            b, a = rng.standard_normal((30, 2)), rng.standard_normal((2, 26))
+            stem = PREFIX + name.removesuffix(".weight")
+            stored[stem + ".lora_A.weight"] = Tensor("F64", [2, 26], a.ravel())
+            stored[stem + ".lora_B.weight"] = Tensor("F64", [30, 2], b.ravel())
+            model[name] = Tensor("F64", [30, 26], base[name].raw + (b @ a).ravel())
+        Path(f"s{number}").mkdir()
+        write(f"s{number}/adapter_model.safetensors", stored)
+        Path(f"s{number}/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+        write(f"w{number}.safetensors", model)
+    for lo in (0, 1):
+        outputs, plans = [], []
+        for models in (["w0.safetensors", "w1.safetensors"], ["base.safetensors+s0", "base.safetensors+s1"]):
+            Path("r.yml").write_text(SLICES.format(sources="\n".join(
+                f"  - {{model: {m}, layer_range: [{lo}, {lo + 2}]}}" for m in models)))
+            run(2, "merge", "r.yml", "-o", "out.safetensors", "--overwrite")
+            outputs.append(read("out.safetensors")[0])
+            plans.append(json.loads(run(1, "plan", "r.yml", "--json"))["total_read_bytes"])
+        assert len(outputs[0]) == 2, list(outputs[0])
+        compare(outputs[1], outputs[0], base, f"slices from layer {lo}")
+        assert (plans[1] < plans[0]) == (lo == 0), f"slices from layer {lo}: {plans}"
+
+
 def main() -> None:
     base = {n: Tensor("F64", s, rng.standard_normal(int(np.prod(s)))) for n, s in SHAPES.items()}
     write("base.safetensors", base)
@@ -119,6 +162,7 @@ def main() -> None:
     sizes = {n: int(np.prod(s)) * 8 for n, s in SHAPES.items()}
     products = 3 * sum(sizes[n] for n in ("embed.weight", "a.weight", "b.weight", "still.weight"))
     assert read_bytes[0] - read_bytes[1] == products, (read_bytes, products)
+    check_slices()
     print("knots of adapters and stored directions: as of whole models, and read less")
 
 

@@ -10,11 +10,14 @@
 #include "io/file.h"
 #include "jobs/stats/make.h"
 #include "jobs/stats/names.h"
+#include "jobs/stats/origin.h"
 #include "jobs/training/iterate/parts.h"
 #include "jobs/training/suite/train.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
+#include "solver/merge/memory.h"
 
+/* Of all values, by which a file is found again; the fingerprint that merges look at is of some. */
 static const char model_key[] = "stats.model_xxh3";
 
 /* A file of them. */
@@ -63,6 +66,25 @@ static am_task task_of(const one *o)
     return task;
 }
 
+/* What the file says of its model, as `allmerge stats` has it say. */
+static int describe(const one *o, const am_tensor_table *statistics, am_meta *meta)
+{
+    const am_suite *suite = &o->it->suite;
+    am_memory trunk = {.label = o->name,
+                       .tensors = &suite->trunk.tensors,
+                       .dtype = o->it->recipe->dtype,
+                       .offset = suite->trunk.offset,
+                       .reals = o->it->trunk[o->task],
+                       .n = suite->trunk.n};
+    const am_source source = am_memory_source(&trunk);
+    am_hex origin = {{0}};
+    int rc = am_stats_origin(&source, statistics, trunk.dtype, &origin);
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN_DTYPE, am_dtype_name(trunk.dtype)));
+    AM_KEEP(am_meta_set(meta, AM_STATS_ORIGIN, origin.text));
+    AM_KEEP(am_meta_set(meta, model_key, o->model.text));
+    return rc;
+}
+
 /* Statistics in `statistics`, which has begun, to the file. */
 static int publish_all(const one *o, am_statistics *statistics)
 {
@@ -80,7 +102,7 @@ static int publish_all(const one *o, am_statistics *statistics)
     const am_ckpt_options options = {
         .overwrite = true, .meta = &meta, .recipe = o->it->recipe->text};
     char *identity = NULL;
-    int rank, rc = am_meta_set(&meta, model_key, o->model.text);
+    int rank, rc = describe(o, &statistics->layout.tensors, &meta);
     MPI_Comm_rank(group, &rank);
     AM_KEEP(am_snapshot_set(&meta, "stats.samples", task.train.n));
     if (rank == 0) {
