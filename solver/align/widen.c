@@ -51,7 +51,7 @@ static bool is_counted(const am_net *net, int maker, bool *reached)
         for (int k = 0; passes && k < layer->inputs; k++) {
             reached[i + 1] = reached[i + 1] || reached[net->node[i].in[k]];
         }
-        is = reached[i + 1] && am_param_find(layer->attrs, "channels") >= 0;
+        is = reached[i + 1] && layer->attrs != NULL && am_param_find(layer->attrs, "channels") >= 0;
     }
     return is;
 }
