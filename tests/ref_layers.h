@@ -239,7 +239,7 @@ static inline int gather(void *self, const int64_t *index, int64_t count, float 
 typedef struct problem {
     am_net net;
     source self;
-    am_pass pass;
+    am_net_pass pass;
     am_param_layout head_layout;
     double *trunk, *head, *d_trunk, *d_head;
     bool is_training;

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include "jobs/theory/slope.h"
 #include "jobs/training/measured.h"
 #include "mpi/agree.h"
 #include "mpi/arena.h"
@@ -185,11 +186,7 @@ static void json_slope(const am_theory_section *section, const am_theory_optimiz
     am_json *json = out;
     const am_theory_slope slope = slope_of(section, self, at);
     json_place(section, at, json);
-    am_json_real(json, "slope", slope.slope);
-    am_json_real(json, "standard_error", slope.error);
-    am_json_real(json, "low", slope.low);
-    am_json_real(json, "high", slope.high);
-    am_json_int(json, "points", slope.points);
+    am_theory_slope_json(&slope, json);
     am_json_end_object(json);
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "jobs/theory/ratios.h"
+#include "jobs/theory/slope.h"
 #include "mpi/error.h"
 
 /* ---- result.json ---- */
@@ -39,11 +40,7 @@ static void json_row(const am_theory *theory, int i, int e, int a, int j, am_jso
 static void json_slope(const char *key, const am_theory_slope *slope, am_json *json)
 {
     am_json_object(json, key);
-    am_json_real(json, "slope", slope->slope);
-    am_json_real(json, "standard_error", slope->error);
-    am_json_real(json, "low", slope->low);
-    am_json_real(json, "high", slope->high);
-    am_json_int(json, "points", slope->points);
+    am_theory_slope_json(slope, json);
     am_json_end_object(json);
 }
 

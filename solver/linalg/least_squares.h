@@ -11,8 +11,8 @@
  * a     [n,m]  destroyed: rows are what is combined
  * b     [r,w]  w >= max(n, m): in, the first m of a row: a right-hand side; out, the first n: x
  * rank  how many singular values counted
- * Local; am_least_squares_bytes(n, m, r) of `work`, given back. Errors: AM_E_NUMERIC (an element is
- * not finite; too large; no convergence). */
+ * Local, or collective over the grid of `a`; am_least_squares_bytes(n, m, r) of `work`, given back.
+ * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence). */
 int am_least_squares(am_arena *work, am_matrix a, am_matrix b, double smallest, int64_t *rank);
 int64_t am_least_squares_bytes(int64_t n, int64_t m, int64_t r);
 /** The same on a grid (by am_svd); on NULL: whole. */

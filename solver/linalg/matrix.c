@@ -81,26 +81,23 @@ am_matrix am_matrix_local(am_matrix a)
                        .at = a.at + row * a.step + col};
 }
 
+/* Of a view from `first` on: which of its rows, or columns, the i-th one here is. */
+static int64_t place(const am_layout *on, int64_t first, int64_t i, int index, int parts)
+{
+    const int64_t before = am_layout_count(on, first, index, parts);
+    return am_layout_place(on, i + before, index, parts) - first;
+}
+
 int64_t am_matrix_row(am_matrix a, int64_t i)
 {
     const am_grid *g = a.grid;
-    return g == NULL
-               ? i
-               : am_layout_place(&g->layout,
-                                 i + am_layout_count(&g->layout, a.row, g->row, g->layout.rows),
-                                 g->row, g->layout.rows) -
-                     a.row;
+    return g == NULL ? i : place(&g->layout, a.row, i, g->row, g->layout.rows);
 }
 
 int64_t am_matrix_col(am_matrix a, int64_t j)
 {
     const am_grid *g = a.grid;
-    return g == NULL
-               ? j
-               : am_layout_place(&g->layout,
-                                 j + am_layout_count(&g->layout, a.col, g->col, g->layout.cols),
-                                 g->col, g->layout.cols) -
-                     a.col;
+    return g == NULL ? j : place(&g->layout, a.col, j, g->col, g->layout.cols);
 }
 
 /* Whether the elements of two views lie on the same ranks, at the same places of am_matrix_local.

@@ -67,7 +67,8 @@ double am_matrix_inner(am_matrix a, am_matrix b);
 double am_matrix_total(am_matrix a, double x);
 
 /** c = alpha op(a) op(b) + beta c; c does not overlap the others, and beta 0 does not read it.
- * One thread: the same bits on any number of ranks (one kind of processor). Sizes fit 32 bits:
+ * One thread: the same bits on any number of ranks (one kind of processor); on a grid those of its
+ * layout. Sizes fit 32 bits:
  * what reaches a factorisation was checked (checked.h). */
 void am_multiply(double alpha, am_matrix a, am_turn turn_a, am_matrix b, am_turn turn_b,
                  double beta, am_matrix c);

@@ -16,9 +16,9 @@ typedef enum am_polar_way { AM_POLAR_AUTO, AM_POLAR_SVD, AM_POLAR_ITERATE } am_p
  * way       AUTO: Newton-Schulz iterations of the scaled matrix, products alone, if a bound of its
  *           condition says that few will do; if they do not reach |I - a^T a| <= 1e-13 sqrt(k), or
  *           are too many, the decomposition. What is done follows from the matrix, never from a
- * clock. ITERATE: AM_E_NUMERIC where the iteration does not get there, and `a` is undefined. Local;
- * am_polar_bytes(m, n) of `work`, given back. Errors: AM_E_NUMERIC (an element is not finite; too
- * large; no convergence). */
+ * clock. ITERATE: AM_E_NUMERIC where the iteration does not get there, and `a` is undefined. Local,
+ * or collective over the grid of `a`; am_polar_bytes(m, n) of `work`, given back. Errors:
+ * AM_E_NUMERIC (an element is not finite; too large; no convergence). */
 int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way);
 int64_t am_polar_bytes(int64_t m, int64_t n);
 /** The same on a grid; on NULL: whole. */

@@ -10,8 +10,8 @@
  * q      [m,k]  orthonormal columns
  * r      [k,n]  upper triangle; its diagonal is >= 0, and with `pivot` it falls
  * pivot  [n] or NULL: column j of a P is column pivot[j] of a
- * Local; am_qr_bytes(m, n) of `work`, given back. Errors: AM_E_NUMERIC (an element is not finite;
- * too large). */
+ * Local, or collective over the grid of `a`; am_qr_bytes(m, n) of `work`, given back. Errors:
+ * AM_E_NUMERIC (an element is not finite; too large). */
 int am_qr(am_arena *work, am_matrix a, am_matrix q, am_matrix r, int *pivot);
 int64_t am_qr_bytes(int64_t m, int64_t n);
 /* On a grid (pdgeqrf), without pivot: am_grid_qr_bytes of `work`. */

@@ -11,8 +11,8 @@
  * s   [k]    falling, >= 0
  * vt  [k,n]  orthonormal rows; the element of largest magnitude of each is positive
  * Divide and conquer (dgesdd); where that does not converge, QR iteration (dgesvd).
- * Local; am_svd_bytes(m, n) of `work`, given back. 0 <= m, n. Errors: AM_E_NUMERIC (an element is
- * not finite; too large; no convergence). */
+ * Local, or collective over the grid of `a`; am_svd_bytes(m, n) of `work`, given back. 0 <= m, n.
+ * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence). */
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
 int64_t am_svd_bytes(int64_t m, int64_t n);
 /** The same on a grid (pdgesvd, and |a - u diag(s) vt| is checked); on NULL: whole. */

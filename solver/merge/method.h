@@ -185,7 +185,8 @@ typedef struct am_method {
     void (*largest)(const am_unit *unit, int64_t *rows, int64_t *cols);
     bool takes_factors; /* merge_dense works on products where it gets them */
     bool on_grid;       /* merge_dense makes no difference between whole and spread matrices */
-    /* out from the task vectors. Local, pure. Errors: AM_E_NUMERIC; the engine names the tensor. */
+    /* out from the task vectors. Local, pure; collective over the grid of a spread matrix. Errors:
+     * AM_E_NUMERIC; the engine names the tensor. */
     int (*merge_dense)(const am_dense *matrix);
 } am_method;
 

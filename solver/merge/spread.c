@@ -40,28 +40,34 @@ int am_spread_owner(const am_layout *layout, int64_t block)
     return (int)(block % (layout->rows * layout->cols));
 }
 
-int64_t am_spread_bytes(const am_engine *e, int rank)
-{
-    const am_layout *on = e->job->grid != NULL ? &e->job->grid->layout : NULL;
-    int64_t bytes = 0;
-    for (int64_t i = 0; on != NULL && i < e->job->sink->tensors->n; i++) {
-        if (am_is_spread(e, i) && rank < on->rows * on->cols) {
-            am_unit_run run = {0};
-            am_unit_open(e, i, &run);
-            bytes = most(bytes, am_dense_unit_bytes(e->method, &run.unit) + am_mover_bytes(on));
-        }
-    }
-    return bytes;
-}
-
 /* Of a matrix of rows x cols. Methods with Gram matrices take no singular values on a grid. */
-static int64_t besides_of(const am_engine *e, const am_layout *on, int64_t rows, int64_t cols)
+static int64_t library_bytes(const am_engine *e, const am_layout *on, int64_t rows, int64_t cols)
 {
     return am_grid_besides(on, most(rows, cols)) +
            (e->method->needs_gram ? 0 : am_grid_svd_besides(on, rows, cols));
 }
 
-int64_t am_spread_besides(const am_engine *e, int rank)
+/* Of a matrix: what it takes of the arena; or what libraries take for it and what is made of it. */
+static int64_t own_bytes(const am_engine *e, const am_layout *on, const am_unit *unit)
+{
+    return am_dense_unit_bytes(e->method, unit) + am_mover_bytes(on);
+}
+
+static int64_t besides_bytes(const am_engine *e, const am_layout *on, const am_unit *unit)
+{
+    int64_t rows = unit->outer, cols = unit->n / rows;
+    int64_t bytes = library_bytes(e, on, rows, cols);
+    if (e->method->largest != NULL) {
+        e->method->largest(unit, &rows, &cols);
+        bytes = most(bytes, library_bytes(e, on, rows, cols));
+    }
+    return bytes;
+}
+
+typedef int64_t bytes_of(const am_engine *e, const am_layout *on, const am_unit *unit);
+
+/* Of the matrix that takes most; 0 on ranks beside the grid. */
+static int64_t most_bytes(const am_engine *e, int rank, bytes_of *of)
 {
     const am_layout *on = e->job->grid != NULL ? &e->job->grid->layout : NULL;
     int64_t bytes = 0;
@@ -69,15 +75,20 @@ int64_t am_spread_besides(const am_engine *e, int rank)
         if (am_is_spread(e, i) && rank < on->rows * on->cols) {
             am_unit_run run = {0};
             am_unit_open(e, i, &run);
-            int64_t rows = run.unit.outer, cols = run.unit.n / rows;
-            bytes = most(bytes, besides_of(e, on, rows, cols));
-            if (e->method->largest != NULL) {
-                e->method->largest(&run.unit, &rows, &cols);
-                bytes = most(bytes, besides_of(e, on, rows, cols));
-            }
+            bytes = most(bytes, of(e, on, &run.unit));
         }
     }
     return bytes;
+}
+
+int64_t am_spread_bytes(const am_engine *e, int rank)
+{
+    return most_bytes(e, rank, own_bytes);
+}
+
+int64_t am_spread_besides(const am_engine *e, int rank)
+{
+    return most_bytes(e, rank, besides_bytes);
 }
 
 /* ---- parts ---- */

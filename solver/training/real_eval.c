@@ -52,7 +52,7 @@ static void am_eval_announce(const am_samples *samples, const int64_t *order, in
 
 /* Load the samples at places [lo, hi) and run them forward, while [hi, next) may be read; adds to
  * counts: labels, labels classified right. */
-static int am_eval_group(am_pass *pass, const real *trunk, const real *head, int64_t classes,
+static int am_eval_group(am_net_pass *pass, const real *trunk, const real *head, int64_t classes,
                          const am_samples *samples, const int64_t *order, int64_t lo, int64_t hi,
                          int64_t next, am_exact *loss, int64_t *counts)
 {
@@ -116,7 +116,7 @@ static void am_score_row(am_score *score, const real *p, int64_t label, bool is_
 }
 
 /* The samples of a pass after forward. */
-static void am_score_add(am_score *score, const am_pass *pass, int64_t B)
+static void am_score_add(am_score *score, const am_net_pass *pass, int64_t B)
 {
     const real *p = AM_R(am_pass_probabilities)(pass);
     for (int64_t r = 0; r < B * pass->labels; r++) {
@@ -193,9 +193,9 @@ static int64_t am_eval_largest(const am_eval_parts *parts)
 }
 
 /* The group at hand, by the trunk of its part. */
-static int am_eval_part(am_pass *pass, const am_eval_groups *g, const void *head, int64_t classes,
-                        const am_samples *samples, bool is_next, am_exact *loss, int64_t *counts,
-                        am_score *score)
+static int am_eval_part(am_net_pass *pass, const am_eval_groups *g, const void *head,
+                        int64_t classes, const am_samples *samples, bool is_next, am_exact *loss,
+                        int64_t *counts, am_score *score)
 {
     const void *trunk = NULL;
     int rc = g->parts->trunk(g->parts->self, g->part, &trunk);
@@ -212,7 +212,7 @@ int AM_R(am_eval_parts_all)(MPI_Comm comm, const am_net *net, const am_eval_part
                             const void *head, int64_t classes, const am_samples *samples,
                             am_eval_result *result)
 {
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     am_score score = {0};
     am_exact loss;
     int rank = 0, size = 1, rc = 0;
@@ -291,7 +291,7 @@ int AM_R(am_train_gradient)(const am_net *net, const void *trunk, const void *he
                             const am_samples *samples, int64_t lo, int64_t hi, double *loss,
                             void *d_trunk, void *d_head)
 {
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     am_exact sum;
     int64_t counts[2] = {0};
     int rc = AM_R(am_train_check)(net, samples, classes);

@@ -20,7 +20,7 @@ typedef struct am_hvp {
     const real *trunk, *head;
     int64_t classes;
     double scale; /* 1 / samples */
-    am_pass pass;
+    am_net_pass pass;
     am_exact loss;
     int64_t n[AM_HVP_SUMS];
     real *sum[AM_HVP_SUMS];   /* borrowed; NULL: not wanted */
@@ -47,7 +47,7 @@ static int am_hvp_open_pieces(am_hvp *h)
 /* Samples [lo, hi), at most a piece of them; the first piece makes the sums. */
 static int am_hvp_piece(am_hvp *h, int64_t lo, int64_t hi, bool is_first)
 {
-    am_pass *pass = &h->pass;
+    am_net_pass *pass = &h->pass;
     const int64_t B = hi - lo;
     real **out = is_first ? h->sum : h->piece;
     for (int64_t b = 0; b < B; b++) {

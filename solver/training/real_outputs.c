@@ -46,7 +46,7 @@ static void am_outputs_see(void *self, int node, const am_layer_args *a)
     }
 }
 
-static int am_outputs_group(am_outputs *o, am_pass *pass, int64_t lo, int64_t hi)
+static int am_outputs_group(am_outputs *o, am_net_pass *pass, int64_t lo, int64_t hi)
 {
     for (int64_t i = lo; i < hi; i++) {
         pass->index[i - lo] = i;
@@ -94,7 +94,7 @@ cleanup:
 
 static int am_outputs_all(MPI_Comm comm, am_outputs *o)
 {
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     int rank, size, rc;
     int64_t lo, hi;
     const int64_t n = o->samples->n;

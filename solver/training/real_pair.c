@@ -208,7 +208,7 @@ int AM_R(am_train_pair)(const am_stats_leaf *leaf, const am_samples *held, doubl
     const am_net *net = leaf->net;
     const int64_t B = leaf->hi - leaf->lo;
     am_pair_work w = {.leaf = leaf, .sums = sums, .is_holding = true};
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     int rc = am_pair_open(&w, B);
     AM_KEEP(AM_R(am_pass_make)(net, B, leaf->classes, false, &pass));
     for (int64_t b = 0; rc == 0 && b < B; b++) {

@@ -22,7 +22,7 @@ static void *am_pass_take(am_arena *arena, size_t *need, int64_t count, size_t s
 }
 
 /* Lay the arrays out; called once without an arena to size it and once to carve it. */
-static size_t am_pass_carve(am_pass *pass, am_arena *arena)
+static size_t am_pass_carve(am_net_pass *pass, am_arena *arena)
 {
     size_t need = 0;
     const int64_t B = pass->rows, F = pass->net->features;
@@ -62,13 +62,13 @@ static int64_t am_pass_bound(const am_net *net, int64_t classes)
 }
 
 static int am_pass_plan(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
-                        am_pass *out)
+                        am_net_pass *out)
 {
-    *out = (am_pass){.net = net,
-                     .rows = rows,
-                     .classes = classes,
-                     .is_curved = mode == AM_PROGRAM_HESSIAN,
-                     .end = net->n + 1};
+    *out = (am_net_pass){.net = net,
+                         .rows = rows,
+                         .classes = classes,
+                         .is_curved = mode == AM_PROGRAM_HESSIAN,
+                         .end = net->n + 1};
     if (net->features < 1) {
         return am_fail(AM_E_BUG, "network: shapes are not known yet");
     }
@@ -88,7 +88,7 @@ static am_program_mode am_pass_mode(bool with_gradient)
 }
 
 static int am_pass_open(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
-                        am_pass *out)
+                        am_net_pass *out)
 {
     int rc = am_pass_plan(net, rows, classes, mode, out);
     if (rc != 0) {
@@ -102,14 +102,14 @@ static int am_pass_open(const am_net *net, int64_t rows, int64_t classes, am_pro
 }
 
 int AM_R(am_pass_make)(const am_net *net, int64_t rows, int64_t classes, bool with_gradient,
-                       am_pass *out)
+                       am_net_pass *out)
 {
     return am_pass_open(net, rows, classes, am_pass_mode(with_gradient), out);
 }
 
-int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, am_pass *out)
+int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, am_net_pass *out)
 {
-    *out = (am_pass){0};
+    *out = (am_net_pass){0};
     return net->anchor == NULL
                ? am_pass_open(net, rows, classes, AM_PROGRAM_HESSIAN, out)
                : am_fail(AM_E_RECIPE,
@@ -120,7 +120,7 @@ int AM_R(am_pass_make_curved)(const am_net *net, int64_t rows, int64_t classes, 
 static int am_pass_measure(const am_net *net, int64_t rows, int64_t classes, am_program_mode mode,
                            int64_t *bytes)
 {
-    am_pass pass;
+    am_net_pass pass;
     const int rc = am_pass_plan(net, rows, classes, mode, &pass);
     *bytes = rc == 0 ? (int64_t)am_pass_carve(&pass, NULL) : 0;
     AM_R(am_program_free)(&pass.program);
@@ -138,16 +138,16 @@ int AM_R(am_pass_curved_bytes)(const am_net *net, int64_t rows, int64_t classes,
     return am_pass_measure(net, rows, classes, AM_PROGRAM_HESSIAN, bytes);
 }
 
-void AM_R(am_pass_free)(am_pass *pass)
+void AM_R(am_pass_free)(am_net_pass *pass)
 {
     AM_R(am_program_free)(&pass->program);
     am_arena_destroy(&pass->arena);
-    *pass = (am_pass){0};
+    *pass = (am_net_pass){0};
 }
 
 /* ---- samples ---- */
 
-static int am_pass_check_labels(const am_pass *pass, const am_samples *samples, int64_t B,
+static int am_pass_check_labels(const am_net_pass *pass, const am_samples *samples, int64_t B,
                                 int64_t classes)
 {
     for (int64_t b = 0; b < B * pass->labels; b++) {
@@ -160,7 +160,7 @@ static int am_pass_check_labels(const am_pass *pass, const am_samples *samples, 
     return 0;
 }
 
-static int am_pass_read_ids(am_pass *pass, const am_samples *samples, int64_t B)
+static int am_pass_read_ids(am_net_pass *pass, const am_samples *samples, int64_t B)
 {
     const int64_t F = pass->net->features;
     for (int64_t i = 0; i < B * F; i++) {
@@ -175,7 +175,7 @@ static int am_pass_read_ids(am_pass *pass, const am_samples *samples, int64_t B)
     return 0;
 }
 
-int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int64_t classes)
+int AM_R(am_pass_load)(am_net_pass *pass, const am_samples *samples, int64_t B, int64_t classes)
 {
     int rc = samples->gather(samples->self, pass->index, B, pass->gathered, pass->label);
     AM_KEEP(am_pass_check_labels(pass, samples, B, classes));
@@ -196,7 +196,7 @@ int AM_R(am_pass_load)(am_pass *pass, const am_samples *samples, int64_t B, int6
 
 /* ---- steps ---- */
 
-static void *am_pass_at(const am_pass *pass, int buffer)
+static void *am_pass_at(const am_net_pass *pass, int buffer)
 {
     if (buffer == AM_BUFFER_SAMPLES) {
         return pass->x0;
@@ -205,7 +205,7 @@ static void *am_pass_at(const am_pass *pass, int buffer)
 }
 
 /* The arrays of a step, but parameters. */
-static am_layer_args am_pass_args(const am_pass *pass, const am_step *s, int64_t B)
+static am_layer_args am_pass_args(const am_net_pass *pass, const am_step *s, int64_t B)
 {
     am_layer_args a = {.site = &pass->net->node[s->node].site,
                        .B = B,
@@ -229,7 +229,7 @@ static am_layer_args am_pass_args(const am_pass *pass, const am_step *s, int64_t
     return a;
 }
 
-static void am_pass_key(const am_pass *pass, am_layer_args *a)
+static void am_pass_key(const am_net_pass *pass, am_layer_args *a)
 {
     char name[AM_NET_NAME + 256];
     if (pass->is_training) {
@@ -240,7 +240,7 @@ static void am_pass_key(const am_pass *pass, am_layer_args *a)
 
 /* Arguments of a trunk node with its parameters and, for backward and curve, their gradients and
  * the tangents of these. */
-static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t B,
+static am_layer_args am_pass_node(const am_net_pass *pass, const am_step *s, int64_t B,
                                   const real *trunk, real *d_trunk, real *h_trunk)
 {
     const am_net_node *node = &pass->net->node[s->node];
@@ -261,7 +261,7 @@ static am_layer_args am_pass_node(const am_pass *pass, const am_step *s, int64_t
 }
 
 /* The head on rows of the last value: z = x W^T, then softmax with the bias. */
-static am_layer_site am_pass_head_site(const am_pass *pass, int64_t classes)
+static am_layer_site am_pass_head_site(const am_net_pass *pass, int64_t classes)
 {
     am_layer_site site = {.name = "head", .in = {pass->net->out}, .out = pass->net->out};
     site.out.n = site.out.n > 0 ? site.out.n : 1;
@@ -269,7 +269,7 @@ static am_layer_site am_pass_head_site(const am_pass *pass, int64_t classes)
     return site;
 }
 
-static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const real *head,
+static int64_t am_pass_head(am_net_pass *pass, const am_step *s, int64_t B, const real *head,
                             int64_t classes)
 {
     const am_layer_site site = am_pass_head_site(pass, classes);
@@ -301,7 +301,7 @@ static int64_t am_pass_head(am_pass *pass, const am_step *s, int64_t B, const re
     return correct;
 }
 
-static am_layer_args am_pass_head_args(const am_pass *pass, const am_step *s, int64_t B,
+static am_layer_args am_pass_head_args(const am_net_pass *pass, const am_step *s, int64_t B,
                                        const am_layer_site *site, double scale)
 {
     am_layer_args a = am_pass_args(pass, s, B);
@@ -312,7 +312,7 @@ static am_layer_args am_pass_head_args(const am_pass *pass, const am_step *s, in
     return a;
 }
 
-static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const real *head,
+static void am_pass_head_back(am_net_pass *pass, const am_step *s, int64_t B, const real *head,
                               int64_t classes, double scale, bool with_trunk, real *d_head)
 {
     const am_layer_site site = am_pass_head_site(pass, classes);
@@ -331,7 +331,7 @@ static void am_pass_head_back(am_pass *pass, const am_step *s, int64_t B, const 
 
 /* Tangent of the logits and, while these are still probabilities, of their gradient:
  * z_dot = x_dot W^T + x W_dot^T, with the bias in the layer's curve. */
-static void am_pass_head_curve(am_pass *pass, const am_step *s, int64_t B, const real *head,
+static void am_pass_head_curve(am_net_pass *pass, const am_step *s, int64_t B, const real *head,
                                int64_t classes, double scale, real *h_head)
 {
     const am_layer_site site = am_pass_head_site(pass, classes);
@@ -350,7 +350,7 @@ static void am_pass_head_curve(am_pass *pass, const am_step *s, int64_t B, const
 
 /* With the gradient of the logits dz:  dW_dot = dz_dot^T x + dz^T x_dot;  dx_dot = dz_dot W +
  * dz W_dot */
-static void am_pass_head_bend(am_pass *pass, const am_step *s, int64_t B, const real *head,
+static void am_pass_head_bend(am_net_pass *pass, const am_step *s, int64_t B, const real *head,
                               int64_t classes, real *h_head)
 {
     const int64_t R = B * pass->labels, C = am_shape_features(&pass->net->out);
@@ -370,7 +370,7 @@ static void am_pass_head_bend(am_pass *pass, const am_step *s, int64_t B, const 
 }
 
 /* Where the layers are computed: at the trunk, or for a linearised network at its anchor. */
-static const real *am_pass_anchor(am_pass *pass, const real *trunk)
+static const real *am_pass_anchor(am_net_pass *pass, const real *trunk)
 {
     const real *anchor = pass->net->anchor;
     for (int64_t i = 0; anchor != NULL && i < pass->net->trunk.n; i++) {
@@ -379,7 +379,7 @@ static const real *am_pass_anchor(am_pass *pass, const real *trunk)
     return anchor != NULL ? anchor : trunk;
 }
 
-int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
+int64_t AM_R(am_pass_forward)(am_net_pass *pass, const real *trunk, const real *head, int64_t B,
                               int64_t classes)
 {
     const am_program *g = &pass->program;
@@ -403,7 +403,7 @@ int64_t AM_R(am_pass_forward)(am_pass *pass, const real *trunk, const real *head
     return am_pass_head(pass, &g->step[g->head], B, head, classes);
 }
 
-static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const real *trunk,
+static void am_pass_step_back(am_net_pass *pass, const am_step *s, int64_t B, const real *trunk,
                               double scale, real *d_trunk, real *h_trunk)
 {
     am_layer_args a = am_pass_node(pass, s, B, trunk, s->kind == AM_STEP_BACKWARD ? d_trunk : NULL,
@@ -435,7 +435,7 @@ static void am_pass_step_back(am_pass *pass, const am_step *s, int64_t B, const 
     }
 }
 
-void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, int64_t B,
+void AM_R(am_pass_backward)(am_net_pass *pass, const real *trunk, const real *head, int64_t B,
                             int64_t classes, double scale, real *d_trunk, real *d_head)
 {
     const am_program *g = &pass->program;
@@ -453,7 +453,8 @@ void AM_R(am_pass_backward)(am_pass *pass, const real *trunk, const real *head, 
 
 /* ---- products with the Hessian ---- */
 
-void AM_R(am_pass_aim)(am_pass *pass, const real *trunk_dot, const real *head_dot, int64_t classes)
+void AM_R(am_pass_aim)(am_net_pass *pass, const real *trunk_dot, const real *head_dot,
+                       int64_t classes)
 {
     const am_param_layout *layout = &pass->net->trunk;
     const size_t n = (size_t)(classes * (am_shape_features(&pass->net->out) + 1));
@@ -471,7 +472,7 @@ void AM_R(am_pass_aim)(am_pass *pass, const real *trunk_dot, const real *head_do
     }
 }
 
-void AM_R(am_pass_curve)(am_pass *pass, const real *trunk, const real *head, int64_t B,
+void AM_R(am_pass_curve)(am_net_pass *pass, const real *trunk, const real *head, int64_t B,
                          int64_t classes, double scale, real *d_trunk, real *d_head, real *h_trunk,
                          real *h_head)
 {
@@ -487,7 +488,7 @@ void AM_R(am_pass_curve)(am_pass *pass, const real *trunk, const real *head, int
     }
 }
 
-const real *AM_R(am_pass_probabilities)(const am_pass *pass)
+const real *AM_R(am_pass_probabilities)(const am_net_pass *pass)
 {
     return am_pass_at(pass, pass->program.step[pass->program.head].y);
 }

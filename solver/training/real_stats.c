@@ -120,7 +120,7 @@ static int am_stats_grams(am_stats_work *w)
 {
     const am_stats_leaf *leaf = w->leaf;
     const int64_t B = leaf->hi - leaf->lo;
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     int rc = AM_R(am_pass_make)(leaf->net, B, leaf->classes, false, &pass);
     for (int64_t b = 0; rc == 0 && b < B; b++) {
         pass.index[b] = leaf->lo + b;
@@ -154,7 +154,7 @@ AM_CLONES static void am_stats_add_squares(int64_t n, double weight, const real 
 
 /* The gradient of log p of all labels of the sample that is loaded and run forward: labels count
  * alike, the loss is their mean. */
-static void am_stats_add_sample(am_stats_work *w, am_pass *pass, double weight)
+static void am_stats_add_sample(am_stats_work *w, am_net_pass *pass, double weight)
 {
     const am_stats_leaf *leaf = w->leaf;
     const am_param_layout *trunk = &leaf->net->trunk;
@@ -186,7 +186,7 @@ static int32_t am_stats_draw(int64_t K, const real *p, double u)
 }
 
 /* New labels for every position that counts. */
-static void am_stats_draw_labels(const am_stats_work *w, am_pass *pass)
+static void am_stats_draw_labels(const am_stats_work *w, am_net_pass *pass)
 {
     const int64_t K = w->leaf->classes;
     const real *p = AM_R(am_pass_probabilities)(pass);
@@ -198,14 +198,14 @@ static void am_stats_draw_labels(const am_stats_work *w, am_pass *pass)
     }
 }
 
-static void am_stats_forward(const am_stats_leaf *leaf, am_pass *pass)
+static void am_stats_forward(const am_stats_leaf *leaf, am_net_pass *pass)
 {
     AM_R(am_pass_forward)(pass, leaf->trunk, leaf->head, 1, leaf->classes);
 }
 
 /* All classes of a sample with one label, which has been run forward: backward spoils what forward
  * left, so that each takes its own. */
-static void am_stats_add_classes(am_stats_work *w, am_pass *pass)
+static void am_stats_add_classes(am_stats_work *w, am_net_pass *pass)
 {
     for (int32_t k = 0; k < w->leaf->classes; k++) {
         if (k > 0) {
@@ -217,7 +217,7 @@ static void am_stats_add_classes(am_stats_work *w, am_pass *pass)
     }
 }
 
-static int am_stats_sample(am_stats_work *w, am_pass *pass, int64_t sample)
+static int am_stats_sample(am_stats_work *w, am_net_pass *pass, int64_t sample)
 {
     pass->index[0] = sample;
     const int rc = AM_R(am_pass_load)(pass, &w->held, 1, w->leaf->classes);
@@ -242,7 +242,7 @@ static int am_stats_sample(am_stats_work *w, am_pass *pass, int64_t sample)
 static int am_stats_fishers(am_stats_work *w)
 {
     const am_stats_leaf *leaf = w->leaf;
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     int rc = AM_R(am_pass_make)(leaf->net, 1, leaf->classes, true, &pass);
     w->rng = am_rng_make(leaf->options->seed, "fisher", 0, 0, leaf->samples->label);
     for (int64_t i = leaf->lo; rc == 0 && i < leaf->hi; i++) {

@@ -30,7 +30,7 @@ typedef struct am_trainer {
     am_schedule schedule;
     am_augment *augment; /* [tasks] owned; NULL: samples as they are */
     int n_augment;
-    am_pass pass;
+    am_net_pass pass;
     am_train_state *state; /* borrowed, or `own` */
     am_train_state *own;   /* owned: made for a call that brings none */
     am_stepper stepper;
@@ -294,7 +294,7 @@ static int am_train_leaf(am_trainer *t, int64_t epoch, int64_t step, int64_t lea
     const am_task *task = &t->tasks[part->task];
     const am_train_segment *trunk = &t->state->segment[0];
     const am_train_segment *head = &t->state->segment[part->task + 1];
-    am_pass *pass = &t->pass;
+    am_net_pass *pass = &t->pass;
     const int64_t B = am_schedule_leaf(&t->schedule, part, leaf % M, pass->index);
     if (B == 0) {
         memset(g, 0, (size_t)t->n * sizeof(real));

@@ -6,7 +6,6 @@ SPDX-License-Identifier: BSD-3-Clause
 """
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 from checks import check, finish  # noqa: E402
 
 BOTH = "--set gradients.epochs=3 --set gradients.parts=5 --set plane.grid=4 --set iterate.keep=0".split()
@@ -178,10 +178,7 @@ def strike(folder: Path, pattern: str, number: int, sign: int):
         while len(list(folder.glob(f"units/{pattern}"))) < number and time.monotonic() < end:
             time.sleep(0.001)
         for pid in ranks().values():
-            try:
-                os.kill(pid, sign)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, sign)
     return during
 
 

@@ -5,7 +5,6 @@ same bytes on any number of ranks, and after a stop and a kill among the statist
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 from checks import check, finish  # noqa: E402
 
 TASKS = ["a", "b", "c"]
@@ -81,10 +81,7 @@ def strike(sums: Path, sign: int):
         while not list(sums.glob("*.sums-b.h5")) and time.monotonic() < end:
             time.sleep(0.001)
         for pid in ranks().values():
-            try:
-                os.kill(pid, sign)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, sign)
     return during
 
 

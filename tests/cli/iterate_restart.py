@@ -4,7 +4,6 @@ with the same bytes as one that was left alone; so does one of which single mode
 groups of ranks then make while others have nothing to do.       usage: iterate_restart.py [RUNS [SEED]]
 SPDX-License-Identifier: BSD-3-Clause
 """
-import os
 import random
 import shutil
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 
 ARGUMENTS = "iterate suite.yml --set iterate.rounds=12 --set data.limit.train=60 -o".split()
 SECONDS = 120
@@ -35,10 +35,7 @@ def disturb(how: str, delay: float, log: Path):
         victims = {"kill one": running[-1:], "kill all": running, "stop one": running[:1],
                    "stop all": running}[how]
         for _, pid in victims:
-            try:
-                os.kill(pid, signal.SIGTERM if how.startswith("stop") else signal.SIGKILL)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, signal.SIGTERM if how.startswith("stop") else signal.SIGKILL)
     return during
 
 

@@ -5,7 +5,6 @@ keeps to --memory.                                             usage: stats_rest
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -19,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import make_tasks  # noqa: E402
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 from checks import check, finish  # noqa: E402
 
 RECIPE = """seed: 5
@@ -53,10 +53,7 @@ def after_saves(folder: Path, sign: int, more: int):
             seen = now
             time.sleep(0.001)
         for pid in ranks().values():
-            try:
-                os.kill(pid, sign)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, sign)
     return during
 
 

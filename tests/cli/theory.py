@@ -5,7 +5,6 @@ SPDX-License-Identifier: BSD-3-Clause
 """
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 from checks import check, finish  # noqa: E402
 
 LONG = "--set theory.eta.n=16 --set theory.k=[1,2,6] --set theory.eigen=largest_eta --set theory.spectrum=9 --set theory.optimizers=[adamw]".split()
@@ -126,10 +126,7 @@ def after_unit(folder: Path, number: int, sign: int):
         while len(list(folder.glob("units/*.unit"))) < number and time.monotonic() < end:
             time.sleep(0.002)
         for pid in ranks().values():
-            try:
-                os.kill(pid, sign)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, sign)
     return during
 
 

@@ -50,7 +50,7 @@ static int load_all(const am_net *net, int64_t classes, char **argv, float *trun
 static int run_all(char **argv)
 {
     am_net net = {0};
-    am_pass pass = {0};
+    am_net_pass pass = {0};
     float *w = NULL;
     int64_t n = 0;
     const int64_t classes = strtoll(argv[4], NULL, 10);

@@ -231,7 +231,7 @@ static void probabilities(void)
     golden g = golden_read();
     for (int c = 0; c < CASES; c++) {
         problem p;
-        am_pass pass = {0};
+        am_net_pass pass = {0};
         problem_make(&p, &g, &cases[c]);
         AM_CHECK_OK(am_pass_make_f32(&p.net, BATCH, CLASSES, false, &pass));
         for (int64_t b = 0; b < BATCH; b++) {

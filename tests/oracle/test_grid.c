@@ -17,6 +17,7 @@
 #include "solver/linalg/qr.h"
 #include "solver/linalg/svd.h"
 #include "tests/am_test.h"
+#include "tests/ref_spectra.h"
 
 enum { MOST = 96, SHAPES = 8, LAYOUTS = 7 };
 static const double TOLERANCE = 1e-12;
@@ -25,32 +26,6 @@ static const int64_t shapes[SHAPES][2] = {{1, 1},   {1, 9},   {9, 1},   {33, 33}
                                           {70, 13}, {13, 70}, {31, 30}, {40, 49}};
 static const am_layout layouts[LAYOUTS] = {{1, 1, 8}, {2, 1, 5}, {1, 2, 16}, {2, 2, 7},
                                            {3, 1, 4}, {1, 3, 1}, {2, 2, 64}};
-
-/* Spectra of k values, falling. */
-enum { PLAIN, REPEATED, SINGULAR, ONE_DIRECTION, ZERO, HUGE, TINY, SPREAD, SPECTRA };
-
-static double spectrum(int kind, int64_t i, int64_t k)
-{
-    const double at = k > 1 ? (double)i / (double)(k - 1) : 0;
-    switch (kind) {
-    case PLAIN:
-        return 3 - 2 * at;
-    case REPEATED:
-        return i < k / 2 ? 2 : 1;
-    case SINGULAR:
-        return i < (k + 1) / 2 ? 2 - at : 0;
-    case ONE_DIRECTION:
-        return i == 0;
-    case ZERO:
-        return 0;
-    case HUGE:
-        return 1e290 * (2 - at);
-    case TINY:
-        return 1e-290 * (2 - at);
-    default:
-        return pow(10, -9 * at);
-    }
-}
 
 /* ---- whole matrices, the same on all ranks ---- */
 

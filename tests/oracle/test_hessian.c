@@ -290,7 +290,7 @@ static void recomputed(void)
         problem_free(&p);
     }
     am_net net;
-    am_pass whole, less;
+    am_net_pass whole, less;
     AM_CHECK_OK(am_preset_make("gpt", "depth=8 features=32", NULL, &net));
     AM_CHECK_OK(am_net_shape(&net, 64));
     AM_CHECK_OK(am_pass_make_curved_f64(&net, 4, 4, &whole));

@@ -17,38 +17,13 @@
 #include "solver/linalg/random_svd.h"
 #include "solver/linalg/svd.h"
 #include "tests/am_test.h"
+#include "tests/ref_spectra.h"
 
 enum { MOST = 160, SHAPES = 10 };
 static const double TOLERANCE = 1e-12;
 
 static const int64_t shapes[SHAPES][2] = {{1, 1},    {1, 9},   {9, 1},    {40, 40}, {130, 20},
                                           {20, 130}, {61, 60}, {100, 99}, {0, 5},   {5, 0}};
-
-/* Spectra of k values, falling. */
-enum { PLAIN, REPEATED, SINGULAR, ONE_DIRECTION, ZERO, HUGE, TINY, SPREAD, SPECTRA };
-
-static double spectrum(int kind, int64_t i, int64_t k)
-{
-    const double at = k > 1 ? (double)i / (double)(k - 1) : 0;
-    switch (kind) {
-    case PLAIN:
-        return 3 - 2 * at;
-    case REPEATED:
-        return i < k / 2 ? 2 : 1;
-    case SINGULAR:
-        return i < (k + 1) / 2 ? 2 - at : 0;
-    case ONE_DIRECTION:
-        return i == 0;
-    case ZERO:
-        return 0;
-    case HUGE:
-        return 1e290 * (2 - at);
-    case TINY:
-        return 1e-290 * (2 - at);
-    default:
-        return pow(10, -9 * at);
-    }
-}
 
 /* ---- dgesdd that does not converge ---- */
 

@@ -7,7 +7,6 @@ again; what is larger cut than whole.        usage: test_twin.py mlp|more|stop
 SPDX-License-Identifier: BSD-3-Clause
 """
 import json
-import os
 import shutil
 import signal
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "support"))
 import rankrun  # noqa: E402
+from proc import tell  # noqa: E402
 from checks import check, failures  # noqa: E402
 
 TASKS = {"a": 4, "b": 3, "c": 5}
@@ -297,10 +297,7 @@ def check_stop(folder: Path) -> None:
         while not list(units.glob("*.unit")) and time.monotonic() < end:
             time.sleep(0.001)
         for pid in ranks().values():
-            try:
-                os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                pass # it was faster
+            tell(pid, signal.SIGTERM)
     run("twin slow.yml -o slow-cut", 2, folder, code=75, during=during)
     left = {u.name: u.stat().st_mtime_ns for u in units.glob("*.unit")}
     check(0 < len(left) < 2 * len(TASKS), f"stopped among the scores: {sorted(left)}")
