@@ -64,10 +64,10 @@ static int64_t directions(int64_t m, int64_t n, int models, const am_spectra_rul
 /* The matrix and its decomposition; all leading vectors, and three squares of products. */
 static int64_t bytes_of(int64_t m, int64_t n, int models, const am_spectra_rule *rule)
 {
-    const int64_t k = least(m, n), all = directions(m, n, models, rule) * models;
-    return am_matrix_bytes(m, n) + am_matrix_bytes(m, k) + am_matrix_bytes(1, k) +
-           am_matrix_bytes(k, n) + am_svd_bytes(m, n) + am_matrix_bytes(m, all) +
-           am_matrix_bytes(all, n) + am_matrix_bytes(1, all) + 3 * am_matrix_bytes(all, all);
+    const int64_t k = least(m, n), one = directions(m, n, models, rule), all = one * models;
+    return am_matrix_bytes(m, n) + am_matrix_bytes(1, k) + am_svd_bytes_on(NULL, m, n, one) +
+           am_matrix_bytes(m, all) + am_matrix_bytes(all, n) + am_matrix_bytes(1, all) +
+           3 * am_matrix_bytes(all, all);
 }
 
 static int64_t arena_bytes(const am_tensor_table *tensors, const int *owner, int rank, int models,
@@ -161,22 +161,20 @@ typedef struct am_stack {
 static int add_task(am_bench *b, int64_t tensor, int t, am_stack *stack)
 {
     const int64_t m = stack->left.rows, n = stack->right.cols, k = least(m, n);
+    const int64_t wanted = directions(m, n, b->n_models, b->rule), at = stack->first[t];
     am_spectra *out = &b->out[tensor];
     const size_t mark = am_arena_mark(&b->arena);
-    const am_matrix delta = am_matrix_take(&b->arena, m, n), u = am_matrix_take(&b->arena, m, k);
-    const am_matrix vt = am_matrix_take(&b->arena, k, n);
+    const am_matrix delta = am_matrix_take(&b->arena, m, n);
     double *s = am_matrix_take(&b->arena, 1, k).at;
     int rc = am_matrix_load(b->base, &b->models[t], tensor, delta);
-    AM_KEEP(am_svd(&b->arena, delta, u, s, vt));
+    AM_KEEP(am_svd(&b->arena, delta, am_matrix_part(stack->left, 0, at, m, wanted), s,
+                   am_matrix_part(stack->right, at, 0, wanted, n)));
     if (rc == 0) {
-        const int64_t wanted = directions(m, n, b->n_models, b->rule), at = stack->first[t];
         const int64_t r = least(wanted, am_svd_rank(m, n, s));
         out->task[t] = describe(m, n, s);
         for (int64_t i = 0; i < b->rule->leading; i++) {
             out->leading[t * b->rule->leading + i] = i < k ? s[i] : 0;
         }
-        am_matrix_copy(am_matrix_part(u, 0, 0, m, r), am_matrix_part(stack->left, 0, at, m, r));
-        am_matrix_copy(am_matrix_part(vt, 0, 0, r, n), am_matrix_part(stack->right, at, 0, r, n));
         memcpy(stack->value + at, s, (size_t)r * sizeof *s);
         stack->first[t + 1] = at + r;
     }

@@ -50,7 +50,7 @@ void am_grid_close_all(am_grid *grid);
 bool am_grid_is_mine(const am_grid *grid);
 
 /** Bytes that am_svd, am_symmetric_eigen and am_qr take of `work` on a grid. */
-int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n);
+int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n, int64_t count);
 int64_t am_grid_eigen_bytes(const am_layout *on, int64_t n);
 int64_t am_grid_qr_bytes(const am_layout *on, int64_t m, int64_t n);
 /** What ScaLAPACK itself allocates for singular values of m x n. */

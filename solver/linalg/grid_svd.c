@@ -43,11 +43,12 @@ static int64_t workspace(const am_layout *on, int64_t m, int64_t n)
     return asked + asked / 50 + 64;
 }
 
-int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n)
+int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n, int64_t count)
 {
     const int64_t k = least(m, n);
     const int64_t checks = am_matrix_bytes_on(on, m, n) + am_matrix_bytes_on(on, k, n);
-    return checks + most(am_grid_room_bytes(workspace(on, m, n)), am_grid_fix_signs_bytes(k));
+    const int64_t all = count < k ? am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) : 0;
+    return all + checks + most(am_grid_room_bytes(workspace(on, m, n)), am_grid_fix_signs_bytes(k));
 }
 
 /* pdgesvd hands both factors from rows of them to blocks by PDGEMR2D: one at a time, with a buffer
@@ -120,22 +121,19 @@ static int check_all(am_matrix kept, am_matrix u, const double *s, am_matrix vt,
     return am_agree_all(kept.grid->comm, rc);
 }
 
-int am_grid_svd_all(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
+/* pdgesvd gives all vectors or none. */
+int am_grid_svd_all(am_arena *work, am_matrix a, am_matrix some_u, double *s, am_matrix some_vt)
 {
     const size_t mark = am_arena_mark(work);
-    const int64_t k = least(a.rows, a.cols);
+    const int64_t k = least(a.rows, a.cols), count = some_vt.rows;
     AM_ASSERT(a.row == 0 && a.col == 0);
+    const am_matrix u = count < k ? am_matrix_take_like(work, a, a.rows, k) : some_u;
+    const am_matrix vt = count < k ? am_matrix_take_like(work, a, k, a.cols) : some_vt;
     const am_matrix kept = am_matrix_take_like(work, a, a.rows, a.cols);
     const am_matrix scaled = am_matrix_take_like(work, a, k, a.cols);
     const size_t after = am_arena_mark(work);
     int exponent = 0, rc = 0;
-    (void)frexp(am_matrix_norm(a), &exponent);
-    const am_matrix here = am_matrix_local(a);
-    for (int64_t i = 0; i < here.rows; i++) {
-        for (int64_t j = 0; j < here.cols; j++) {
-            here.at[i * here.step + j] = ldexp(here.at[i * here.step + j], -exponent);
-        }
-    }
+    (void)am_matrix_normalise(a, &exponent);
     am_matrix_copy(a, kept);
     AM_TRY(factorise_all(work, a, u, s, vt));
     am_arena_release(work, after);
@@ -143,7 +141,11 @@ int am_grid_svd_all(am_arena *work, am_matrix a, am_matrix u, double *s, am_matr
     for (int64_t i = 0; i < k; i++) {
         s[i] = ldexp(s[i], exponent);
     }
-    rc = am_grid_fix_signs_all(work, vt, u);
+    AM_TRY(am_grid_fix_signs_all(work, vt, u));
+    if (count < k) {
+        am_matrix_copy(am_matrix_part(u, 0, 0, u.rows, count), some_u);
+        am_matrix_copy(am_matrix_part(vt, 0, 0, count, vt.cols), some_vt);
+    }
 cleanup:
     am_arena_release(work, mark);
     return rc;

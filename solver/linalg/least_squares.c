@@ -45,7 +45,7 @@ int64_t am_least_squares_bytes_on(const am_layout *on, int64_t n, int64_t m, int
     }
     if (on != NULL) {
         return am_matrix_bytes_on(on, n, k) + am_matrix_bytes_on(on, k, m) +
-               am_matrix_bytes_on(on, r, k) + am_matrix_bytes(1, k) + am_svd_bytes_on(on, n, m);
+               am_matrix_bytes_on(on, r, k) + am_matrix_bytes(1, k) + am_svd_bytes_on(on, n, m, k);
     }
     workspace(n, m, r, &reals, &integers);
     return am_matrix_bytes(1, reals) + am_matrix_bytes(1, k) +

@@ -36,9 +36,9 @@ static bool is_random(int64_t m, int64_t n, const am_low_rank_rule *rule)
 int64_t am_low_rank_bytes(int64_t m, int64_t n, const am_low_rank_rule *rule)
 {
     const bool random = is_random(m, n, rule);
-    const int64_t k = random ? am_low_rank_most(m, n, rule) : least(m, n);
-    return am_matrix_bytes(m, k) + am_matrix_bytes(1, k) + am_matrix_bytes(k, n) +
-           (random ? am_random_svd_bytes(m, n, k) : am_svd_bytes(m, n));
+    const int64_t most = am_low_rank_most(m, n, rule), k = random ? most : least(m, n);
+    return am_matrix_bytes(m, most) + am_matrix_bytes(1, k) + am_matrix_bytes(most, n) +
+           (random ? am_random_svd_bytes(m, n, most) : am_svd_bytes_on(NULL, m, n, most));
 }
 
 /* How many of s [k] stay, of which `most` can; `total`: sum of all squares over s[0]^2. */
@@ -72,7 +72,7 @@ int am_low_rank_find(am_arena *work, am_matrix a, const am_low_rank_rule *rule, 
     const int64_t m = a.rows, n = a.cols, most = am_low_rank_most(m, n, rule);
     *out = (am_low_rank){.is_random = is_random(m, n, rule)};
     const int64_t k = out->is_random ? most : least(m, n);
-    const am_matrix u = am_matrix_take(work, m, k), vt = am_matrix_take(work, k, n);
+    const am_matrix u = am_matrix_take(work, m, most), vt = am_matrix_take(work, most, n);
     double *s = am_matrix_take(work, 1, k).at, norm = am_matrix_norm(a);
     const int rc = out->is_random ? am_random_svd(work, a, k, POWER, rng, u, s, vt, NULL)
                                   : am_svd(work, a, u, s, vt);

@@ -214,6 +214,19 @@ double am_matrix_norm(am_matrix a)
     return ldexp(sqrt(am_matrix_total(a, sum)), exponent);
 }
 
+double am_matrix_normalise(am_matrix a, int *exponent)
+{
+    const double norm = am_matrix_norm(a);
+    const am_matrix here = am_matrix_local(a);
+    (void)frexp(norm, exponent);
+    for (int64_t i = 0; i < here.rows; i++) {
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] = ldexp(here.at[i * here.step + j], -*exponent);
+        }
+    }
+    return norm;
+}
+
 double am_matrix_inner(am_matrix a, am_matrix b)
 {
     AM_ASSERT(lies_alike(a, b));

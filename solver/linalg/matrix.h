@@ -61,6 +61,9 @@ void am_matrix_scale(am_matrix a, double factor);
 void am_matrix_scale_rows(am_matrix a, const double *factor);
 /** sqrt of the sum of squares, without overflow where the result has none. */
 double am_matrix_norm(am_matrix a);
+/** a /= 2^*exponent, exactly but for what is below 2^-1022 of the norm then: 1/2 <= |a| < 1, whose
+ * squares neither overflow nor vanish; zero stays. Returns what am_matrix_norm did before. */
+double am_matrix_normalise(am_matrix a, int *exponent);
 /** sum_ij a_ij b_ij. */
 double am_matrix_inner(am_matrix a, am_matrix b);
 /** The sum of what every rank that shares `a` passes, of a whole matrix: x itself. */

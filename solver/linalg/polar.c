@@ -43,7 +43,7 @@ static int64_t svd_bytes(const am_layout *on, int64_t m, int64_t n)
 {
     const int64_t k = least(m, n);
     return am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) +
-           am_svd_bytes_on(on, m, n);
+           am_svd_bytes_on(on, m, n, k);
 }
 
 int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n)
@@ -108,22 +108,6 @@ static void step(am_matrix x, am_matrix gram, double rho, am_matrix next)
     } else {
         am_multiply(1, gram, AM_AS_IS, x, AM_AS_IS, 0, next);
     }
-}
-
-/* x = a / 2^exponent, so that squares neither overflow nor vanish. Returns false for zero. */
-static bool scale_down(am_matrix a, am_matrix x)
-{
-    int exponent = 0;
-    const double norm = am_matrix_norm(a);
-    (void)frexp(norm, &exponent);
-    am_matrix_copy(a, x);
-    const am_matrix here = am_matrix_local(x);
-    for (int64_t i = 0; i < here.rows; i++) {
-        for (int64_t j = 0; j < here.cols; j++) {
-            here.at[i * here.step + j] = ldexp(here.at[i * here.step + j], -exponent);
-        }
-    }
-    return norm > 0;
 }
 
 /* Bring the largest singular value of x to at most 1; *low: a bound of the smallest one then, 0 if
@@ -193,7 +177,9 @@ static bool by_iteration(am_arena *work, am_matrix a, int steps)
     const am_matrix gram = am_matrix_take_like(work, a, k, k);
     const am_matrix square = am_matrix_take_like(work, a, k, k);
     double low = 0;
-    if (k == 0 || !scale_down(a, x)) {
+    int exponent = 0;
+    am_matrix_copy(a, x);
+    if (k == 0 || am_matrix_normalise(x, &exponent) == 0) {
         return false;
     }
     normalise(x, gram, square, &low);

@@ -2,6 +2,7 @@
 #include "solver/linalg/random_svd.h"
 
 #include <math.h>
+#include <string.h>
 #include "mpi/error.h"
 #include "solver/linalg/checked.h"
 #include "solver/linalg/qr.h"
@@ -30,8 +31,9 @@ int64_t am_random_svd_bytes(int64_t m, int64_t n, int64_t r)
     const int64_t w = width_of(m, n, r);
     const int64_t range =
         2 * am_matrix_bytes(m, w) + 2 * am_matrix_bytes(n, w) + 2 * am_matrix_bytes(w, w);
-    const int64_t small = am_matrix_bytes(1, w) + 2 * am_matrix_bytes(w, n);
-    const int64_t parts = most(most(am_qr_bytes(m, w), am_qr_bytes(n, w)), am_svd_bytes(w, n));
+    const int64_t small = am_matrix_bytes(1, w) + am_matrix_bytes(w, n);
+    const int64_t parts =
+        most(most(am_qr_bytes(m, w), am_qr_bytes(n, w)), am_svd_bytes_on(NULL, w, n, r));
     return range + small + most(parts, am_matrix_bytes(m, n));
 }
 
@@ -63,17 +65,13 @@ static int decompose(am_arena *work, am_matrix a, am_matrix left, am_matrix u, d
                      am_matrix vt)
 {
     const int64_t w = left.cols, r = u.cols;
-    const am_matrix small = am_matrix_take(work, w, a.cols), inner = am_matrix_take(work, w, w);
-    const am_matrix right = am_matrix_take(work, w, a.cols);
+    const am_matrix small = am_matrix_take(work, w, a.cols), inner = am_matrix_take(work, w, r);
     double *all = am_matrix_take(work, 1, w).at;
     am_multiply(1, left, AM_TRANSPOSED, a, AM_AS_IS, 0, small);
-    const int rc = am_svd(work, small, inner, all, right);
-    for (int64_t i = 0; rc == 0 && i < r; i++) {
-        s[i] = all[i];
-    }
+    const int rc = am_svd(work, small, inner, all, vt);
     if (rc == 0) {
-        am_multiply(1, left, AM_AS_IS, am_matrix_part(inner, 0, 0, w, r), AM_AS_IS, 0, u);
-        am_matrix_copy(am_matrix_part(right, 0, 0, r, a.cols), vt);
+        memcpy(s, all, (size_t)r * sizeof *s);
+        am_multiply(1, left, AM_AS_IS, inner, AM_AS_IS, 0, u);
     }
     return rc;
 }

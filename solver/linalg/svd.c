@@ -1,4 +1,6 @@
-/* Singular value decompositions by dgesdd and dgesvd.
+/* Singular value decompositions: to two diagonals (dgebrd), by divide and conquer (dbdsdc), and
+ * back (dormbr). The steps of dgesdd; but only the vectors that are wanted are turned back, and
+ * where divide and conquer does not converge, QR iteration (dbdsqr) begins from the diagonals.
  *
  * Fortran sees the transposed matrix, a^T = v diag(s) u^T: its first factor, by columns, is our vt
  * by rows, and its second one our u. Nothing is transposed. SPDX-License-Identifier: BSD-3-Clause
@@ -6,79 +8,259 @@
 #include "solver/linalg/svd.h"
 
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 #include "mpi/bigcount.h"
 #include "solver/linalg/checked.h"
 #include "solver/linalg/grid.h"
 
-extern void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda,
-                    double *s, double *u, const int *ldu, double *vt, const int *ldvt, double *work,
-                    const int *lwork, int *iwork, int *info, size_t job_length);
-extern void dgesvd_(const char *job_u, const char *job_vt, const int *m, const int *n, double *a,
-                    const int *lda, double *s, double *u, const int *ldu, double *vt,
-                    const int *ldvt, double *work, const int *lwork, int *info, size_t length_u,
-                    size_t length_vt);
+extern void dgebrd_(const int *m, const int *n, double *a, const int *lda, double *d, double *e,
+                    double *tauq, double *taup, double *work, const int *lwork, int *info);
+extern void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau,
+                    double *work, const int *lwork, int *info);
+extern void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau,
+                    double *work, const int *lwork, int *info);
+extern void dbdsdc_(const char *uplo, const char *compq, const int *n, double *d, double *e,
+                    double *u, const int *ldu, double *vt, const int *ldvt, double *q, int *iq,
+                    double *work, int *iwork, int *info, size_t uplo_length, size_t compq_length);
+extern void dbdsqr_(const char *uplo, const int *n, const int *ncvt, const int *nru, const int *ncc,
+                    double *d, double *e, double *vt, const int *ldvt, double *u, const int *ldu,
+                    double *c, const int *ldc, double *work, int *info, size_t uplo_length);
+extern void dormbr_(const char *vect, const char *side, const char *trans, const int *m,
+                    const int *n, const int *k, const double *a, const int *lda, const double *tau,
+                    double *c, const int *ldc, double *work, const int *lwork, int *info,
+                    size_t vect_length, size_t side_length, size_t trans_length);
+extern void dormqr_(const char *side, const char *trans, const int *m, const int *n, const int *k,
+                    const double *a, const int *lda, const double *tau, double *c, const int *ldc,
+                    double *work, const int *lwork, int *info, size_t side_length,
+                    size_t trans_length);
+extern void dormlq_(const char *side, const char *trans, const int *m, const int *n, const int *k,
+                    const double *a, const int *lda, const double *tau, double *c, const int *ldc,
+                    double *work, const int *lwork, int *info, size_t side_length,
+                    size_t trans_length);
+
+/* A matrix as Fortran sees it, on its way to two diagonals. */
+typedef struct am_bidiagonal {
+    int m, n, k;    /* of the matrix; k: the smaller */
+    int rows, cols; /* of what is reduced: those, or k x k after QR or LQ */
+    double *a, *core;
+    int lda, ldcore;
+    double *d, *e, *tau, *tauq, *taup; /* [k] each */
+    double *room;                      /* [lwork], and for dbdsdc */
+    int lwork;
+} am_bidiagonal;
 
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
 }
 
-/* Elements of workspace; both routines use it. */
-static int workspace(int64_t rows, int64_t cols)
+static double most(double a, double b)
 {
-    const int m = am_int(cols), n = am_int(rows), k = am_int(least(rows, cols)), query = -1;
-    const int ldu = m, ldvt = k;
-    double conquer = 0, iterate = 0, none = 0;
-    int info = 0, iwork = 0;
-    dgesdd_("S", &m, &n, &none, &m, &none, &none, &ldu, &none, &ldvt, &conquer, &query, &iwork,
-            &info, 1);
+    return a > b ? a : b;
+}
+
+/* Where QR first takes less time, as dgesdd has it. */
+int64_t am_svd_long(int64_t longer)
+{
+    return 6 * longer / 11;
+}
+
+static bool is_long(int64_t m, int64_t n)
+{
+    return least(m, n) <= am_svd_long(m > n ? m : n);
+}
+
+/* Elements of workspace. m, n: as Fortran has them; count: vectors. */
+static int workspace(int64_t m_, int64_t n_, int64_t count_)
+{
+    const int m = am_int(m_), n = am_int(n_), k = am_int(least(m_, n_));
+    const int count = count_ > 0 ? am_int(count_) : 1;
+    const bool is_core = is_long(m_, n_);
+    const int rows = is_core ? k : m, cols = is_core ? k : n, query = -1;
+    double none = 0, answer = 0, asked = 3.0 * k * k + 4.0 * k; /* of dbdsdc */
+    int info = 0;
+    dgebrd_(&rows, &cols, &none, &rows, &none, &none, &none, &none, &answer, &query, &info);
+    asked = most(asked, answer);
+    dormbr_("Q", "L", "N", &rows, &count, &cols, &none, &rows, &none, &none, &rows, &answer, &query,
+            &info, 1, 1, 1);
+    asked = most(asked, answer);
+    dormbr_("P", "R", "T", &count, &cols, &rows, &none, &rows, &none, &none, &count, &answer,
+            &query, &info, 1, 1, 1);
+    asked = most(asked, answer);
+    if (is_core && m >= n) {
+        dgeqrf_(&m, &n, &none, &m, &none, &answer, &query, &info);
+        asked = most(asked, answer);
+        dormqr_("L", "N", &m, &count, &k, &none, &m, &none, &none, &m, &answer, &query, &info, 1,
+                1);
+    } else if (is_core) {
+        dgelqf_(&m, &n, &none, &m, &none, &answer, &query, &info);
+        asked = most(asked, answer);
+        dormlq_("R", "N", &count, &n, &k, &none, &m, &none, &none, &count, &answer, &query, &info,
+                1, 1);
+    }
     AM_ASSERT(info == 0);
-    dgesvd_("S", "S", &m, &n, &none, &m, &none, &none, &ldu, &none, &ldvt, &iterate, &query, &info,
-            1, 1);
-    AM_ASSERT(info == 0);
-    return am_lapack_work(conquer > iterate ? conquer : iterate);
+    return am_lapack_work(most(asked, answer));
 }
 
 int64_t am_svd_bytes(int64_t m, int64_t n)
 {
-    return am_svd_bytes_on(NULL, m, n);
+    return am_svd_bytes_on(NULL, m, n, least(m, n));
 }
 
-int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n)
+int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count)
 {
     const int64_t k = least(m, n);
-    if (on != NULL) {
-        return am_grid_svd_bytes(on, m, n);
+    if (k == 0) {
+        return 0;
     }
-    return k == 0 ? 0
-                  : am_matrix_bytes(m, n) + am_matrix_bytes(1, workspace(m, n)) +
-                        (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
+    if (on != NULL) {
+        return am_grid_svd_bytes(on, m, n, count);
+    }
+    return (is_long(m, n) ? 3 : 2) * am_matrix_bytes(k, k) + 7 * am_matrix_bytes(1, k) +
+           am_matrix_bytes(1, workspace(n, m, count)) +
+           (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
 }
 
-static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
+/* b.core: what is reduced; where the matrix is long, the triangle of its QR or LQ. */
+static void reduce(am_arena *work, am_bidiagonal *b)
 {
-    const int m = am_int(a.cols), n = am_int(a.rows), lda = am_int(a.step);
-    const int ldu = am_int(vt.step), ldvt = am_int(u.step), lwork = workspace(a.rows, a.cols);
-    const am_matrix kept = am_matrix_take(work, a.rows, a.cols);
-    double *room = am_arena_take(work, (size_t)lwork * sizeof *room);
-    int *iwork = am_arena_take(work, (size_t)(8 * u.cols) * sizeof *iwork), info = 0;
-    am_matrix_copy(a, kept);
-    dgesdd_("S", &m, &n, a.at, &lda, s, vt.at, &ldu, u.at, &ldvt, room, &lwork, iwork, &info, 1);
+    int info = 0;
+    if (!is_long(b->m, b->n)) {
+        b->core = b->a;
+        b->ldcore = b->lda;
+    } else {
+        const bool is_tall = b->m >= b->n;
+        (is_tall ? dgeqrf_ : dgelqf_)(&b->m, &b->n, b->a, &b->lda, b->tau, b->room, &b->lwork,
+                                      &info);
+        AM_ASSERT(info == 0);
+        b->core = am_matrix_take(work, b->k, b->k).at;
+        b->ldcore = b->k;
+        for (int j = 0; j < b->k; j++) {
+            for (int i = 0; i < b->k; i++) {
+                const bool is_there = is_tall ? i <= j : i >= j;
+                b->core[(int64_t)j * b->k + i] = is_there ? b->a[(int64_t)j * b->lda + i] : 0;
+            }
+        }
+    }
+    dgebrd_(&b->rows, &b->cols, b->core, &b->ldcore, b->d, b->e, b->tauq, b->taup, b->room,
+            &b->lwork, &info);
+    AM_ASSERT(info == 0);
+}
+
+static void identity(double *a, int k)
+{
+    memset(a, 0, (size_t)k * (size_t)k * sizeof *a);
+    for (int i = 0; i < k; i++) {
+        a[(int64_t)i * k + i] = 1;
+    }
+}
+
+/* Of the two diagonals: b->d, falling, and the vectors left, right [k,k]. */
+static int decompose(am_arena *work, am_bidiagonal *b, double *left, double *right)
+{
+    const char *uplo = b->rows >= b->cols ? "U" : "L";
+    const int k = b->k, none = 0, one = 1;
+    double *d = am_matrix_take(work, 1, k).at, *e = am_matrix_take(work, 1, k).at, unused = 0;
+    int *iwork = am_arena_take(work, (size_t)(8 * k) * sizeof *iwork), info = 0, unused_too = 0;
+    memcpy(d, b->d, (size_t)k * sizeof *d);
+    memcpy(e, b->e, (size_t)(k - 1) * sizeof *e);
+    dbdsdc_(uplo, "I", &k, b->d, b->e, left, &k, right, &k, &unused, &unused_too, b->room, iwork,
+            &info, 1, 1);
     AM_ASSERT(info >= 0);
     if (info == 0) {
         return 0;
     }
-    am_matrix_copy(kept, a);
-    dgesvd_("S", "S", &m, &n, a.at, &lda, s, vt.at, &ldu, u.at, &ldvt, room, &lwork, &info, 1, 1);
-    return am_lapack_info("singular values", "dgesvd", info, "no convergence");
+    memcpy(b->d, d, (size_t)k * sizeof *d);
+    memcpy(b->e, e, (size_t)(k - 1) * sizeof *e);
+    identity(left, k);
+    identity(right, k);
+    dbdsqr_(uplo, &k, &k, &k, &none, b->d, b->e, right, &k, left, &k, &unused, &one, b->room, &info,
+            1);
+    return am_lapack_info("singular values", "dbdsqr", info, "no convergence");
+}
+
+/* The first columns of left, m long: those of q [k,k], turned back. */
+static void turn_left(const am_bidiagonal *b, const double *q, am_matrix vt)
+{
+    const int count = am_int(vt.rows), ld = am_int(vt.step);
+    int info = 0;
+    for (int64_t j = 0; j < count; j++) {
+        double *column = vt.at + j * vt.step;
+        memcpy(column, q + j * b->k, (size_t)b->k * sizeof *column);
+        memset(column + b->k, 0, (size_t)(b->m - b->k) * sizeof *column);
+    }
+    dormbr_("Q", "L", "N", &b->rows, &count, &b->cols, b->core, &b->ldcore, b->tauq, vt.at, &ld,
+            b->room, &b->lwork, &info, 1, 1, 1);
+    AM_ASSERT(info == 0);
+    if (is_long(b->m, b->n) && b->m >= b->n) {
+        dormqr_("L", "N", &b->m, &count, &b->k, b->a, &b->lda, b->tau, vt.at, &ld, b->room,
+                &b->lwork, &info, 1, 1);
+        AM_ASSERT(info == 0);
+    }
+}
+
+/* The first rows of right, n long: those of p [k,k], turned back. */
+static void turn_right(const am_bidiagonal *b, const double *p, am_matrix u)
+{
+    const int count = am_int(u.cols), ld = am_int(u.step);
+    int info = 0;
+    for (int64_t j = 0; j < b->n; j++) {
+        for (int64_t i = 0; i < count; i++) {
+            u.at[j * u.step + i] = j < b->k ? p[j * b->k + i] : 0;
+        }
+    }
+    dormbr_("P", "R", "T", &count, &b->cols, &b->rows, b->core, &b->ldcore, b->taup, u.at, &ld,
+            b->room, &b->lwork, &info, 1, 1, 1);
+    AM_ASSERT(info == 0);
+    if (is_long(b->m, b->n) && b->m < b->n) {
+        dormlq_("R", "N", &count, &b->n, &b->k, b->a, &b->lda, b->tau, u.at, &ld, b->room,
+                &b->lwork, &info, 1, 1);
+        AM_ASSERT(info == 0);
+    }
+}
+
+static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
+{
+    const int m = am_int(a.cols), n = am_int(a.rows), k = am_int(least(m, n));
+    const bool is_core = is_long(m, n);
+    am_bidiagonal b = {.m = m,
+                       .n = n,
+                       .k = k,
+                       .rows = is_core ? k : m,
+                       .cols = is_core ? k : n,
+                       .a = a.at,
+                       .lda = am_int(a.step),
+                       .d = s,
+                       .e = am_matrix_take(work, 1, k).at,
+                       .tau = am_matrix_take(work, 1, k).at,
+                       .tauq = am_matrix_take(work, 1, k).at,
+                       .taup = am_matrix_take(work, 1, k).at,
+                       .lwork = workspace(m, n, vt.rows)};
+    double *left = am_matrix_take(work, k, k).at, *right = am_matrix_take(work, k, k).at;
+    b.room = am_matrix_take(work, 1, b.lwork).at;
+    int exponent = 0;
+    (void)am_matrix_normalise(a, &exponent);
+    reduce(work, &b);
+    const int rc = decompose(work, &b, left, right);
+    if (rc == 0 && vt.rows > 0) {
+        turn_left(&b, left, vt);
+        turn_right(&b, right, u);
+    }
+    if (rc == 0) {
+        for (int i = 0; i < k; i++) {
+            s[i] = ldexp(s[i], exponent);
+        }
+    }
+    return rc;
 }
 
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
 {
     const size_t mark = am_arena_mark(work);
     const int64_t k = least(a.rows, a.cols);
-    AM_ASSERT(u.rows == a.rows && u.cols == k && vt.rows == k && vt.cols == a.cols);
+    AM_ASSERT(u.rows == a.rows && u.cols == vt.rows && vt.rows <= k && vt.cols == a.cols);
     int rc = am_lapack_check("singular values", a);
     if (rc == 0 && k > 0) {
         rc = a.grid != NULL ? a.grid->ops->svd(work, a, u, s, vt) : factorise(work, a, u, s, vt);

@@ -4,19 +4,26 @@
 
 #include "solver/linalg/matrix.h"
 
-/** The thin singular value decomposition a = u diag(s) vt, k = min(m, n).
+/** The thin singular value decomposition a = u diag(s) vt, k = min(m, n): all singular values, and
+ * the leading `count` <= k vectors; fewer take less time.
  *
- * a   [m,n]  destroyed
- * u   [m,k]  orthonormal columns
- * s   [k]    falling, >= 0
- * vt  [k,n]  orthonormal rows; the element of largest magnitude of each is positive
- * Divide and conquer (dgesdd); where that does not converge, QR iteration (dgesvd).
- * Local, or collective over the grid of `a`; am_svd_bytes(m, n) of `work`, given back. 0 <= m, n.
+ * a   [m,n]      destroyed
+ * u   [m,count]  orthonormal columns
+ * s   [k]        falling, >= 0
+ * vt  [count,n]  orthonormal rows; the element of largest magnitude of each is positive
+ * Divide and conquer; where that does not converge, QR iteration.
+ * Local, or collective over the grid of `a`; am_svd_bytes_on(layout, m, n, count) of `work`, given
+ * back. 0 <= m, n, count.
  * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence). */
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
+/** For all vectors of a whole matrix. */
 int64_t am_svd_bytes(int64_t m, int64_t n);
-/** The same on a grid (pdgesvd, and |a - u diag(s) vt| is checked); on NULL: whole. */
-int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n);
+/** On a grid (pdgesvd, and |a - u diag(s) vt| is checked); on NULL: whole. */
+int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count);
+
+/** The largest shorter side of whole matrices with this longer one that a QR factorisation is taken
+ * of first; one takes more memory than somewhat broader matrices. Pure. */
+int64_t am_svd_long(int64_t longer);
 
 /** How many of s [k] are more than rounding of the largest: s > max(m, n) epsilon s[0]. The
  * directions of the others are arbitrary. Pure. */

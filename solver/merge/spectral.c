@@ -3,6 +3,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 #include "mpi/clones.h"
 #include "solver/linalg/polar.h"
 #include "solver/linalg/svd.h"
@@ -13,6 +14,11 @@ static const double DISTINCT = 1e-8;
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
 }
 
 am_spectral_size am_spectral_size_of(const am_unit *unit)
@@ -86,29 +92,24 @@ am_directions am_directions_take(am_arena *work, am_matrix like, int64_t m, int6
                            .value = am_matrix_take(work, 1, room).at};
 }
 
-int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n)
+int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n, int64_t most)
 {
-    return am_directions_bytes(on, m, n, least(m, n)) + am_svd_bytes_on(on, m, n);
+    return am_matrix_bytes(1, least(m, n)) + am_svd_bytes_on(on, m, n, most);
 }
 
 int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_directions *d)
 {
     const double rounding = (double)(a.rows > a.cols ? a.rows : a.cols) * DBL_EPSILON * of;
     const size_t mark = am_arena_mark(work);
-    const am_directions all = am_directions_take(work, a, a.rows, a.cols, least(a.rows, a.cols));
-    const int rc = am_svd(work, a, all.left, all.value, all.right);
+    double *s = am_matrix_take(work, 1, least(a.rows, a.cols)).at;
+    const int rc = am_svd(work, a, am_matrix_part(d->left, 0, d->count, a.rows, most), s,
+                          am_matrix_part(d->right, d->count, 0, most, a.cols));
     if (rc == 0) {
-        int64_t more = least(most, am_svd_rank(a.rows, a.cols, all.value));
-        while (more > 0 && all.value[more - 1] <= rounding) {
+        int64_t more = least(most, am_svd_rank(a.rows, a.cols, s));
+        while (more > 0 && s[more - 1] <= rounding) {
             more--;
         }
-        am_matrix_copy(am_matrix_part(all.left, 0, 0, a.rows, more),
-                       am_matrix_part(d->left, 0, d->count, a.rows, more));
-        am_matrix_copy(am_matrix_part(all.right, 0, 0, more, a.cols),
-                       am_matrix_part(d->right, d->count, 0, more, a.cols));
-        for (int64_t i = 0; i < more; i++) {
-            d->value[d->count + i] = all.value[i];
-        }
+        memcpy(d->value + d->count, s, (size_t)more * sizeof *s);
         d->count += more;
     }
     am_arena_release(work, mark);
@@ -118,9 +119,9 @@ int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_d
 int64_t am_directions_turn_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room)
 {
     const int64_t left = am_polar_bytes_on(on, m, room), right = am_polar_bytes_on(on, room, n);
-    /* For fewer directions than there is room for, dgesdd may go a way that takes a square more. */
-    const int64_t most = m > n ? m : n, square = room < most ? room : most;
-    return (left > right ? left : right) + (on == NULL ? am_matrix_bytes(square, square) : 0);
+    const int64_t few_left = am_polar_bytes_on(on, m, least(room, am_svd_long(m)));
+    const int64_t few_right = am_polar_bytes_on(on, least(room, am_svd_long(n)), n);
+    return larger(larger(left, right), larger(few_left, few_right));
 }
 
 /* The directions that are there. */

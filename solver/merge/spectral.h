@@ -66,10 +66,11 @@ am_directions am_directions_take(am_arena *work, am_matrix like, int64_t m, int6
 int64_t am_directions_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room);
 /** Append the `most` leading directions of a [m,n], which is destroyed, or those whose singular
  * values are more than rounding: the others are arbitrary, and published code takes whatever the
- * library gives. of: length of what `a` was computed from by subtraction, 0: it was not.
+ * library gives. There is room for `most` <= min(m, n). of: length of what `a` was computed from by
+ * subtraction, 0: it was not.
  * am_directions_add_bytes of `work`. Errors: those of am_svd. */
 int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_directions *d);
-int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n);
+int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n, int64_t most);
 /** Make left and right orthonormal: their polar factors. am_directions_turn_bytes of `work`.
  * Errors: those of am_polar. */
 int am_directions_turn(am_arena *work, am_directions *d);

@@ -34,10 +34,10 @@ static am_twin_form form_of(const am_tensor *tensor, am_twin_way way, double den
 
 static int64_t work_bytes(const am_twin_form *f)
 {
-    const int64_t k = least(f->m, f->n);
-    return f->way == AM_TWIN_SVD ? am_matrix_bytes(f->m, k) + am_matrix_bytes(1, k) +
-                                       am_matrix_bytes(k, f->n) + am_svd_bytes(f->m, f->n)
-                                 : 0;
+    const int64_t k = least(f->m, f->n), r = f->kept;
+    const int64_t cut = am_matrix_bytes(1, k) + am_svd_bytes_on(NULL, f->m, f->n, r);
+    const int64_t expand = am_matrix_bytes(f->m, r) + am_matrix_bytes(r, f->n);
+    return f->way != AM_TWIN_SVD ? 0 : cut > expand ? cut : expand;
 }
 
 int am_twin_layout_make(const am_tensor_table *tensors, am_twin_way way, double density,
@@ -69,17 +69,13 @@ void am_twin_layout_free(am_twin_layout *layout)
 
 static int compress_svd(am_arena *work, const am_twin_form *f, double *delta, double *value)
 {
-    const int64_t k = least(f->m, f->n), r = f->kept;
+    const int64_t r = f->kept, k = least(f->m, f->n);
     const size_t mark = am_arena_mark(work);
-    const am_matrix u = am_matrix_take(work, f->m, k), s = am_matrix_take(work, 1, k),
-                    vt = am_matrix_take(work, k, f->n);
-    const int rc = am_svd(work, am_matrix_of(f->m, f->n, delta), u, s.at, vt);
+    double *s = am_matrix_take(work, 1, k).at, *kept = value + f->m * r;
+    const am_matrix u = am_matrix_of(f->m, r, value), vt = am_matrix_of(r, f->n, kept + r);
+    const int rc = am_svd(work, am_matrix_of(f->m, f->n, delta), u, s, vt);
     if (rc == 0) {
-        double *at = value;
-        am_matrix_copy(am_matrix_part(u, 0, 0, f->m, r), am_matrix_of(f->m, r, at));
-        at += f->m * r;
-        memcpy(at, s.at, (size_t)r * sizeof *at);
-        am_matrix_copy(am_matrix_part(vt, 0, 0, r, f->n), am_matrix_of(r, f->n, at + r));
+        memcpy(kept, s, (size_t)r * sizeof *s);
     }
     am_arena_release(work, mark);
     return rc;

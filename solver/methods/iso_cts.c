@@ -26,8 +26,10 @@ static int64_t own(const am_unit *unit, const am_spectral_size *s)
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    const int64_t common = s.k - own(unit, &s) * s.models;
-    const int64_t add = am_directions_add_bytes(s.on, s.m, s.n);
+    const int64_t each = own(unit, &s), common = s.k - each * s.models;
+    const int64_t first = am_directions_add_bytes(s.on, s.m, s.n, common);
+    const int64_t next = am_directions_add_bytes(s.on, s.m, s.n, each);
+    const int64_t add = first > next ? first : next;
     const int64_t turn = am_directions_turn_bytes(s.on, s.m, s.n, s.k);
     return am_directions_bytes(s.on, s.m, s.n, s.k) + am_matrix_bytes_on(s.on, common, s.n) +
            (add > turn ? add : turn);

@@ -25,7 +25,7 @@ static int64_t dense_bytes(const am_unit *unit)
     const am_spectral_size s = am_spectral_size_of(unit);
     return am_directions_bytes(s.on, s.m, s.n, s.k) + 2 * am_matrix_bytes_on(s.on, s.m, s.n) +
            am_matrix_bytes_on(s.on, s.m, s.k) + am_matrix_bytes_on(s.on, s.k, s.k) +
-           am_svd_bytes_on(s.on, s.m, s.n);
+           am_svd_bytes_on(s.on, s.m, s.n, s.k);
 }
 
 /* Leading directions of rank that are off limits: up to the first at which the running sum exceeds

@@ -18,7 +18,7 @@ static const am_method_param params[] = {
 static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
-    return am_directions_bytes(s.on, s.m, s.n, s.k) + am_directions_add_bytes(s.on, s.m, s.n);
+    return am_directions_bytes(s.on, s.m, s.n, s.k) + am_directions_add_bytes(s.on, s.m, s.n, s.k);
 }
 
 /* Singular values below the first one at which the running sum reaches beta of all become it. */

@@ -26,7 +26,7 @@ static int64_t dense_bytes(const am_unit *unit)
 {
     const am_spectral_size s = am_spectral_size_of(unit);
     const int64_t room = kept(unit, &s) * s.models;
-    const int64_t add = am_directions_add_bytes(s.on, s.m, s.n);
+    const int64_t add = am_directions_add_bytes(s.on, s.m, s.n, kept(unit, &s));
     const int64_t turn = am_directions_turn_bytes(s.on, s.m, s.n, room);
     return am_directions_bytes(s.on, s.m, s.n, room) + (add > turn ? add : turn);
 }

@@ -281,6 +281,24 @@ static void views(void)
 
 /* ---- factorisations ---- */
 
+/* The first half of the vectors are those of all, in room for no more. */
+static void check_half_all(am_matrix whole, am_matrix all_u, const double *all, am_matrix all_vt)
+{
+    const int64_t m = whole.rows, n = whole.cols, k = least(m, n), half = k / 2;
+    const am_matrix a = spread(&arena, whole);
+    const am_matrix u = empty(&arena, m, half), vt = empty(&arena, half, n);
+    double s[MOST];
+    am_arena work = work_of(am_svd_bytes_on(on, m, n, half));
+    AM_CHECK_OK(am_svd(&work, a, u, s, vt));
+    am_arena_destroy(&work);
+    const am_matrix got_u = collect_all(u), got_vt = collect_all(vt);
+    for (int64_t i = 0; i < k; i++) {
+        AM_CHECK(s[i] == all[i]);
+    }
+    is_near(got_u, am_matrix_part(all_u, 0, 0, m, half), 0, "half of the left vectors");
+    is_near(got_vt, am_matrix_part(all_vt, 0, 0, half, n), 0, "half of the right vectors");
+}
+
 static void check_svd_all(int shape, int kind)
 {
     const am_matrix whole = make(shape, kind), expected = copied(whole);
@@ -289,7 +307,7 @@ static void check_svd_all(int shape, int kind)
     const am_matrix a = spread(&arena, whole), u = empty(&arena, m, k), vt = empty(&arena, k, n);
     const am_matrix left = take(m, k), right = take(k, n), again = take(m, n);
     double s[MOST], one[MOST];
-    am_arena work = work_of(am_svd_bytes_on(on, m, n));
+    am_arena work = work_of(am_svd_bytes_on(on, m, n, k));
     AM_CHECK_OK(am_svd(&work, a, u, s, vt));
     am_arena_destroy(&work);
     AM_CHECK_OK(am_svd(&arena, whole, left, one, right));
@@ -310,6 +328,7 @@ static void check_svd_all(int shape, int kind)
         }
         AM_CHECK(high >= -low);
     }
+    check_half_all(expected, got_u, s, got_vt);
     am_matrix_scale_rows(got_vt, s);
     am_multiply(1, got_u, AM_AS_IS, got_vt, AM_AS_IS, 0, again);
     is_near(again, expected, TOLERANCE * scale, "u diag(s) vt");

@@ -25,29 +25,30 @@ static const double TOLERANCE = 1e-12;
 static const int64_t shapes[SHAPES][2] = {{1, 1},    {1, 9},   {9, 1},    {40, 40}, {130, 20},
                                           {20, 130}, {61, 60}, {100, 99}, {0, 5},   {5, 0}};
 
-/* ---- dgesdd that does not converge ---- */
+/* ---- dbdsdc that does not converge ---- */
 
-typedef void (*am_dgesdd)(const char *, const int *, const int *, double *, const int *, double *,
-                          double *, const int *, double *, const int *, double *, const int *,
-                          int *, int *, size_t);
-void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
-             double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
-             int *iwork, int *info, size_t length);
+typedef void (*am_dbdsdc)(const char *, const char *, const int *, double *, double *, double *,
+                          const int *, double *, const int *, double *, int *, double *, int *,
+                          int *, size_t, size_t);
+void dbdsdc_(const char *uplo, const char *compq, const int *n, double *d, double *e, double *u,
+             const int *ldu, double *vt, const int *ldvt, double *q, int *iq, double *work,
+             int *iwork, int *info, size_t uplo_length, size_t compq_length);
 static bool is_failing;
 static int failures;
 
 /* Stands before LAPACK's. */
-void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
-             double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
-             int *iwork, int *info, size_t length)
+void dbdsdc_(const char *uplo, const char *compq, const int *n, double *d, double *e, double *u,
+             const int *ldu, double *vt, const int *ldvt, double *q, int *iq, double *work,
+             int *iwork, int *info, size_t uplo_length, size_t compq_length)
 {
-    am_dgesdd real;
-    *(void **)&real = dlsym(RTLD_NEXT, "dgesdd_");
-    real(job, m, n, a, lda, s, u, ldu, vt, ldvt, work, lwork, iwork, info, length);
-    if (is_failing && *lwork != -1) {
+    am_dbdsdc real;
+    *(void **)&real = dlsym(RTLD_NEXT, "dbdsdc_");
+    real(uplo, compq, n, d, e, u, ldu, vt, ldvt, q, iq, work, iwork, info, uplo_length,
+         compq_length);
+    if (is_failing) {
         failures++;
         *info = 1;
-        s[0] = u[0] = vt[0] = NAN;
+        d[0] = e[0] = u[0] = vt[0] = NAN;
     }
 }
 
@@ -284,6 +285,70 @@ static void check_svd(int shape, int kind)
     AM_CHECK_I64(am_svd_rank(a.rows, a.cols, s), rank);
 }
 
+/* The first `count` vectors of all, with all values, in room for no more: a vt^T = u diag(s). */
+static void check_some(am_matrix kept, int64_t count, const double *all)
+{
+    const am_matrix a = copied(kept), u = take(kept.rows, count), vt = take(count, kept.cols);
+    const am_matrix left = take(kept.rows, count), right = take(kept.rows, count);
+    const int64_t k = least(a.rows, a.cols);
+    double s[MOST];
+    am_arena work;
+    AM_CHECK_OK(am_arena_create(&work, (size_t)am_svd_bytes_on(NULL, a.rows, a.cols, count),
+                                "leading vectors"));
+    AM_CHECK_OK(am_svd(&work, a, u, s, vt));
+    am_arena_destroy(&work);
+    for (int64_t i = 0; i < k; i++) {
+        AM_CHECK(s[i] == all[i]);
+    }
+    check_orthonormal(u, "leading left vectors");
+    check_orthonormal(turned(vt), "leading right vectors");
+    check_signs(vt);
+    am_multiply(1, kept, AM_AS_IS, vt, AM_TRANSPOSED, 0, left);
+    for (int64_t i = 0; i < u.rows; i++) {
+        for (int64_t j = 0; j < count; j++) {
+            right.at[i * count + j] = u.at[i * count + j] * s[j];
+        }
+    }
+    is_near(left, right, TOLERANCE * (k > 0 ? s[0] : 0), "a vt^T = u diag(s)");
+}
+
+static void check_leading(int shape, int kind)
+{
+    const am_matrix a = make(shape, kind, NULL, NULL), kept = copied(a);
+    const int64_t k = least(a.rows, a.cols);
+    const am_matrix u = take(a.rows, k), vt = take(k, a.cols);
+    double s[MOST];
+    AM_CHECK_OK(am_svd(&arena, a, u, s, vt));
+    const int64_t counts[] = {0, least(1, k), k / 3, k > 0 ? k - 1 : 0, k};
+    for (int i = 0; i < (int)(sizeof counts / sizeof *counts); i++) {
+        check_some(kept, counts[i], s);
+    }
+}
+
+/* Near the ends of what f64 holds, where squares overflow or vanish: the same bits, scaled. */
+static void check_far(int shape, int kind)
+{
+    const am_matrix a = make(shape, kind, NULL, NULL), kept = copied(a);
+    const int64_t m = a.rows, n = a.cols, k = least(m, n);
+    const am_matrix u = take(m, k), vt = take(k, n), far_u = take(m, k), far_vt = take(k, n);
+    double s[MOST], far[MOST];
+    AM_CHECK_OK(am_svd(&arena, a, u, s, vt));
+    int of_norm = 0;
+    (void)frexp(am_matrix_norm(kept), &of_norm);
+    for (int to = -700; to <= 1000; to += 1700) {
+        const int exponent = to - of_norm;
+        for (int64_t i = 0; i < m * n; i++) {
+            a.at[i] = ldexp(kept.at[i], exponent);
+        }
+        AM_CHECK_OK(am_svd(&arena, a, far_u, far, far_vt));
+        AM_CHECK(memcmp(u.at, far_u.at, (size_t)(m * k) * sizeof *u.at) == 0);
+        AM_CHECK(memcmp(vt.at, far_vt.at, (size_t)(k * n) * sizeof *u.at) == 0);
+        for (int64_t i = 0; i < k; i++) {
+            AM_CHECK(far[i] == ldexp(s[i], exponent));
+        }
+    }
+}
+
 static void for_each_matrix(void (*check)(int shape, int kind))
 {
     for (int shape = 0; shape < SHAPES; shape++) {
@@ -300,11 +365,22 @@ static void singular_values(void)
     for_each_matrix(check_svd);
 }
 
+static void leading_vectors(void)
+{
+    for_each_matrix(check_leading);
+}
+
+static void far_magnitudes(void)
+{
+    for_each_matrix(check_far);
+}
+
 static void without_divide_and_conquer(void)
 {
     failures = 0;
     is_failing = true;
     for_each_matrix(check_svd);
+    for_each_matrix(check_leading);
     is_failing = false;
     AM_CHECK(failures > 0);
 }
@@ -612,6 +688,8 @@ static void what_is_too_large_is_refused(void)
 
 static const am_test tests[] = {AM_TEST(products_are_sums),
                                 AM_TEST(singular_values),
+                                AM_TEST(leading_vectors),
+                                AM_TEST(far_magnitudes),
                                 AM_TEST(without_divide_and_conquer),
                                 AM_TEST(symmetric_eigenvalues),
                                 AM_TEST(qr_factors),
