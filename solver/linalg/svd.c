@@ -118,7 +118,8 @@ int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count
     if (on != NULL) {
         return am_grid_svd_bytes(on, m, n, count);
     }
-    return (is_long(m, n) ? 3 : 2) * am_matrix_bytes(k, k) + 7 * am_matrix_bytes(1, k) +
+    const int squares = (is_long(m, n) ? 1 : 0) + (count < k ? 2 : 0);
+    return squares * am_matrix_bytes(k, k) + 7 * am_matrix_bytes(1, k) +
            am_matrix_bytes(1, workspace(n, m, count)) +
            (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
 }
@@ -149,48 +150,56 @@ static void reduce(am_arena *work, am_bidiagonal *b)
     AM_ASSERT(info == 0);
 }
 
-static void identity(double *a, int k)
+static void identity(am_matrix a)
 {
-    memset(a, 0, (size_t)k * (size_t)k * sizeof *a);
-    for (int i = 0; i < k; i++) {
-        a[(int64_t)i * k + i] = 1;
+    am_matrix_fill(a, 0);
+    for (int64_t i = 0; i < a.rows; i++) {
+        a.at[i * a.step + i] = 1;
     }
 }
 
-/* Of the two diagonals: b->d, falling, and the vectors left, right [k,k]. */
-static int decompose(am_arena *work, am_bidiagonal *b, double *left, double *right)
+/* Of the two diagonals: b->d, falling, and the vectors of both sides [k,k]. */
+static int decompose(am_arena *work, am_bidiagonal *b, am_matrix left, am_matrix right)
 {
     const char *uplo = b->rows >= b->cols ? "U" : "L";
-    const int k = b->k, none = 0, one = 1;
+    const int k = b->k, none = 0, one = 1, ldl = am_int(left.step), ldr = am_int(right.step);
     double *d = am_matrix_take(work, 1, k).at, *e = am_matrix_take(work, 1, k).at, unused = 0;
     int *iwork = am_arena_take(work, (size_t)(8 * k) * sizeof *iwork), info = 0, unused_too = 0;
     memcpy(d, b->d, (size_t)k * sizeof *d);
     memcpy(e, b->e, (size_t)(k - 1) * sizeof *e);
-    dbdsdc_(uplo, "I", &k, b->d, b->e, left, &k, right, &k, &unused, &unused_too, b->room, iwork,
-            &info, 1, 1);
+    dbdsdc_(uplo, "I", &k, b->d, b->e, left.at, &ldl, right.at, &ldr, &unused, &unused_too, b->room,
+            iwork, &info, 1, 1);
     AM_ASSERT(info >= 0);
     if (info == 0) {
         return 0;
     }
     memcpy(b->d, d, (size_t)k * sizeof *d);
     memcpy(b->e, e, (size_t)(k - 1) * sizeof *e);
-    identity(left, k);
-    identity(right, k);
-    dbdsqr_(uplo, &k, &k, &k, &none, b->d, b->e, right, &k, left, &k, &unused, &one, b->room, &info,
-            1);
+    identity(left);
+    identity(right);
+    dbdsqr_(uplo, &k, &k, &k, &none, b->d, b->e, right.at, &ldr, left.at, &ldl, &unused, &one,
+            b->room, &info, 1);
     return am_lapack_info("singular values", "dbdsqr", info, "no convergence");
 }
 
-/* The first columns of left, m long: those of q [k,k], turned back. */
-static void turn_left(const am_bidiagonal *b, const double *q, am_matrix vt)
+/* to = the first rows and columns of from [k,k], which may lie there already; 0 in others. */
+static void extend(am_matrix from, am_matrix to)
+{
+    const int64_t rows = least(to.rows, from.rows), cols = least(to.cols, from.cols);
+    if (from.at != to.at) {
+        am_matrix_copy(am_matrix_part(from, 0, 0, rows, cols),
+                       am_matrix_part(to, 0, 0, rows, cols));
+    }
+    am_matrix_fill(am_matrix_part(to, rows, 0, to.rows - rows, to.cols), 0);
+    am_matrix_fill(am_matrix_part(to, 0, cols, rows, to.cols - cols), 0);
+}
+
+/* The first of Fortran's left vectors, m long, turned back. */
+static void turn_left(const am_bidiagonal *b, am_matrix left, am_matrix vt)
 {
     const int count = am_int(vt.rows), ld = am_int(vt.step);
     int info = 0;
-    for (int64_t j = 0; j < count; j++) {
-        double *column = vt.at + j * vt.step;
-        memcpy(column, q + j * b->k, (size_t)b->k * sizeof *column);
-        memset(column + b->k, 0, (size_t)(b->m - b->k) * sizeof *column);
-    }
+    extend(left, vt);
     dormbr_("Q", "L", "N", &b->rows, &count, &b->cols, b->core, &b->ldcore, b->tauq, vt.at, &ld,
             b->room, &b->lwork, &info, 1, 1, 1);
     AM_ASSERT(info == 0);
@@ -201,16 +210,12 @@ static void turn_left(const am_bidiagonal *b, const double *q, am_matrix vt)
     }
 }
 
-/* The first rows of right, n long: those of p [k,k], turned back. */
-static void turn_right(const am_bidiagonal *b, const double *p, am_matrix u)
+/* The first of Fortran's right vectors, n long, turned back. */
+static void turn_right(const am_bidiagonal *b, am_matrix right, am_matrix u)
 {
     const int count = am_int(u.cols), ld = am_int(u.step);
     int info = 0;
-    for (int64_t j = 0; j < b->n; j++) {
-        for (int64_t i = 0; i < count; i++) {
-            u.at[j * u.step + i] = j < b->k ? p[j * b->k + i] : 0;
-        }
-    }
+    extend(right, u);
     dormbr_("P", "R", "T", &count, &b->cols, &b->rows, b->core, &b->ldcore, b->taup, u.at, &ld,
             b->room, &b->lwork, &info, 1, 1, 1);
     AM_ASSERT(info == 0);
@@ -238,7 +243,10 @@ static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_mat
                        .tauq = am_matrix_take(work, 1, k).at,
                        .taup = am_matrix_take(work, 1, k).at,
                        .lwork = workspace(m, n, vt.rows)};
-    double *left = am_matrix_take(work, k, k).at, *right = am_matrix_take(work, k, k).at;
+    /* Where all vectors are wanted they are made in place. */
+    const bool is_all = vt.rows == k;
+    const am_matrix left = is_all ? am_matrix_part(vt, 0, 0, k, k) : am_matrix_take(work, k, k);
+    const am_matrix right = is_all ? am_matrix_part(u, 0, 0, k, k) : am_matrix_take(work, k, k);
     b.room = am_matrix_take(work, 1, b.lwork).at;
     int exponent = 0;
     (void)am_matrix_normalise(a, &exponent);

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("AM_BUILD", "build")).resolve()
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 from safetensors import Tensor, read, write  # noqa: E402
 
-RUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
+RUN = (os.environ.get("AM_MPIRUN") or str(ROOT / "jobs" / "launch")).split()
 # What TSV-M does to one matrix: T decompositions, cut and stacked, two polar factors of the stacks.
 PEER = """
 import sys, time
