@@ -39,16 +39,24 @@ static int64_t iterate_bytes(const am_layout *on, int64_t m, int64_t n)
     return 2 * am_matrix_bytes_on(on, m, n) + 2 * am_matrix_bytes_on(on, k, k);
 }
 
-static int64_t svd_bytes(const am_layout *on, int64_t m, int64_t n)
+/* svd: what the decomposition needs besides. */
+static int64_t bytes_of(const am_layout *on, int64_t m, int64_t n, int64_t svd)
 {
     const int64_t k = least(m, n);
-    return am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) +
-           am_svd_bytes_on(on, m, n, k);
+    return most(iterate_bytes(on, m, n), am_matrix_bytes_on(on, m, k) +
+                                             am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) +
+                                             svd);
 }
 
 int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n)
 {
-    return most(iterate_bytes(on, m, n), svd_bytes(on, m, n));
+    return bytes_of(on, m, n, am_svd_bytes_on(on, m, n, least(m, n)));
+}
+
+int64_t am_polar_bytes_within_on(const am_layout *on, int64_t m, int64_t n)
+{
+    return on != NULL ? am_polar_bytes_on(on, m, n)
+                      : bytes_of(NULL, m, n, am_svd_bytes_within(m, n));
 }
 
 int64_t am_polar_bytes(int64_t m, int64_t n)

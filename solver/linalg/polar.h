@@ -23,5 +23,7 @@ int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way);
 int64_t am_polar_bytes(int64_t m, int64_t n);
 /** The same on a grid; on NULL: whole. */
 int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n);
+/** Of a matrix of m x n or any of its leading rows or columns. */
+int64_t am_polar_bytes_within_on(const am_layout *on, int64_t m, int64_t n);
 
 #endif

@@ -1,6 +1,7 @@
-/* Singular value decompositions: to two diagonals (dgebrd), by divide and conquer (dbdsdc), and
- * back (dormbr). The steps of dgesdd; but only the vectors that are wanted are turned back, and
- * where divide and conquer does not converge, QR iteration (dbdsqr) begins from the diagonals.
+/* Singular value decompositions: to two diagonals, by divide and conquer (dbdsdc), and back
+ * (dormbr). The steps of dgesdd; but the first one reads the matrix once a column, only the vectors
+ * that are wanted are turned back, and where divide and conquer does not converge, QR iteration
+ * (dbdsqr) begins from the diagonals.
  *
  * Fortran sees the transposed matrix, a^T = v diag(s) u^T: its first factor, by columns, is our vt
  * by rows, and its second one our u. Nothing is transposed. SPDX-License-Identifier: BSD-3-Clause
@@ -12,11 +13,10 @@
 #include <stddef.h>
 #include <string.h>
 #include "mpi/bigcount.h"
+#include "solver/linalg/bidiagonal.h"
 #include "solver/linalg/checked.h"
 #include "solver/linalg/grid.h"
 
-extern void dgebrd_(const int *m, const int *n, double *a, const int *lda, double *d, double *e,
-                    double *tauq, double *taup, double *work, const int *lwork, int *info);
 extern void dgeqrf_(const int *m, const int *n, double *a, const int *lda, double *tau,
                     double *work, const int *lwork, int *info);
 extern void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau,
@@ -61,15 +61,11 @@ static double most(double a, double b)
     return a > b ? a : b;
 }
 
-/* Where QR first takes less time, as dgesdd has it. */
-int64_t am_svd_long(int64_t longer)
+/* Whether QR goes first: where it takes less time, as dgesdd has it; and LQ of Fortran's broad
+ * ones, since am_bidiagonal_reduce takes none. */
+static bool has_core(int64_t m, int64_t n)
 {
-    return 6 * longer / 11;
-}
-
-static bool is_long(int64_t m, int64_t n)
-{
-    return least(m, n) <= am_svd_long(m > n ? m : n);
+    return m < n || 6 * m >= 11 * n;
 }
 
 /* Elements of workspace. m, n: as Fortran has them; count: vectors. */
@@ -77,12 +73,11 @@ static int workspace(int64_t m_, int64_t n_, int64_t count_)
 {
     const int m = am_int(m_), n = am_int(n_), k = am_int(least(m_, n_));
     const int count = count_ > 0 ? am_int(count_) : 1;
-    const bool is_core = is_long(m_, n_);
+    const bool is_core = has_core(m_, n_);
     const int rows = is_core ? k : m, cols = is_core ? k : n, query = -1;
     double none = 0, answer = 0, asked = 3.0 * k * k + 4.0 * k; /* of dbdsdc */
     int info = 0;
-    dgebrd_(&rows, &cols, &none, &rows, &none, &none, &none, &none, &answer, &query, &info);
-    asked = most(asked, answer);
+    asked = most(asked, (double)am_bidiagonal_room(rows, cols));
     dormbr_("Q", "L", "N", &rows, &count, &cols, &none, &rows, &none, &none, &rows, &answer, &query,
             &info, 1, 1, 1);
     asked = most(asked, answer);
@@ -109,6 +104,17 @@ int64_t am_svd_bytes(int64_t m, int64_t n)
     return am_svd_bytes_on(NULL, m, n, least(m, n));
 }
 
+int64_t am_svd_bytes_within(int64_t m, int64_t n)
+{
+    const int64_t shapes[][2] = {{m, n}, {m, least(n, m - 1)}, {least(m, 6 * n / 11), n}};
+    int64_t bytes = 0;
+    for (int i = 0; i < 3; i++) {
+        const int64_t one = shapes[i][0] > 0 ? am_svd_bytes(shapes[i][0], shapes[i][1]) : 0;
+        bytes = one > bytes ? one : bytes;
+    }
+    return bytes;
+}
+
 int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count)
 {
     const int64_t k = least(m, n);
@@ -118,7 +124,7 @@ int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count
     if (on != NULL) {
         return am_grid_svd_bytes(on, m, n, count);
     }
-    const int squares = (is_long(m, n) ? 1 : 0) + (count < k ? 2 : 0);
+    const int squares = (has_core(n, m) ? 1 : 0) + (count < k ? 2 : 0);
     return squares * am_matrix_bytes(k, k) + 7 * am_matrix_bytes(1, k) +
            am_matrix_bytes(1, workspace(n, m, count)) +
            (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
@@ -128,7 +134,7 @@ int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count
 static void reduce(am_arena *work, am_bidiagonal *b)
 {
     int info = 0;
-    if (!is_long(b->m, b->n)) {
+    if (!has_core(b->m, b->n)) {
         b->core = b->a;
         b->ldcore = b->lda;
     } else {
@@ -145,9 +151,8 @@ static void reduce(am_arena *work, am_bidiagonal *b)
             }
         }
     }
-    dgebrd_(&b->rows, &b->cols, b->core, &b->ldcore, b->d, b->e, b->tauq, b->taup, b->room,
-            &b->lwork, &info);
-    AM_ASSERT(info == 0);
+    am_bidiagonal_reduce(b->rows, b->cols, b->core, b->ldcore, b->d, b->e, b->tauq, b->taup,
+                         b->room);
 }
 
 static void identity(am_matrix a)
@@ -161,13 +166,12 @@ static void identity(am_matrix a)
 /* Of the two diagonals: b->d, falling, and the vectors of both sides [k,k]. */
 static int decompose(am_arena *work, am_bidiagonal *b, am_matrix left, am_matrix right)
 {
-    const char *uplo = b->rows >= b->cols ? "U" : "L";
     const int k = b->k, none = 0, one = 1, ldl = am_int(left.step), ldr = am_int(right.step);
     double *d = am_matrix_take(work, 1, k).at, *e = am_matrix_take(work, 1, k).at, unused = 0;
     int *iwork = am_arena_take(work, (size_t)(8 * k) * sizeof *iwork), info = 0, unused_too = 0;
     memcpy(d, b->d, (size_t)k * sizeof *d);
     memcpy(e, b->e, (size_t)(k - 1) * sizeof *e);
-    dbdsdc_(uplo, "I", &k, b->d, b->e, left.at, &ldl, right.at, &ldr, &unused, &unused_too, b->room,
+    dbdsdc_("U", "I", &k, b->d, b->e, left.at, &ldl, right.at, &ldr, &unused, &unused_too, b->room,
             iwork, &info, 1, 1);
     AM_ASSERT(info >= 0);
     if (info == 0) {
@@ -177,7 +181,7 @@ static int decompose(am_arena *work, am_bidiagonal *b, am_matrix left, am_matrix
     memcpy(b->e, e, (size_t)(k - 1) * sizeof *e);
     identity(left);
     identity(right);
-    dbdsqr_(uplo, &k, &k, &k, &none, b->d, b->e, right.at, &ldr, left.at, &ldl, &unused, &one,
+    dbdsqr_("U", &k, &k, &k, &none, b->d, b->e, right.at, &ldr, left.at, &ldl, &unused, &one,
             b->room, &info, 1);
     return am_lapack_info("singular values", "dbdsqr", info, "no convergence");
 }
@@ -203,7 +207,7 @@ static void turn_left(const am_bidiagonal *b, am_matrix left, am_matrix vt)
     dormbr_("Q", "L", "N", &b->rows, &count, &b->cols, b->core, &b->ldcore, b->tauq, vt.at, &ld,
             b->room, &b->lwork, &info, 1, 1, 1);
     AM_ASSERT(info == 0);
-    if (is_long(b->m, b->n) && b->m >= b->n) {
+    if (has_core(b->m, b->n) && b->m >= b->n) {
         dormqr_("L", "N", &b->m, &count, &b->k, b->a, &b->lda, b->tau, vt.at, &ld, b->room,
                 &b->lwork, &info, 1, 1);
         AM_ASSERT(info == 0);
@@ -219,7 +223,7 @@ static void turn_right(const am_bidiagonal *b, am_matrix right, am_matrix u)
     dormbr_("P", "R", "T", &count, &b->cols, &b->rows, b->core, &b->ldcore, b->taup, u.at, &ld,
             b->room, &b->lwork, &info, 1, 1, 1);
     AM_ASSERT(info == 0);
-    if (is_long(b->m, b->n) && b->m < b->n) {
+    if (b->m < b->n) {
         dormlq_("R", "N", &count, &b->n, &b->k, b->a, &b->lda, b->tau, u.at, &ld, b->room,
                 &b->lwork, &info, 1, 1);
         AM_ASSERT(info == 0);
@@ -229,7 +233,7 @@ static void turn_right(const am_bidiagonal *b, am_matrix right, am_matrix u)
 static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)
 {
     const int m = am_int(a.cols), n = am_int(a.rows), k = am_int(least(m, n));
-    const bool is_core = is_long(m, n);
+    const bool is_core = has_core(m, n);
     am_bidiagonal b = {.m = m,
                        .n = n,
                        .k = k,

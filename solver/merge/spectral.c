@@ -16,11 +16,6 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 am_spectral_size am_spectral_size_of(const am_unit *unit)
 {
     const int64_t m = unit->outer, n = unit->n / m;
@@ -118,10 +113,9 @@ int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_d
 
 int64_t am_directions_turn_bytes(const am_layout *on, int64_t m, int64_t n, int64_t room)
 {
-    const int64_t left = am_polar_bytes_on(on, m, room), right = am_polar_bytes_on(on, room, n);
-    const int64_t few_left = am_polar_bytes_on(on, m, least(room, am_svd_long(m)));
-    const int64_t few_right = am_polar_bytes_on(on, least(room, am_svd_long(n)), n);
-    return larger(larger(left, right), larger(few_left, few_right));
+    const int64_t left = am_polar_bytes_within_on(on, m, room);
+    const int64_t right = am_polar_bytes_within_on(on, room, n);
+    return left > right ? left : right;
 }
 
 /* The directions that are there. */
