@@ -51,24 +51,30 @@ def read_table(path: Path) -> tuple[str, list[dict]]:
     return table.get("setup", ""), cases
 
 
-def prepare(folder: Path, script: str) -> None:
-    """Run the set-up shell lines in the case's folder."""
-    support = HERE.parent / "support"
+def prepare(folder: Path, script: str, functions: Path) -> None:
+    """Run set-up lines of the shell in a folder, with the functions of earlier ones, which are kept."""
     env = dict(os.environ, AM_BIN=rankrun.binary(), AM_TESTS=str(HERE.parent))
-    prologue = f'set -eu\npython3() {{ "{sys.executable}" "$@"; }}\n' + "".join(
-        f'{name}() {{ "{sys.executable}" "{support}/make_{name}.py" "$@"; }}\n'
-        for name in ("ckpt", "tasks"))
-    subprocess.run(["bash", "-c", prologue + script], cwd=folder, env=env, check=True,
-                   stdin=subprocess.DEVNULL)
+    subprocess.run(["bash", "-c", f'set -eu\n. "{functions}"\n{script}\ndeclare -f >"{functions}"'],
+                   cwd=folder, env=env, check=True, stdin=subprocess.DEVNULL)
 
 
-def run_case(common: str, case: dict, ranks: int) -> rankrun.Result:
+def prepare_all(top: Path, script: str) -> None:
+    """What the cases of a table have in common: the files of top/common, and functions beside them."""
+    support, folder, functions = HERE.parent / "support", top / "common", top / "functions"
+    folder.mkdir()
+    functions.write_text(f'python3() {{ "{sys.executable}" "$@"; }}\n' + "".join(
+        f'{name}() {{ "{sys.executable}" "{support}/make_{name}.py" "$@"; }}\n' for name in ("ckpt", "tasks")))
+    prepare(folder, script, functions)
+
+
+def run_case(common: Path, case: dict, ranks: int) -> rankrun.Result:
     top = Path(tempfile.mkdtemp(prefix="am_bad."))
     folder = top / "case"
-    folder.mkdir()
+    shutil.copytree(common / "common", folder, symlinks=True)
     program, user = rankrun.binary(), None
     try:
-        prepare(folder, common + "\n" + case.get("setup", ""))
+        if "setup" in case:
+            prepare(folder, case["setup"], Path(shutil.copy(common / "functions", top)))
         if case.get("as_user") and os.getuid() == 0:
             # Root passes every permission check: run as nobody, from a copy that nobody can read.
             user = NOBODY
@@ -108,8 +114,9 @@ def main() -> int:
     runs = [(case, ranks) for case in cases if not wanted or case["name"] in wanted
             for ranks in case.get("np", RANKS)]
     failed = 0
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = pool.map(lambda run: run_case(common, *run), runs)
+    with tempfile.TemporaryDirectory(prefix="am_bad.") as top, ThreadPoolExecutor(AT_ONCE) as pool:
+        prepare_all(Path(top), common)
+        results = pool.map(lambda run: run_case(Path(top), *run), runs)
         for (case, ranks), result in zip(runs, results):
             failed += bool(result.problems)
             word = "FAIL" if result.problems else "ok"
