@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Spectra of k values, falling. */
-enum { PLAIN, REPEATED, SINGULAR, ONE_DIRECTION, ZERO, HUGE, TINY, SPREAD, SPECTRA };
+enum { PLAIN, REPEATED, SINGULAR, ONE_DIRECTION, ZERO, HUGE, TINY, STEEP, SPREAD, SPECTRA };
 
 static inline double spectrum(int kind, int64_t i, int64_t k)
 {
@@ -27,6 +27,8 @@ static inline double spectrum(int kind, int64_t i, int64_t k)
         return 1e290 * (2 - at);
     case TINY:
         return 1e-290 * (2 - at);
+    case STEEP:
+        return pow(10, -4 * at);
     default:
         return pow(10, -9 * at);
     }

@@ -9,7 +9,7 @@
 #include "solver/linalg/grid.h"
 
 /* Workspaces of the routines used here have at most some blocks of 64 rows or columns and 5 squares
- * of the smaller side, and so have offsets into them. */
+ * of the smaller side (3 of singular values, 2 of eigenvalues), and so have offsets into them. */
 bool am_lapack_fits(int64_t rows, int64_t cols)
 {
     const int64_t longer = rows > cols ? rows : cols, shorter = rows > cols ? cols : rows;
@@ -44,8 +44,13 @@ int am_lapack_check(const char *what, am_matrix a)
                        g == NULL ? "LAPACK's 32-bit integers"
                                  : "ScaLAPACK's 32-bit integers on this grid");
     }
+    return am_lapack_check_finite(what, a);
+}
+
+int am_lapack_check_finite(const char *what, am_matrix a)
+{
     const int rc = check_finite(what, a);
-    return g == NULL ? rc : g->ops->agree(g, rc);
+    return a.grid == NULL ? rc : a.grid->ops->agree(a.grid, rc);
 }
 
 int am_lapack_info(const char *what, const char *routine, int info, const char *trouble)

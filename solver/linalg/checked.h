@@ -13,7 +13,11 @@ bool am_lapack_fits(int64_t rows, int64_t cols);
 /** Every element is finite, and LAPACK can index the matrix. One BLAS thread from here on.
  * what  names the factorisation in messages. Errors: AM_E_NUMERIC. */
 int am_lapack_check(const char *what, am_matrix a);
-/** What LAPACK's info means. routine: "dgesdd"; trouble: what info > 0 means.
+/** The first half of am_lapack_check, where sizes follow from others that were checked. */
+int am_lapack_check_finite(const char *what, am_matrix a);
+/** A largest singular value, brought back to its scale. Errors: AM_E_NUMERIC, it overflows. */
+int am_svd_check_largest(double s);
+/** What LAPACK's info means. routine: "dbdsqr"; trouble: what info > 0 means.
  * Errors: AM_E_NUMERIC for info > 0; info < 0 is a bug (AM_ASSERT). */
 int am_lapack_info(const char *what, const char *routine, int info, const char *trouble);
 /** The answer of a workspace query in elements; at least 1. Too many for 32 bits: AM_ASSERT, since

@@ -19,6 +19,8 @@ extern void Cblacs_gridinit(int *context, char *order, int rows, int cols);
 extern void Cblacs_gridexit(int context);
 extern void Cblacs_set(int context, int what, int *value);
 
+extern void pb_topset_(const int *context, const char *what, const char *scope,
+                       const char *topology, size_t length_w, size_t length_s, size_t length_t);
 extern void pdgeadd_(const char *turn, const int *m, const int *n, const double *alpha,
                      const double *a, const int *ia, const int *ja, const int *desca,
                      const double *beta, double *c, const int *ic, const int *jc, const int *descc);
@@ -46,6 +48,17 @@ am_described am_describe(am_matrix a)
                                  most(1, am_int(a.step))},
                           .i = am_int(a.col) + 1,
                           .j = am_int(a.row) + 1};
+}
+
+void am_grid_settle(const am_grid *grid)
+{
+    static const char *const what[] = {"Broadcast", "Combine"};
+    static const char *const scope[] = {"Rowwise", "Columnwise", "All"};
+    for (int i = 0; i < 2; i++) {
+        for (int j = 0; j < 3; j++) {
+            pb_topset_(&grid->context, what[i], scope[j], " ", 9, 10, 1);
+        }
+    }
 }
 
 int am_grid_room(double answer, int64_t room)
@@ -136,6 +149,7 @@ static const am_grid_ops scalapack = {.add = add_all,
                                       .svd = am_grid_svd_all,
                                       .eigen = am_grid_eigen_all,
                                       .qr = am_grid_qr_all,
+                                      .qr_rows = am_grid_qr_rows_all,
                                       .cholesky = am_grid_cholesky_all,
                                       .cholesky_invert = am_grid_cholesky_invert_all,
                                       .cholesky_solve = am_grid_cholesky_solve_all};

@@ -21,10 +21,11 @@ typedef struct am_grid_ops {
     double (*total)(const am_grid *grid, double x);
     double (*largest)(const am_grid *grid, double x);
     int (*agree)(const am_grid *grid, int code);
-    /* As in the headers named above; matrices begin at (0, 0). */
+    /* As in the headers named above; matrices begin at (0, 0), but for u and vt. */
     int (*svd)(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
     int (*eigen)(am_arena *work, am_matrix a, double *values);
     int (*qr)(am_arena *work, am_matrix a, am_matrix q, am_matrix r);
+    void (*qr_rows)(am_arena *work, am_matrix a); /* cannot fail */
     int (*cholesky)(am_matrix a);
     int (*cholesky_invert)(am_matrix l);
     int (*cholesky_solve)(am_matrix l, am_matrix b);
@@ -49,12 +50,11 @@ void am_grid_close_all(am_grid *grid);
 /** Whether this rank is one of the grid's. */
 bool am_grid_is_mine(const am_grid *grid);
 
-/** Bytes that am_svd, am_symmetric_eigen and am_qr take of `work` on a grid. */
+/** Bytes that am_svd, am_symmetric_eigen, am_qr and am_qr_rows take of `work` on a grid. */
 int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n, int64_t count);
 int64_t am_grid_eigen_bytes(const am_layout *on, int64_t n);
 int64_t am_grid_qr_bytes(const am_layout *on, int64_t m, int64_t n);
-/** What ScaLAPACK itself allocates for singular values of m x n. */
-int64_t am_grid_svd_besides(const am_layout *on, int64_t m, int64_t n);
+int64_t am_grid_qr_rows_bytes(const am_layout *on, int64_t n, int64_t m);
 /** Bytes that PBLAS and BLACS take besides, for matrices with sides of at most `longest`. */
 int64_t am_grid_besides(const am_layout *on, int64_t longest);
 

@@ -59,6 +59,7 @@ int am_grid_cholesky_all(am_matrix a)
     const int n = am_int(a.rows);
     int info = 0;
     pdpotrf_("U", &n, a.at, &at.i, &at.j, at.at, &info, 1);
+    am_grid_settle(a.grid);
     clear_upper(a);
     return am_agree_all(a.grid->comm, am_lapack_info("Cholesky factorisation", "pdpotrf", info,
                                                      "the matrix is not positive definite"));
@@ -70,6 +71,7 @@ int am_grid_cholesky_invert_all(am_matrix l)
     const int n = am_int(l.rows);
     int info = 0;
     pdtrtri_("U", "N", &n, l.at, &at.i, &at.j, at.at, &info, 1, 1);
+    am_grid_settle(l.grid);
     return am_agree_all(l.grid->comm, am_lapack_info("inverse of Cholesky factors", "pdtrtri", info,
                                                      "the matrix is singular"));
 }
@@ -81,6 +83,7 @@ int am_grid_cholesky_solve_all(am_matrix l, am_matrix b)
     int info = 0;
     pdpotrs_("U", &n, &nrhs, l.at, &at.i, &at.j, at.at, b.at, &right.i, &right.j, right.at, &info,
              1);
+    am_grid_settle(l.grid);
     return am_agree_all(l.grid->comm, am_lapack_info("solution by Cholesky factors", "pdpotrs",
                                                      info, "no solution"));
 }
@@ -107,8 +110,13 @@ int64_t am_grid_qr_bytes(const am_layout *on, int64_t m, int64_t n)
            most(am_grid_room_bytes(qr_room(on, m, n)), signs);
 }
 
-/* columns = a^T to its reflectors, r: their triangle. */
-static void reflect_all(am_arena *work, am_matrix columns, double *tau, am_matrix r)
+int64_t am_grid_qr_rows_bytes(const am_layout *on, int64_t n, int64_t m)
+{
+    return am_grid_room_bytes(tau_room(on, n)) + am_grid_room_bytes(qr_room(on, m, n));
+}
+
+/* Fortran's columns, our rows, to their reflectors. */
+static void reflect_all(am_arena *work, am_matrix columns, double *tau)
 {
     const am_described at = am_describe(columns);
     const int m = am_int(columns.cols), n = am_int(columns.rows), query = -1;
@@ -119,7 +127,13 @@ static void reflect_all(am_arena *work, am_matrix columns, double *tau, am_matri
     AM_ASSERT(info == 0);
     const int lwork = am_grid_room(answer, room);
     pdgeqrf_(&m, &n, columns.at, &at.i, &at.j, at.at, tau, space, &lwork, &info);
+    am_grid_settle(columns.grid);
     AM_ASSERT(info == 0);
+}
+
+/* r: the triangle of the reflectors. */
+static void unpack(am_matrix columns, am_matrix r)
+{
     am_matrix_transpose(am_matrix_part(columns, 0, 0, columns.rows, r.rows), r);
     const am_matrix here = am_matrix_local(r);
     for (int64_t i = 0; i < here.rows; i++) {
@@ -130,10 +144,11 @@ static void reflect_all(am_arena *work, am_matrix columns, double *tau, am_matri
     }
 }
 
-static void form_all(am_arena *work, am_matrix columns, const double *tau, am_matrix q)
+/* The first k reflectors to k orthonormal columns. */
+static void form_all(am_arena *work, am_matrix columns, const double *tau, int k)
 {
     const am_described at = am_describe(columns);
-    const int m = am_int(q.rows), k = am_int(q.cols), query = -1;
+    const int m = am_int(columns.cols), query = -1;
     const int64_t room = qr_room(&columns.grid->layout, columns.cols, columns.rows);
     double answer = 0, *space = am_arena_take(work, (size_t)room * sizeof *space);
     int info = 0;
@@ -141,8 +156,17 @@ static void form_all(am_arena *work, am_matrix columns, const double *tau, am_ma
     AM_ASSERT(info == 0);
     const int lwork = am_grid_room(answer, room);
     pdorgqr_(&m, &k, &k, columns.at, &at.i, &at.j, at.at, tau, space, &lwork, &info);
+    am_grid_settle(columns.grid);
     AM_ASSERT(info == 0);
-    am_matrix_transpose(am_matrix_part(columns, 0, 0, k, m), q);
+}
+
+void am_grid_qr_rows_all(am_arena *work, am_matrix a)
+{
+    double *tau = am_arena_take(work, (size_t)tau_room(&a.grid->layout, a.rows) * sizeof(double));
+    const size_t after = am_arena_mark(work);
+    reflect_all(work, a, tau);
+    am_arena_release(work, after);
+    form_all(work, a, tau, am_int(a.rows));
 }
 
 /* The diagonal of r becomes positive: its rows, and columns of q with them. */
@@ -180,10 +204,12 @@ int am_grid_qr_all(am_arena *work, am_matrix a, am_matrix q, am_matrix r)
     double *tau = am_arena_take(work, (size_t)tau_room(&a.grid->layout, a.cols) * sizeof(double));
     const size_t after = am_arena_mark(work);
     am_matrix_transpose(a, columns);
-    reflect_all(work, columns, tau, r);
+    reflect_all(work, columns, tau);
     am_arena_release(work, after);
-    form_all(work, columns, tau, q);
+    unpack(columns, r);
+    form_all(work, columns, tau, am_int(q.cols));
     am_arena_release(work, after);
+    am_matrix_transpose(am_matrix_part(columns, 0, 0, q.cols, q.rows), q);
     const int rc = turn_all(work, q, r);
     am_arena_release(work, mark);
     return rc;
@@ -226,6 +252,7 @@ static int eigen_factors_all(am_arena *work, am_matrix a, double *values, am_mat
     const int lwork = am_grid_room(answer, room);
     pdsyevd_("V", "U", &n, a.at, &at.i, &at.j, at.at, values, z.at, &to.i, &to.j, to.at, space,
              &lwork, whole, &liwork, &info, 1, 1);
+    am_grid_settle(g);
     int rc = am_lapack_info("eigenvalues", "pdsyevd", info, "no convergence");
     AM_AGREE(g->comm);
     rc = am_bcast_all(g->comm, 0, values, n * (int64_t)sizeof *values);

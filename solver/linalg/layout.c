@@ -21,16 +21,18 @@ int64_t am_layout_place(const am_layout *layout, int64_t i, int index, int parts
     return (i / layout->block * parts + index) * layout->block + i % layout->block;
 }
 
-/* Workspaces have at most some blocks of rows or columns and 6 times the matrix: of singular values
- * a part of both factors for each rank (by whole rows of them, which are as long as the shorter
- * side), of eigenvalues two squares. Offsets and counts are of 32 bits. */
+/* Of a matrix, on the rank that has most of it. */
+static double elements(const am_layout *on, int64_t rows, int64_t cols)
+{
+    return (double)am_layout_most(on, rows, on->rows) * (double)am_layout_most(on, cols, on->cols);
+}
+
+/* Workspaces have at most some blocks of rows or columns and 6 times the matrix (eigenvalues take
+ * two squares). Polar factors lay it down beside a square. Offsets and counts are of 32 bits. */
 bool am_layout_fits(const am_layout *layout, int64_t rows, int64_t cols)
 {
-    const int64_t m = am_layout_most(layout, rows, layout->rows);
-    const int64_t n = am_layout_most(layout, cols, layout->cols);
     const int64_t longer = rows > cols ? rows : cols, shorter = rows > cols ? cols : rows;
-    const int64_t ranks = (int64_t)layout->rows * layout->cols, each = (longer + ranks - 1) / ranks;
-    return longer <= INT_MAX / 64 && (m == 0 || n <= INT_MAX / 8 / m) &&
-           (each == 0 || shorter <= INT_MAX / 8 / each) &&
-           longer <= INT_MAX / 8 / (2 * layout->block + 16);
+    return longer <= INT_MAX / 128 && elements(layout, rows, cols) <= INT_MAX / 8 &&
+           elements(layout, shorter, longer + shorter) <= INT_MAX / 4 &&
+           longer <= INT_MAX / 16 / (2 * layout->block + 16);
 }

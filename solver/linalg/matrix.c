@@ -190,7 +190,8 @@ double am_matrix_total(am_matrix a, double x)
     return a.grid == NULL ? x : a.grid->ops->total(a.grid, x);
 }
 
-double am_matrix_norm(am_matrix a)
+/* |a| / 2^*exponent, a number near 1 or 0. */
+static double norm_of(am_matrix a, int *exponent)
 {
     const am_matrix here = am_matrix_local(a);
     double largest = 0, sum = 0;
@@ -200,31 +201,40 @@ double am_matrix_norm(am_matrix a)
         }
     }
     largest = a.grid == NULL ? largest : a.grid->ops->largest(a.grid, largest);
+    *exponent = 0;
     if (largest == 0) {
         return 0;
     }
-    int exponent = 0;
-    (void)frexp(largest, &exponent);
+    (void)frexp(largest, exponent);
     for (int64_t i = 0; i < here.rows; i++) {
         for (int64_t j = 0; j < here.cols; j++) {
-            const double x = ldexp(here.at[i * here.step + j], -exponent);
+            const double x = ldexp(here.at[i * here.step + j], -*exponent);
             sum += x * x;
         }
     }
-    return ldexp(sqrt(am_matrix_total(a, sum)), exponent);
+    return sqrt(am_matrix_total(a, sum));
 }
 
-double am_matrix_normalise(am_matrix a, int *exponent)
+double am_matrix_norm(am_matrix a)
 {
-    const double norm = am_matrix_norm(a);
+    int exponent = 0;
+    const double norm = norm_of(a, &exponent);
+    return ldexp(norm, exponent);
+}
+
+bool am_matrix_normalise(am_matrix a, int *exponent)
+{
+    int more = 0;
+    const double norm = norm_of(a, exponent);
     const am_matrix here = am_matrix_local(a);
-    (void)frexp(norm, exponent);
+    (void)frexp(norm, &more);
+    *exponent += more;
     for (int64_t i = 0; i < here.rows; i++) {
         for (int64_t j = 0; j < here.cols; j++) {
             here.at[i * here.step + j] = ldexp(here.at[i * here.step + j], -*exponent);
         }
     }
-    return norm;
+    return norm > 0;
 }
 
 double am_matrix_inner(am_matrix a, am_matrix b)
@@ -269,4 +279,21 @@ void am_multiply(double alpha, am_matrix a, am_turn turn_a, am_matrix b, am_turn
     am_alive("products of matrices");
     dgemm_(turn_b == AM_AS_IS ? "N" : "T", turn_a == AM_AS_IS ? "N" : "T", &m, &n, &k, &alpha, b.at,
            &ldb, a.at, &lda, &beta, c.at, &ldc, 1, 1);
+}
+
+double am_matrix_skewness(am_matrix a, am_matrix gram)
+{
+    const bool is_tall = a.rows > a.cols;
+    double sum = 0;
+    am_multiply(1, a, is_tall ? AM_TRANSPOSED : AM_AS_IS, a, is_tall ? AM_AS_IS : AM_TRANSPOSED, 0,
+                gram);
+    const am_matrix here = am_matrix_local(gram);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(gram, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            const double off = here.at[i * here.step + j] - (am_matrix_col(gram, j) == row);
+            sum += off * off;
+        }
+    }
+    return sqrt(am_matrix_total(gram, sum));
 }

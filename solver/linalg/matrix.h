@@ -61,11 +61,14 @@ void am_matrix_scale(am_matrix a, double factor);
 void am_matrix_scale_rows(am_matrix a, const double *factor);
 /** sqrt of the sum of squares, without overflow where the result has none. */
 double am_matrix_norm(am_matrix a);
-/** a /= 2^*exponent, exactly but for what is below 2^-1022 of the norm then: 1/2 <= |a| < 1, whose
- * squares neither overflow nor vanish; zero stays. Returns what am_matrix_norm did before. */
-double am_matrix_normalise(am_matrix a, int *exponent);
+/** a /= 2^*exponent, exactly but for what is below 2^-1022 then: 1/2 <= |a| < 1, whose squares
+ * neither overflow nor vanish. Returns false for zero, which stays. */
+bool am_matrix_normalise(am_matrix a, int *exponent);
 /** sum_ij a_ij b_ij. */
 double am_matrix_inner(am_matrix a, am_matrix b);
+/** |gram - 1| with gram = a a^T, or a^T a where a has more rows than columns: what these lack to be
+ * orthonormal. gram [k,k], k = min(rows, cols): scratch that lies as `a` does. */
+double am_matrix_skewness(am_matrix a, am_matrix gram);
 /** The sum of what every rank that shares `a` passes, of a whole matrix: x itself. */
 double am_matrix_total(am_matrix a, double x);
 

@@ -15,6 +15,7 @@
 #include "mpi/error.h"
 #include "solver/linalg/checked.h"
 #include "solver/linalg/cholesky.h"
+#include "solver/linalg/qdwh.h"
 #include "solver/linalg/svd.h"
 
 enum {
@@ -22,6 +23,7 @@ enum {
     STEPS_MORE = 60 /* where nothing else is allowed */
 };
 static const double TOLERANCE = 1e-13;
+static const double SEEN = 1e-7; /* a bound of singular values that a Gram matrix is good for */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -31,6 +33,14 @@ static int64_t least(int64_t a, int64_t b)
 static int64_t most(int64_t a, int64_t b)
 {
     return a > b ? a : b;
+}
+
+/* Its matrix lies down; squares before the iteration, for a bound of the condition. */
+int64_t am_polar_qdwh_bytes_on(const am_layout *on, int64_t m, int64_t n)
+{
+    const int64_t k = least(m, n), l = most(m, n);
+    return am_matrix_bytes_on(on, k, l) +
+           most(2 * am_matrix_bytes_on(on, k, k), am_qdwh_bytes_on(on, k, l));
 }
 
 static int64_t iterate_bytes(const am_layout *on, int64_t m, int64_t n)
@@ -43,9 +53,10 @@ static int64_t iterate_bytes(const am_layout *on, int64_t m, int64_t n)
 static int64_t bytes_of(const am_layout *on, int64_t m, int64_t n, int64_t svd)
 {
     const int64_t k = least(m, n);
-    return most(iterate_bytes(on, m, n), am_matrix_bytes_on(on, m, k) +
-                                             am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) +
-                                             svd);
+    const int64_t by_svd =
+        am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) + svd;
+    return most(most(iterate_bytes(on, m, n), by_svd),
+                on != NULL ? am_polar_qdwh_bytes_on(on, m, n) : 0);
 }
 
 int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n)
@@ -82,22 +93,10 @@ static int by_svd(am_arena *work, am_matrix a, double smallest)
     return rc;
 }
 
-/* gram = x^T x, or x x^T where that is smaller. Returns |I - gram|_F / sqrt(k). */
+/* gram = x x^T, or x^T x where that is smaller. Returns |1 - gram|_F / sqrt(k). */
 static double measure(am_matrix x, am_matrix gram)
 {
-    const bool is_tall = x.rows >= x.cols;
-    double sum = 0;
-    am_multiply(1, x, is_tall ? AM_TRANSPOSED : AM_AS_IS, x, is_tall ? AM_AS_IS : AM_TRANSPOSED, 0,
-                gram);
-    const am_matrix here = am_matrix_local(gram);
-    for (int64_t i = 0; i < here.rows; i++) {
-        const int64_t row = am_matrix_row(gram, i);
-        for (int64_t j = 0; j < here.cols; j++) {
-            const double off = here.at[i * here.step + j] - (am_matrix_col(gram, j) == row);
-            sum += off * off;
-        }
-    }
-    return sqrt(am_matrix_total(gram, sum) / (double)gram.rows);
+    return am_matrix_skewness(x, gram) / sqrt((double)gram.rows);
 }
 
 /* next = rho x (3 I - rho^2 gram) / 2; gram is changed. */
@@ -111,7 +110,7 @@ static void step(am_matrix x, am_matrix gram, double rho, am_matrix next)
             *at = 0.5 * rho * ((am_matrix_col(gram, j) == row ? 3 : 0) - rho * rho * *at);
         }
     }
-    if (x.rows >= x.cols) {
+    if (x.rows > x.cols) {
         am_multiply(1, x, AM_AS_IS, gram, AM_AS_IS, 0, next);
     } else {
         am_multiply(1, gram, AM_AS_IS, x, AM_AS_IS, 0, next);
@@ -177,28 +176,49 @@ static bool iterate(am_matrix *x, am_matrix *spare, am_matrix gram, double low, 
     return measure(*x, gram) <= TOLERANCE;
 }
 
-static bool by_iteration(am_arena *work, am_matrix a, int steps)
+/* *low: as normalise has it. */
+static bool by_iteration(am_arena *work, am_matrix a, int steps, double *low)
 {
     const int64_t k = least(a.rows, a.cols);
     am_matrix x = am_matrix_take_like(work, a, a.rows, a.cols);
     am_matrix spare = am_matrix_take_like(work, a, a.rows, a.cols);
     const am_matrix gram = am_matrix_take_like(work, a, k, k);
     const am_matrix square = am_matrix_take_like(work, a, k, k);
-    double low = 0;
     int exponent = 0;
     am_matrix_copy(a, x);
-    if (k == 0 || am_matrix_normalise(x, &exponent) == 0) {
+    if (k == 0 || !am_matrix_normalise(x, &exponent)) {
         return false;
     }
-    normalise(x, gram, square, &low);
-    if (steps < STEPS_MORE && count_steps(low) > steps) {
+    normalise(x, gram, square, low);
+    if (steps < STEPS_MORE && count_steps(*low) > steps) {
         return false;
     }
-    const bool is_done = iterate(&x, &spare, gram, fmax(low, 1e-8), steps);
+    const bool is_done = iterate(&x, &spare, gram, fmax(*low, 1e-8), steps);
     if (is_done) {
         am_matrix_copy(x, a);
     }
     return is_done;
+}
+
+static int by_qdwh(am_arena *work, am_matrix a)
+{
+    const bool is_tall = a.rows > a.cols;
+    const int64_t k = least(a.rows, a.cols);
+    const am_matrix x = am_matrix_take_like(work, a, k, most(a.rows, a.cols));
+    const size_t mark = am_arena_mark(work);
+    double low = 0;
+    int exponent = 0;
+    (is_tall ? am_matrix_transpose : am_matrix_copy)(a, x);
+    if (am_matrix_normalise(x, &exponent)) {
+        const am_matrix gram = am_matrix_take_like(work, a, k, k);
+        normalise(x, gram, am_matrix_take_like(work, a, k, k), &low);
+        am_arena_release(work, mark);
+    }
+    const int rc = am_qdwh(work, x, low);
+    if (rc == 0) {
+        (is_tall ? am_matrix_transpose : am_matrix_copy)(x, a);
+    }
+    return rc;
 }
 
 int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way)
@@ -206,15 +226,20 @@ int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way)
     const size_t mark = am_arena_mark(work);
     int rc = am_lapack_check("polar factor", a);
     bool is_done = rc != 0;
-    if (rc == 0 && way != AM_POLAR_SVD) {
-        is_done = by_iteration(work, a, way == AM_POLAR_ITERATE ? STEPS_MORE : STEPS);
+    double low = 0;
+    if (rc == 0 && (way == AM_POLAR_AUTO || way == AM_POLAR_ITERATE)) {
+        is_done = by_iteration(work, a, way == AM_POLAR_ITERATE ? STEPS_MORE : STEPS, &low);
         am_arena_release(work, mark);
     }
-    if (!is_done) {
-        rc = way == AM_POLAR_ITERATE
-                 ? am_fail(AM_E_NUMERIC, "polar factor: the matrix has not full rank")
-                 : by_svd(work, a, smallest);
+    if (is_done) {
+        return rc;
     }
+    if (way == AM_POLAR_ITERATE) {
+        return am_fail(AM_E_NUMERIC, "polar factor: the matrix has not full rank");
+    }
+    /* On a grid singular values are by QDWH, too: where all of them count, it is enough. */
+    const bool has_full_rank = a.grid != NULL && low > fmax(smallest, SEEN);
+    rc = way == AM_POLAR_QDWH || has_full_rank ? by_qdwh(work, a) : by_svd(work, a, smallest);
     am_arena_release(work, mark);
     return rc;
 }

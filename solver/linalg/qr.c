@@ -110,3 +110,52 @@ int am_qr(am_arena *work, am_matrix a, am_matrix q, am_matrix r, int *pivot)
     am_arena_release(work, mark);
     return rc;
 }
+
+/* ---- in place ---- */
+
+/* Fortran has the rows as columns. */
+static int workspace_of_rows(int64_t n_, int64_t m_)
+{
+    const int m = am_int(m_), n = am_int(n_), query = -1;
+    double none = 0, reflect = 0, form = 0;
+    int info = 0;
+    dgeqrf_(&m, &n, &none, &m, &none, &reflect, &query, &info);
+    dorgqr_(&m, &n, &n, &none, &m, &none, &form, &query, &info);
+    AM_ASSERT(info == 0);
+    return am_lapack_work(reflect > form ? reflect : form);
+}
+
+int64_t am_qr_rows_bytes_on(const am_layout *on, int64_t n, int64_t m)
+{
+    if (n == 0) {
+        return 0;
+    }
+    return on != NULL ? am_grid_qr_rows_bytes(on, n, m)
+                      : am_matrix_bytes(1, n) + am_matrix_bytes(1, workspace_of_rows(n, m));
+}
+
+static void orthonormalise(am_arena *work, am_matrix a)
+{
+    const int m = am_int(a.cols), n = am_int(a.rows), ld = am_int(a.step);
+    const int lwork = workspace_of_rows(n, m);
+    double *tau = am_matrix_take(work, 1, n).at, *room = am_matrix_take(work, 1, lwork).at;
+    int info = 0;
+    dgeqrf_(&m, &n, a.at, &ld, tau, room, &lwork, &info);
+    AM_ASSERT(info == 0);
+    dorgqr_(&m, &n, &n, a.at, &ld, tau, room, &lwork, &info);
+    AM_ASSERT(info == 0);
+}
+
+int am_qr_rows(am_arena *work, am_matrix a)
+{
+    const size_t mark = am_arena_mark(work);
+    AM_ASSERT(a.rows <= a.cols);
+    const int rc = am_lapack_check_finite("QR factorisation", a);
+    if (rc == 0 && a.rows > 0 && a.grid != NULL) {
+        a.grid->ops->qr_rows(work, a);
+    } else if (rc == 0 && a.rows > 0) {
+        orthonormalise(work, a);
+    }
+    am_arena_release(work, mark);
+    return rc;
+}

@@ -16,4 +16,11 @@ int am_qr(am_arena *work, am_matrix a, am_matrix q, am_matrix r, int *pivot);
 int64_t am_qr_bytes(int64_t m, int64_t n);
 /* On a grid (pdgeqrf), without pivot: am_grid_qr_bytes of `work`. */
 
+/** Orthonormal rows that span what the rows of a do, in place: of a = r q, r a lower triangle of
+ * any signs, q. a [n,m], n <= m: a matrix whose size was checked, beside a square. Local, or
+ * collective over the grid of `a`; am_qr_rows_bytes_on of `work`, given back. Errors: those of
+ * am_qr. */
+int am_qr_rows(am_arena *work, am_matrix a);
+int64_t am_qr_rows_bytes_on(const am_layout *on, int64_t n, int64_t m);
+
 #endif

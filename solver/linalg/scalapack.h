@@ -18,9 +18,15 @@ int am_grid_room(double answer, int64_t room);
 /** Bytes of so many elements of workspace. */
 int64_t am_grid_room_bytes(int64_t elements);
 
+/** After every routine that factorises: some of them return early on the ranks that have no part in
+ * small matrices, and leave their choice of how messages are sent there; the next product would
+ * wait for messages that are sent otherwise. Local. */
+void am_grid_settle(const am_grid *grid);
+
 int am_grid_svd_all(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
 int am_grid_eigen_all(am_arena *work, am_matrix a, double *values);
 int am_grid_qr_all(am_arena *work, am_matrix a, am_matrix q, am_matrix r);
+void am_grid_qr_rows_all(am_arena *work, am_matrix a);
 int am_grid_cholesky_all(am_matrix a);
 int am_grid_cholesky_invert_all(am_matrix l);
 int am_grid_cholesky_solve_all(am_matrix l, am_matrix b);

@@ -106,10 +106,14 @@ int64_t am_svd_bytes(int64_t m, int64_t n)
 
 int64_t am_svd_bytes_within(int64_t m, int64_t n)
 {
-    const int64_t shapes[][2] = {{m, n}, {m, least(n, m - 1)}, {least(m, 6 * n / 11), n}};
+    /* All; the broadest of which LQ is taken, and of which nothing is; the longest of which QR is.
+     */
+    const int64_t shapes[][2] = {
+        {m, n}, {m, least(n, m - 1)}, {m, least(n, (11 * m - 1) / 6)}, {least(m, 6 * n / 11), n}};
     int64_t bytes = 0;
-    for (int i = 0; i < 3; i++) {
-        const int64_t one = shapes[i][0] > 0 ? am_svd_bytes(shapes[i][0], shapes[i][1]) : 0;
+    for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {
+        const bool is_there = shapes[i][0] > 0 && shapes[i][1] > 0;
+        const int64_t one = is_there ? am_svd_bytes(shapes[i][0], shapes[i][1]) : 0;
         bytes = one > bytes ? one : bytes;
     }
     return bytes;
@@ -125,7 +129,7 @@ int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count
         return am_grid_svd_bytes(on, m, n, count);
     }
     const int squares = (has_core(n, m) ? 1 : 0) + (count < k ? 2 : 0);
-    return squares * am_matrix_bytes(k, k) + 7 * am_matrix_bytes(1, k) +
+    return squares * am_matrix_bytes(k, k) + 6 * am_matrix_bytes(1, k) +
            am_matrix_bytes(1, workspace(n, m, count)) +
            (int64_t)am_arena_need((size_t)(8 * k) * sizeof(int));
 }
@@ -265,7 +269,14 @@ static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_mat
             s[i] = ldexp(s[i], exponent);
         }
     }
-    return rc;
+    return rc != 0 ? rc : am_svd_check_largest(s[0]);
+}
+
+int am_svd_check_largest(double s)
+{
+    return isfinite(s)
+               ? 0
+               : am_fail(AM_E_NUMERIC, "singular values: the largest is more than f64 holds");
 }
 
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)

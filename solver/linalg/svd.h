@@ -17,10 +17,10 @@
  * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence). */
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
 /** For all vectors of a whole matrix; and of it or any of its leading rows or columns, some of
- * which need more: for them a QR factorisation goes first. */
+ * which need more, because they are reduced otherwise. */
 int64_t am_svd_bytes(int64_t m, int64_t n);
 int64_t am_svd_bytes_within(int64_t m, int64_t n);
-/** On a grid (pdgesvd, and |a - u diag(s) vt| is checked); on NULL: whole. */
+/** On a grid (by the polar decomposition; |u^T a - diag(s) vt| is checked); on NULL: whole. */
 int64_t am_svd_bytes_on(const am_layout *on, int64_t m, int64_t n, int64_t count);
 
 /** How many of s [k] are more than rounding of the largest: s > max(m, n) epsilon s[0]. The

@@ -95,6 +95,9 @@ int64_t am_directions_add_bytes(const am_layout *on, int64_t m, int64_t n, int64
 int am_directions_add(am_arena *work, am_matrix a, double of, int64_t most, am_directions *d)
 {
     const double rounding = (double)(a.rows > a.cols ? a.rows : a.cols) * DBL_EPSILON * of;
+    if (most == 0) {
+        return 0;
+    }
     const size_t mark = am_arena_mark(work);
     double *s = am_matrix_take(work, 1, least(a.rows, a.cols)).at;
     const int rc = am_svd(work, a, am_matrix_part(d->left, 0, d->count, a.rows, most), s,

@@ -40,13 +40,6 @@ int am_spread_owner(const am_layout *layout, int64_t block)
     return (int)(block % (layout->rows * layout->cols));
 }
 
-/* Of a matrix of rows x cols. Methods with Gram matrices take no singular values on a grid. */
-static int64_t library_bytes(const am_engine *e, const am_layout *on, int64_t rows, int64_t cols)
-{
-    return am_grid_besides(on, most(rows, cols)) +
-           (e->method->needs_gram ? 0 : am_grid_svd_besides(on, rows, cols));
-}
-
 /* Of a matrix: what it takes of the arena; or what libraries take for it and what is made of it. */
 static int64_t own_bytes(const am_engine *e, const am_layout *on, const am_unit *unit)
 {
@@ -56,10 +49,10 @@ static int64_t own_bytes(const am_engine *e, const am_layout *on, const am_unit 
 static int64_t besides_bytes(const am_engine *e, const am_layout *on, const am_unit *unit)
 {
     int64_t rows = unit->outer, cols = unit->n / rows;
-    int64_t bytes = library_bytes(e, on, rows, cols);
+    int64_t bytes = am_grid_besides(on, rows + cols); /* polar factors have sides of both */
     if (e->method->largest != NULL) {
         e->method->largest(unit, &rows, &cols);
-        bytes = most(bytes, library_bytes(e, on, rows, cols));
+        bytes = most(bytes, am_grid_besides(on, rows + cols));
     }
     return bytes;
 }

@@ -70,9 +70,9 @@ def prepare_all(top: Path, script: str) -> None:
 def run_case(common: Path, case: dict, ranks: int) -> rankrun.Result:
     top = Path(tempfile.mkdtemp(prefix="am_bad."))
     folder = top / "case"
-    shutil.copytree(common / "common", folder, symlinks=True)
     program, user = rankrun.binary(), None
     try:
+        shutil.copytree(common / "common", folder, symlinks=True)
         if "setup" in case:
             prepare(folder, case["setup"], Path(shutil.copy(common / "functions", top)))
         if case.get("as_user") and os.getuid() == 0:

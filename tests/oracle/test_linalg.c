@@ -33,6 +33,9 @@ typedef void (*am_dbdsdc)(const char *, const char *, const int *, double *, dou
 void dbdsdc_(const char *uplo, const char *compq, const int *n, double *d, double *e, double *u,
              const int *ldu, double *vt, const int *ldvt, double *q, int *iq, double *work,
              int *iwork, int *info, size_t uplo_length, size_t compq_length);
+void dgesdd_(const char *job, const int *m, const int *n, double *a, const int *lda, double *s,
+             double *u, const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork,
+             int *iwork, int *info, size_t length);
 static bool is_failing;
 static int failures;
 
@@ -117,6 +120,11 @@ static am_matrix orthonormal(int64_t rows, int64_t cols, int number)
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
 }
 
 /* left diag(of the spectrum) right^T, by loops. */
@@ -285,10 +293,33 @@ static void check_svd(int shape, int kind)
     AM_CHECK_I64(am_svd_rank(a.rows, a.cols, s), rank);
 }
 
+/* A part of a larger matrix whose other elements are MARK: within_frame says whether they stayed.
+ */
+static const double MARK = -77;
+
+static am_matrix frame(int64_t rows, int64_t cols, am_matrix *part)
+{
+    const am_matrix whole = take(rows + 5, cols + 4);
+    am_matrix_fill(whole, MARK);
+    *part = am_matrix_part(whole, 3, 1, rows, cols);
+    return whole;
+}
+
+static bool within_frame(am_matrix whole)
+{
+    int64_t marked = 0;
+    for (int64_t i = 0; i < whole.rows * whole.cols; i++) {
+        marked += whole.at[i] == MARK;
+    }
+    return marked == whole.rows * whole.cols - (whole.rows - 5) * (whole.cols - 4);
+}
+
 /* The first `count` vectors of all, with all values, in room for no more: a vt^T = u diag(s). */
 static void check_some(am_matrix kept, int64_t count, const double *all)
 {
-    const am_matrix a = copied(kept), u = take(kept.rows, count), vt = take(count, kept.cols);
+    am_matrix u, vt;
+    const am_matrix a = copied(kept), left_frame = frame(kept.rows, count, &u);
+    const am_matrix right_frame = frame(count, kept.cols, &vt);
     const am_matrix left = take(kept.rows, count), right = take(kept.rows, count);
     const int64_t k = least(a.rows, a.cols);
     double s[MOST];
@@ -297,6 +328,7 @@ static void check_some(am_matrix kept, int64_t count, const double *all)
                                 "leading vectors"));
     AM_CHECK_OK(am_svd(&work, a, u, s, vt));
     am_arena_destroy(&work);
+    AM_CHECK(within_frame(left_frame) && within_frame(right_frame));
     for (int64_t i = 0; i < k; i++) {
         AM_CHECK(s[i] == all[i]);
     }
@@ -306,7 +338,7 @@ static void check_some(am_matrix kept, int64_t count, const double *all)
     am_multiply(1, kept, AM_AS_IS, vt, AM_TRANSPOSED, 0, left);
     for (int64_t i = 0; i < u.rows; i++) {
         for (int64_t j = 0; j < count; j++) {
-            right.at[i * count + j] = u.at[i * count + j] * s[j];
+            right.at[i * count + j] = u.at[i * u.step + j] * s[j];
         }
     }
     is_near(left, right, TOLERANCE * (k > 0 ? s[0] : 0), "a vt^T = u diag(s)");
@@ -363,6 +395,75 @@ static void for_each_matrix(void (*check)(int shape, int kind))
 static void singular_values(void)
 {
     for_each_matrix(check_svd);
+}
+
+/* A row that is less than nothing, and one that the norm of all cannot hold. */
+static void ends_of_range(void)
+{
+    double tiny[] = {1, 1e-290, 0, 1}, large[] = {1.5e308, 0, 0, 1.5e308},
+           over[] = {1.5e308, 1.5e308};
+    double s[2], u[4], vt[4];
+    open();
+    AM_CHECK_OK(
+        am_svd(&arena, am_matrix_of(2, 2, tiny), am_matrix_of(2, 2, u), s, am_matrix_of(2, 2, vt)));
+    AM_CHECK(s[0] == 1 && s[1] == 1);
+    AM_CHECK_OK(am_svd(&arena, am_matrix_of(2, 2, large), am_matrix_of(2, 2, u), s,
+                       am_matrix_of(2, 2, vt)));
+    AM_CHECK(s[0] == 1.5e308 && s[1] == 1.5e308);
+    AM_CHECK_CODE(
+        am_svd(&arena, am_matrix_of(1, 2, over), am_matrix_of(1, 1, u), s, am_matrix_of(1, 2, vt)),
+        AM_E_NUMERIC);
+    AM_CHECK_CONTAINS(am_error_message(), "more than f64 holds");
+    am_error_clear();
+    close_arena();
+}
+
+/* What parts of a matrix take is planned for, whichever way they are reduced. */
+static void parts_fit(void)
+{
+    for (int64_t m = 1; m <= 64; m++) {
+        for (int64_t n = 1; n <= 130; n++) {
+            const int64_t svd = am_svd_bytes_within(m, n),
+                          polar = am_polar_bytes_within_on(NULL, m, n);
+            int64_t most_svd = 0, most_polar = 0;
+            for (int64_t some = 1; some <= n; some++) {
+                most_svd = most(most_svd, am_svd_bytes(m, some));
+                most_polar = most(most_polar, am_polar_bytes(m, some));
+            }
+            for (int64_t some = 1; some < m; some++) {
+                most_svd = most(most_svd, am_svd_bytes(some, n));
+                most_polar = most(most_polar, am_polar_bytes(some, n));
+            }
+            AM_CHECK(most_svd <= svd && most_polar <= polar);
+        }
+    }
+}
+
+/* Longer than the blocks that am_bidiagonal_reduce goes by: against dgesdd. */
+static void large_matrix(void)
+{
+    enum { ROWS = 1150, COLS = 2100, COUNT = 3 };
+    const int m = COLS, n = ROWS, one = 1, room = 1 << 20;
+    am_matrix u, vt;
+    int info = 0;
+    AM_CHECK_OK(am_arena_create(&arena, 192 << 20, "the test"));
+    const am_matrix a = draw(ROWS, COLS, 900), kept = copied(a), product = take(ROWS, COUNT);
+    double *s = take(1, ROWS).at, *expected = take(1, ROWS).at, *work = take(1, room).at;
+    int *iwork = am_arena_take(&arena, 8 * ROWS * sizeof *iwork);
+    u = take(ROWS, COUNT);
+    vt = take(COUNT, COLS);
+    AM_CHECK_OK(am_svd(&arena, a, u, s, vt));
+    am_multiply(1, kept, AM_AS_IS, vt, AM_TRANSPOSED, 0, product);
+    for (int64_t i = 0; i < ROWS * COUNT; i++) {
+        AM_CHECK_NEAR(product.at[i], u.at[i] * s[i % COUNT], TOLERANCE * s[0]);
+    }
+    dgesdd_("N", &m, &n, kept.at, &m, expected, work, &one, work, &one, work, &room, iwork, &info,
+            1);
+    AM_CHECK_I64(info, 0);
+    for (int i = 0; i < ROWS; i++) {
+        AM_CHECK_NEAR(s[i], expected[i], TOLERANCE * s[0]);
+    }
+    close_arena();
 }
 
 static void leading_vectors(void)
@@ -500,7 +601,7 @@ static void cholesky_solves(void)
 /* x a = b has the shortest best x = b a^+, a^+ from the factors that a is made of. */
 static void check_least_squares(int shape, int kind)
 {
-    if (kind == SPREAD) {
+    if (kind == STEEP || kind == SPREAD) {
         return; /* errors of x grow with the condition */
     }
     am_matrix left, right;
@@ -558,20 +659,24 @@ static void check_polar(int shape, int kind)
     }
     const bool is_full = k > 0 && spectrum(kind, k - 1, k) > 0;
     /* a rounding of a, over its smallest singular value */
-    const double tolerance = kind == SPREAD ? 1e-6 : TOLERANCE;
-    for (int way = AM_POLAR_AUTO; way <= AM_POLAR_ITERATE; way++) {
+    const double tolerance = kind == SPREAD ? 1e-6 : kind == STEEP ? 1e-11 : TOLERANCE;
+    for (int way = AM_POLAR_AUTO; way <= AM_POLAR_QDWH; way++) {
         const am_matrix q = copied(a);
         am_arena work;
-        AM_CHECK_OK(am_arena_create(&work, (size_t)am_polar_bytes(a.rows, a.cols), "polar"));
+        const int64_t bytes = way == AM_POLAR_QDWH ? am_polar_qdwh_bytes_on(NULL, a.rows, a.cols)
+                                                   : am_polar_bytes(a.rows, a.cols);
+        AM_CHECK_OK(am_arena_create(&work, (size_t)bytes, "polar"));
         if (way == AM_POLAR_ITERATE && !is_full) {
             AM_CHECK_CODE(am_polar(&work, q, 0, (am_polar_way)way), AM_E_NUMERIC);
             AM_CHECK_CONTAINS(am_error_message(), "not full rank");
             am_error_clear();
         } else {
             AM_CHECK_OK(am_polar(&work, q, 0, (am_polar_way)way));
+        }
+        if (is_full || way < AM_POLAR_ITERATE) {
             is_near(q, expected, tolerance, "polar factor");
         }
-        if (is_full) {
+        if (is_full || way == AM_POLAR_QDWH) {
             check_orthonormal(a.rows >= a.cols ? q : turned(q), "polar factor");
         }
         am_arena_destroy(&work);
@@ -690,6 +795,9 @@ static const am_test tests[] = {AM_TEST(products_are_sums),
                                 AM_TEST(singular_values),
                                 AM_TEST(leading_vectors),
                                 AM_TEST(far_magnitudes),
+                                AM_TEST(ends_of_range),
+                                AM_TEST(parts_fit),
+                                AM_TEST(large_matrix),
                                 AM_TEST(without_divide_and_conquer),
                                 AM_TEST(symmetric_eigenvalues),
                                 AM_TEST(qr_factors),
