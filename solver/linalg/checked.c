@@ -53,6 +53,13 @@ int am_lapack_check_finite(const char *what, am_matrix a)
     return a.grid == NULL ? rc : a.grid->ops->agree(a.grid, rc);
 }
 
+int am_lapack_check_largest(double s)
+{
+    return isfinite(s)
+               ? 0
+               : am_fail(AM_E_NUMERIC, "singular values: the largest is more than f64 holds");
+}
+
 int am_lapack_info(const char *what, const char *routine, int info, const char *trouble)
 {
     AM_ASSERT(info >= 0);

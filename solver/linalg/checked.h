@@ -16,7 +16,7 @@ int am_lapack_check(const char *what, am_matrix a);
 /** The first half of am_lapack_check, where sizes follow from others that were checked. */
 int am_lapack_check_finite(const char *what, am_matrix a);
 /** A largest singular value, brought back to its scale. Errors: AM_E_NUMERIC, it overflows. */
-int am_svd_check_largest(double s);
+int am_lapack_check_largest(double s);
 /** What LAPACK's info means. routine: "dbdsqr"; trouble: what info > 0 means.
  * Errors: AM_E_NUMERIC for info > 0; info < 0 is a bug (AM_ASSERT). */
 int am_lapack_info(const char *what, const char *routine, int info, const char *trouble);

@@ -13,7 +13,7 @@
 #include "mpi/reduce.h"
 #include "solver/linalg/checked.h"
 #include "solver/linalg/eigen.h"
-#include "solver/linalg/polar.h"
+#include "solver/linalg/qdwh.h"
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -30,8 +30,7 @@ int64_t am_grid_svd_bytes(const am_layout *on, int64_t m, int64_t n, int64_t cou
     const int64_t k = least(m, n), square = am_matrix_bytes_on(on, k, k);
     const int64_t checks = am_matrix_bytes_on(on, count, n) + am_matrix_bytes_on(on, count, count);
     const int64_t after = square + most(am_grid_eigen_bytes(on, k), am_grid_fix_signs_bytes(count));
-    return am_matrix_bytes_on(on, m, n) +
-           most(am_polar_qdwh_bytes_on(on, m, n), most(after, checks));
+    return am_matrix_bytes_on(on, m, n) + most(am_qdwh_bytes_on(on, m, n), most(after, checks));
 }
 
 /* Of a and its polar factor q: the values and the leading vectors. */
@@ -92,14 +91,14 @@ int am_grid_svd_all(am_arena *work, am_matrix a, am_matrix u, double *s, am_matr
     const am_matrix q = am_matrix_take_like(work, a, a.rows, a.cols);
     const size_t after = am_arena_mark(work);
     am_matrix_copy(a, q);
-    AM_TRY(am_polar(work, q, 0, AM_POLAR_QDWH));
+    AM_TRY(am_qdwh(work, q));
     AM_TRY(decompose_all(work, a, q, u, s, vt));
     am_arena_release(work, after);
     AM_TRY(check_all(work, a, u, s, vt));
     for (int64_t i = 0; i < least(a.rows, a.cols); i++) {
         s[i] = ldexp(s[i], exponent);
     }
-    rc = am_svd_check_largest(s[0]);
+    rc = am_lapack_check_largest(s[0]);
 cleanup:
     am_arena_release(work, mark);
     return rc;

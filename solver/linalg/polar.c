@@ -4,17 +4,16 @@
  *
  * sends every singular value in (0, 1] towards 1. rho stretches [low, 1], in which they lie, as far
  * as keeps it below 1 (Chen and Chow 2014, "A stable scaling of Newton-Schulz"): small ones grow
- * by 2.6 a step, not by 1.5. The first Gram matrix gives both ends: |(x^T x)^2|_F^(1/4) is a bound
- * of the largest, and 1 / |l^-1|_F of its Cholesky factor one of the smallest; so the number of
- * steps is known before the first one. The Gram matrix decides and never makes the result: a
- * singular value that it cannot see is one that takes too many steps. SPDX-License-Identifier:
+ * by 2.6 a step, not by 1.5. The number of steps is known before the first one (condition.h). The
+ * Gram matrix decides and never makes the result: a singular value that it cannot see is one that
+ * takes too many steps. SPDX-License-Identifier:
  * BSD-3-Clause */
 #include "solver/linalg/polar.h"
 
 #include <math.h>
 #include "mpi/error.h"
 #include "solver/linalg/checked.h"
-#include "solver/linalg/cholesky.h"
+#include "solver/linalg/condition.h"
 #include "solver/linalg/qdwh.h"
 #include "solver/linalg/svd.h"
 
@@ -35,14 +34,6 @@ static int64_t most(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-/* Its matrix lies down; squares before the iteration, for a bound of the condition. */
-int64_t am_polar_qdwh_bytes_on(const am_layout *on, int64_t m, int64_t n)
-{
-    const int64_t k = least(m, n), l = most(m, n);
-    return am_matrix_bytes_on(on, k, l) +
-           most(2 * am_matrix_bytes_on(on, k, k), am_qdwh_bytes_on(on, k, l));
-}
-
 static int64_t iterate_bytes(const am_layout *on, int64_t m, int64_t n)
 {
     const int64_t k = least(m, n);
@@ -55,8 +46,7 @@ static int64_t bytes_of(const am_layout *on, int64_t m, int64_t n, int64_t svd)
     const int64_t k = least(m, n);
     const int64_t by_svd =
         am_matrix_bytes_on(on, m, k) + am_matrix_bytes_on(on, k, n) + am_matrix_bytes(1, k) + svd;
-    return most(most(iterate_bytes(on, m, n), by_svd),
-                on != NULL ? am_polar_qdwh_bytes_on(on, m, n) : 0);
+    return most(most(iterate_bytes(on, m, n), by_svd), on != NULL ? am_qdwh_bytes_on(on, m, n) : 0);
 }
 
 int64_t am_polar_bytes_on(const am_layout *on, int64_t m, int64_t n)
@@ -117,26 +107,6 @@ static void step(am_matrix x, am_matrix gram, double rho, am_matrix next)
     }
 }
 
-/* Bring the largest singular value of x to at most 1; *low: a bound of the smallest one then, 0 if
- * it is below 1e-8 or so. gram, square [k,k]: scratch. */
-static void normalise(am_matrix x, am_matrix gram, am_matrix square, double *low)
-{
-    (void)measure(x, gram);
-    am_multiply(1, gram, AM_AS_IS, gram, AM_AS_IS, 0, square);
-    const double bound = sqrt(sqrt(am_matrix_norm(square)));
-    const am_matrix here = am_matrix_local(x);
-    for (int64_t i = 0; i < here.rows; i++) {
-        for (int64_t j = 0; j < here.cols; j++) {
-            here.at[i * here.step + j] /= bound;
-        }
-    }
-    const bool is_known = am_cholesky(gram) == 0 && am_cholesky_invert(gram) == 0;
-    *low = is_known ? fmin(1, 1 / (am_matrix_norm(gram) * bound)) : 0;
-    if (!is_known) {
-        am_error_clear();
-    }
-}
-
 static double stretch(double low)
 {
     return low < 0.9 ? sqrt(3 / (1 + low + low * low)) : 1;
@@ -176,7 +146,7 @@ static bool iterate(am_matrix *x, am_matrix *spare, am_matrix gram, double low, 
     return measure(*x, gram) <= TOLERANCE;
 }
 
-/* *low: as normalise has it. */
+/* *low: as am_condition_scale has it. */
 static bool by_iteration(am_arena *work, am_matrix a, int steps, double *low)
 {
     const int64_t k = least(a.rows, a.cols);
@@ -189,7 +159,7 @@ static bool by_iteration(am_arena *work, am_matrix a, int steps, double *low)
     if (k == 0 || !am_matrix_normalise(x, &exponent)) {
         return false;
     }
-    normalise(x, gram, square, low);
+    am_condition_scale(x, gram, square, low);
     if (steps < STEPS_MORE && count_steps(*low) > steps) {
         return false;
     }
@@ -200,34 +170,13 @@ static bool by_iteration(am_arena *work, am_matrix a, int steps, double *low)
     return is_done;
 }
 
-static int by_qdwh(am_arena *work, am_matrix a)
-{
-    const bool is_tall = a.rows > a.cols;
-    const int64_t k = least(a.rows, a.cols);
-    const am_matrix x = am_matrix_take_like(work, a, k, most(a.rows, a.cols));
-    const size_t mark = am_arena_mark(work);
-    double low = 0;
-    int exponent = 0;
-    (is_tall ? am_matrix_transpose : am_matrix_copy)(a, x);
-    if (am_matrix_normalise(x, &exponent)) {
-        const am_matrix gram = am_matrix_take_like(work, a, k, k);
-        normalise(x, gram, am_matrix_take_like(work, a, k, k), &low);
-        am_arena_release(work, mark);
-    }
-    const int rc = am_qdwh(work, x, low);
-    if (rc == 0) {
-        (is_tall ? am_matrix_transpose : am_matrix_copy)(x, a);
-    }
-    return rc;
-}
-
 int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way)
 {
     const size_t mark = am_arena_mark(work);
     int rc = am_lapack_check("polar factor", a);
     bool is_done = rc != 0;
     double low = 0;
-    if (rc == 0 && (way == AM_POLAR_AUTO || way == AM_POLAR_ITERATE)) {
+    if (rc == 0 && way != AM_POLAR_SVD) {
         is_done = by_iteration(work, a, way == AM_POLAR_ITERATE ? STEPS_MORE : STEPS, &low);
         am_arena_release(work, mark);
     }
@@ -239,7 +188,7 @@ int am_polar(am_arena *work, am_matrix a, double smallest, am_polar_way way)
     }
     /* On a grid singular values are by QDWH, too: where all of them count, it is enough. */
     const bool has_full_rank = a.grid != NULL && low > fmax(smallest, SEEN);
-    rc = way == AM_POLAR_QDWH || has_full_rank ? by_qdwh(work, a) : by_svd(work, a, smallest);
+    rc = has_full_rank ? am_qdwh(work, a) : by_svd(work, a, smallest);
     am_arena_release(work, mark);
     return rc;
 }

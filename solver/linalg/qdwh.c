@@ -12,6 +12,7 @@
 #include "mpi/error.h"
 #include "mpi/rng.h"
 #include "solver/linalg/cholesky.h"
+#include "solver/linalg/condition.h"
 #include "solver/linalg/qr.h"
 
 enum { STEPS = 20 };
@@ -38,12 +39,22 @@ static double advance(double low, const am_weights *w)
     return fmin(1, low * (w->a + w->b * low * low) / (1 + w->c * low * low));
 }
 
-int64_t am_qdwh_bytes_on(const am_layout *on, int64_t n, int64_t m)
+static int64_t least(int64_t a, int64_t b)
 {
-    const int64_t square = am_matrix_bytes_on(on, n, n);
-    const int64_t by_qr = am_matrix_bytes_on(on, n, n + m) + am_qr_rows_bytes_on(on, n, n + m);
-    const int64_t by_cholesky = square + am_matrix_bytes_on(on, n, m);
-    return by_qr > by_cholesky ? by_qr : by_cholesky;
+    return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+int64_t am_qdwh_bytes_on(const am_layout *on, int64_t m, int64_t n)
+{
+    const int64_t k = least(m, n), l = most(m, n), square = am_matrix_bytes_on(on, k, k);
+    const int64_t by_qr = am_matrix_bytes_on(on, k, k + l) + am_qr_rows_bytes_on(on, k, k + l);
+    const int64_t by_cholesky = square + am_matrix_bytes_on(on, k, l);
+    return am_matrix_bytes_on(on, k, l) + most(2 * square, most(by_qr, by_cholesky));
 }
 
 /* Rows that depend on others become independent. A place has its number on any grid. */
@@ -113,13 +124,10 @@ static bool is_orthonormal(am_arena *work, am_matrix x)
     return am_matrix_skewness(x, gram) <= TOLERANCE * sqrt((double)x.rows);
 }
 
-int am_qdwh(am_arena *work, am_matrix x, double low)
+/* x [n,m], n <= m, |x|_2 <= 1; low: no singular value is smaller, 0: not known. */
+static int iterate(am_arena *work, am_matrix x, double low)
 {
     const size_t mark = am_arena_mark(work);
-    AM_ASSERT(x.rows <= x.cols);
-    if (x.rows == 0) {
-        return 0;
-    }
     if (low < LEAST) {
         add_noise(x);
         low = LEAST;
@@ -141,4 +149,30 @@ int am_qdwh(am_arena *work, am_matrix x, double low)
         low = advance(low, &w);
     }
     return am_fail(AM_E_NUMERIC, "polar factor: no convergence");
+}
+
+int am_qdwh(am_arena *work, am_matrix a)
+{
+    const size_t mark = am_arena_mark(work);
+    const int64_t k = least(a.rows, a.cols);
+    const bool is_tall = a.rows > a.cols;
+    if (k == 0) {
+        return 0;
+    }
+    const am_matrix x = am_matrix_take_like(work, a, k, most(a.rows, a.cols));
+    const size_t after = am_arena_mark(work);
+    double low = 0;
+    int exponent = 0;
+    (is_tall ? am_matrix_transpose : am_matrix_copy)(a, x);
+    if (am_matrix_normalise(x, &exponent)) {
+        const am_matrix gram = am_matrix_take_like(work, a, k, k);
+        am_condition_scale(x, gram, am_matrix_take_like(work, a, k, k), &low);
+        am_arena_release(work, after);
+    }
+    const int rc = iterate(work, x, low);
+    if (rc == 0) {
+        (is_tall ? am_matrix_transpose : am_matrix_copy)(x, a);
+    }
+    am_arena_release(work, mark);
+    return rc;
 }

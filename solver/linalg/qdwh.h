@@ -5,17 +5,18 @@
 
 #include "solver/linalg/matrix.h"
 
-/** x = the polar factor of x: p q^T of its singular value decomposition p diag(s) q^T; its rows
- * become orthonormal.
+/** a = the polar factor of a: p q^T of its singular value decomposition p diag(s) q^T. Its columns
+ * become orthonormal, or its rows where there are fewer, also of a matrix without full rank and of
+ * zero: directions without a factor get one, as rounding and fixed noise of its size decide.
  *
- * x    [n,m], n <= m, whole or on a grid; |x|_2 <= 1
- * low  no singular value is smaller; 0: not known, and then rows that depend on others, and zero,
- *      get some orthonormal ones, too: rounding decides which
- * What the iteration makes is the factor of a matrix that differs from x by rounding of |x|_2, for
+ * a  [m,n], whole or on a grid, finite
+ * What the iteration makes is the factor of a matrix that differs from a by rounding of |a|_2, for
  * any condition (Nakatsukasa, Bai and Gygi 2010; Nakatsukasa and Higham 2012), by products,
- * Cholesky and QR factorisations alone. Local, or collective over the grid of x; am_qdwh_bytes_on
- * of `work`, given back. Errors: AM_E_NUMERIC (not orthonormal to 1e-13 sqrt(n) after 20 steps). */
-int am_qdwh(am_arena *work, am_matrix x, double low);
-int64_t am_qdwh_bytes_on(const am_layout *on, int64_t n, int64_t m);
+ * Cholesky and QR factorisations alone. Local, or collective over the grid of `a`;
+ * am_qdwh_bytes_on(layout, m, n) of `work`, given back. Errors: AM_E_NUMERIC (not orthonormal to
+ * 1e-13 sqrt(k) after 20 steps). */
+int am_qdwh(am_arena *work, am_matrix a);
+/** on: its layout; NULL: whole. */
+int64_t am_qdwh_bytes_on(const am_layout *on, int64_t m, int64_t n);
 
 #endif

@@ -269,14 +269,7 @@ static int factorise(am_arena *work, am_matrix a, am_matrix u, double *s, am_mat
             s[i] = ldexp(s[i], exponent);
         }
     }
-    return rc != 0 ? rc : am_svd_check_largest(s[0]);
-}
-
-int am_svd_check_largest(double s)
-{
-    return isfinite(s)
-               ? 0
-               : am_fail(AM_E_NUMERIC, "singular values: the largest is more than f64 holds");
+    return rc != 0 ? rc : am_lapack_check_largest(s[0]);
 }
 
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt)

@@ -13,6 +13,7 @@
 #include "solver/linalg/eigen.h"
 #include "solver/linalg/least_squares.h"
 #include "solver/linalg/polar.h"
+#include "solver/linalg/qdwh.h"
 #include "solver/linalg/qr.h"
 #include "solver/linalg/random_svd.h"
 #include "solver/linalg/svd.h"
@@ -20,6 +21,7 @@
 #include "tests/ref_spectra.h"
 
 enum { MOST = 160, SHAPES = 10 };
+enum { QDWH = AM_POLAR_ITERATE + 1 }; /* one more way to a polar factor */
 static const double TOLERANCE = 1e-12;
 
 static const int64_t shapes[SHAPES][2] = {{1, 1},    {1, 9},   {9, 1},    {40, 40}, {130, 20},
@@ -660,23 +662,23 @@ static void check_polar(int shape, int kind)
     const bool is_full = k > 0 && spectrum(kind, k - 1, k) > 0;
     /* a rounding of a, over its smallest singular value */
     const double tolerance = kind == SPREAD ? 1e-6 : kind == STEEP ? 1e-11 : TOLERANCE;
-    for (int way = AM_POLAR_AUTO; way <= AM_POLAR_QDWH; way++) {
+    for (int way = AM_POLAR_AUTO; way <= QDWH; way++) {
         const am_matrix q = copied(a);
         am_arena work;
-        const int64_t bytes = way == AM_POLAR_QDWH ? am_polar_qdwh_bytes_on(NULL, a.rows, a.cols)
-                                                   : am_polar_bytes(a.rows, a.cols);
+        const int64_t bytes =
+            way == QDWH ? am_qdwh_bytes_on(NULL, a.rows, a.cols) : am_polar_bytes(a.rows, a.cols);
         AM_CHECK_OK(am_arena_create(&work, (size_t)bytes, "polar"));
         if (way == AM_POLAR_ITERATE && !is_full) {
             AM_CHECK_CODE(am_polar(&work, q, 0, (am_polar_way)way), AM_E_NUMERIC);
             AM_CHECK_CONTAINS(am_error_message(), "not full rank");
             am_error_clear();
         } else {
-            AM_CHECK_OK(am_polar(&work, q, 0, (am_polar_way)way));
+            AM_CHECK_OK(way == QDWH ? am_qdwh(&work, q) : am_polar(&work, q, 0, (am_polar_way)way));
         }
         if (is_full || way < AM_POLAR_ITERATE) {
             is_near(q, expected, tolerance, "polar factor");
         }
-        if (is_full || way == AM_POLAR_QDWH) {
+        if (is_full || way == QDWH) {
             check_orthonormal(a.rows >= a.cols ? q : turned(q), "polar factor");
         }
         am_arena_destroy(&work);
