@@ -15,11 +15,8 @@
 
 #include <stddef.h>
 #include <string.h>
+#include "solver/linalg/matrix.h"
 
-extern void dgemm_(const char *turn_a, const char *turn_b, const int *m, const int *n, const int *k,
-                   const double *alpha, const double *a, const int *lda, const double *b,
-                   const int *ldb, const double *beta, double *c, const int *ldc, size_t length_a,
-                   size_t length_b);
 extern void dgemv_(const char *turn, const int *m, const int *n, const double *alpha,
                    const double *a, const int *lda, const double *x, const int *incx,
                    const double *beta, double *y, const int *incy, size_t length);
@@ -158,18 +155,23 @@ static double reflect_row(const am_panel *p, int g, int i, double *product, doub
     return tau;
 }
 
+/* Columns [0, count) of a panel from row `first` on, as am_matrix has them: lying. */
+static am_matrix lying(double *columns, int rows, int first, int count)
+{
+    return am_matrix_part(am_matrix_of(count, rows, columns), 0, first, count, rows - first);
+}
+
 /* What the panel of `count` columns before `first` does to the rest. */
 static void update(const am_panel *p, int first, int count)
 {
-    const int rows = p->m - first, cols = p->n - first;
-    const double minus = -1, add = 1;
-    double *rest = at(p->a, p->lda, first, first);
-    if (rows > 0 && cols > 0) {
-        dgemm_("N", "T", &rows, &cols, &count, &minus, p->v + first, &p->m, p->y + first, &p->n,
-               &add, rest, &p->lda, 1, 1);
-        dgemm_("N", "T", &rows, &cols, &count, &minus, p->x + first, &p->m, p->w + first, &p->n,
-               &add, rest, &p->lda, 1, 1);
-    }
+    const am_matrix rest = {.rows = p->n - first,
+                            .cols = p->m - first,
+                            .step = p->lda,
+                            .at = at(p->a, p->lda, first, first)};
+    am_multiply(-1, lying(p->y, p->n, first, count), AM_TRANSPOSED, lying(p->v, p->m, first, count),
+                AM_AS_IS, 1, rest);
+    am_multiply(-1, lying(p->w, p->n, first, count), AM_TRANSPOSED, lying(p->x, p->m, first, count),
+                AM_AS_IS, 1, rest);
 }
 
 void am_bidiagonal_reduce(int m, int n, double *a, int lda, double *d, double *e, double *tauq,

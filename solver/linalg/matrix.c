@@ -164,6 +164,17 @@ void am_matrix_add(double factor, am_matrix a, am_matrix b)
     }
 }
 
+void am_matrix_add_diagonal(double value, am_matrix a)
+{
+    const am_matrix here = am_matrix_local(a);
+    for (int64_t i = 0; i < here.rows; i++) {
+        const int64_t row = am_matrix_row(a, i);
+        for (int64_t j = 0; j < here.cols; j++) {
+            here.at[i * here.step + j] += am_matrix_col(a, j) == row ? value : 0;
+        }
+    }
+}
+
 void am_matrix_scale(am_matrix a, double factor)
 {
     const am_matrix here = am_matrix_local(a);

@@ -55,6 +55,8 @@ void am_matrix_transpose(am_matrix a, am_matrix b);
 void am_matrix_fill(am_matrix a, double value);
 /** b += factor a. */
 void am_matrix_add(double factor, am_matrix a, am_matrix b);
+/** a += value on the diagonal. */
+void am_matrix_add_diagonal(double value, am_matrix a);
 /** a *= factor. */
 void am_matrix_scale(am_matrix a, double factor);
 /** Row i of a *= factor[i], i < a.rows. */

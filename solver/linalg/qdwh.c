@@ -72,18 +72,6 @@ static void add_noise(am_matrix x)
     }
 }
 
-/* a += value on the diagonal. */
-static void add_diagonal(am_matrix a, double value)
-{
-    const am_matrix here = am_matrix_local(a);
-    for (int64_t i = 0; i < here.rows; i++) {
-        const int64_t row = am_matrix_row(a, i);
-        for (int64_t j = 0; j < here.cols; j++) {
-            here.at[i * here.step + j] += am_matrix_col(a, j) == row ? value : 0;
-        }
-    }
-}
-
 static int step_by_qr(am_arena *work, am_matrix x, const am_weights *w)
 {
     const int64_t n = x.rows, m = x.cols;
@@ -94,7 +82,7 @@ static int step_by_qr(am_arena *work, am_matrix x, const am_weights *w)
     am_matrix_copy(x, first);
     am_matrix_scale(first, root);
     am_matrix_fill(second, 0);
-    add_diagonal(second, 1);
+    am_matrix_add_diagonal(1, second);
     const int rc = am_qr_rows(work, both);
     if (rc == 0) {
         am_multiply((w->a - w->b / w->c) / root, second, AM_TRANSPOSED, first, AM_AS_IS,
@@ -108,7 +96,7 @@ static int step_by_cholesky(am_arena *work, am_matrix x, const am_weights *w)
     const am_matrix gram = am_matrix_take_like(work, x, x.rows, x.rows);
     const am_matrix along = am_matrix_take_like(work, x, x.rows, x.cols);
     am_multiply(w->c, x, AM_AS_IS, x, AM_TRANSPOSED, 0, gram);
-    add_diagonal(gram, 1);
+    am_matrix_add_diagonal(1, gram);
     int rc = am_cholesky(gram);
     AM_KEEP(am_cholesky_invert(gram));
     if (rc == 0) {

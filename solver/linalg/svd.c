@@ -162,9 +162,7 @@ static void reduce(am_arena *work, am_bidiagonal *b)
 static void identity(am_matrix a)
 {
     am_matrix_fill(a, 0);
-    for (int64_t i = 0; i < a.rows; i++) {
-        a.at[i * a.step + i] = 1;
-    }
+    am_matrix_add_diagonal(1, a);
 }
 
 /* Of the two diagonals: b->d, falling, and the vectors of both sides [k,k]. */

@@ -14,7 +14,8 @@
  * Divide and conquer; where that does not converge, QR iteration.
  * Local, or collective over the grid of `a`; am_svd_bytes_on(layout, m, n, count) of `work`, given
  * back. 0 <= m, n, count.
- * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence). */
+ * Errors: AM_E_NUMERIC (an element is not finite; too large; no convergence; the largest value is
+ * more than f64 holds). */
 int am_svd(am_arena *work, am_matrix a, am_matrix u, double *s, am_matrix vt);
 /** For all vectors of a whole matrix; and of it or any of its leading rows or columns, some of
  * which need more, because they are reduced otherwise. */

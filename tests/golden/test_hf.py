@@ -206,6 +206,5 @@ for name, prefix in (("gpt2", "transformer."), ("llama", "model."), ("vit", "vit
     round_trip(name)
     finetune(name, import_it(name, DATA / name))
     adapt(name, import_it(name, DATA / name))
-    if name != "vit":  # transformers 5 has other names for its modules than for its files
-        extract_lora(name)
+    extract_lora(name)
     other_forms(name, prefix)
